@@ -1,0 +1,75 @@
+"""Sparse minibatches: the counts of a few cells as flat arrays, the form every layer reads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SparseCounts:
+    """Non-zero entries of a ``(cells, features)`` matrix, row by row.
+
+    Parameters
+    ----------
+    values
+        ``(nonzeros,)``, counts or a transform of them.
+    columns
+        ``(nonzeros,)``, the feature of each value, an int64 tensor.
+    offsets
+        ``(cells + 1,)``, row ``i`` owns the entries ``offsets[i]:offsets[i + 1]``.
+    n_features
+        Number of columns of the matrix.
+    """
+
+    values: Tensor
+    columns: Tensor
+    offsets: Tensor
+    n_features: int
+
+    @classmethod
+    def from_tensor(cls, counts: Tensor) -> "SparseCounts":
+        """Read a dense or a CSR tensor.
+
+        Parameters
+        ----------
+        counts
+            ``(cells, features)``, strided or ``torch.sparse_csr``.
+        """
+        if counts.layout == torch.sparse_csr:
+            return cls(
+                counts.values(),
+                counts.col_indices().long(),
+                counts.crow_indices().long(),
+                counts.shape[1],
+            )
+        rows, columns = counts.nonzero(as_tuple=True)
+        offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.long, device=counts.device)
+        offsets[1:] = torch.bincount(rows, minlength=counts.shape[0]).cumsum(0)
+        return cls(counts[rows, columns], columns, offsets, counts.shape[1])
+
+    @property
+    def n_cells(self) -> int:
+        """Number of rows."""
+        return self.offsets.shape[0] - 1
+
+    @property
+    def rows(self) -> Tensor:
+        """``(nonzeros,)``, the cell of each value."""
+        cells = torch.arange(self.n_cells, device=self.offsets.device)
+        return cells.repeat_interleave(self.offsets.diff(), output_size=self.values.shape[0])
+
+    @property
+    def depth(self) -> Tensor:
+        """``(cells, 1)``, the sum of each row."""
+        total = torch.zeros(self.n_cells, dtype=self.values.dtype, device=self.values.device)
+        return total.index_add_(0, self.rows, self.values).unsqueeze(-1)
+
+    def with_values(self, values: Tensor) -> "SparseCounts":
+        """Return the same pattern with other values, ``(nonzeros,)``."""
+        return SparseCounts(values, self.columns, self.offsets, self.n_features)
+
+    def to_dense(self) -> Tensor:
+        """``(cells, features)``, the zeros written out."""
+        dense = self.values.new_zeros(self.n_cells, self.n_features)
+        return dense.index_put_((self.rows, self.columns), self.values)

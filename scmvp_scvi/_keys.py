@@ -1,0 +1,62 @@
+"""Every string that names a tensor of a minibatch, an output of the module, or a loss part."""
+
+from typing import NamedTuple
+
+from scvi import REGISTRY_KEYS as _SCVI_KEYS
+
+
+class _RegistryKeys(NamedTuple):
+    """Names of the data fields, as the minibatch dictionary spells them.
+
+    The values shared with scvi-tools are taken from it, so that its mixins find their tensors.
+    """
+
+    RNA: str = _SCVI_KEYS.X_KEY
+    ATAC: str = _SCVI_KEYS.ATAC_X_KEY
+    BATCH: str = _SCVI_KEYS.BATCH_KEY
+    LABELS: str = _SCVI_KEYS.LABELS_KEY
+    CATEGORICAL_COVARIATES: str = _SCVI_KEYS.CAT_COVS_KEY
+    CONTINUOUS_COVARIATES: str = _SCVI_KEYS.CONT_COVS_KEY
+    RNA_SIZE_FACTOR: str = _SCVI_KEYS.SIZE_FACTOR_KEY
+    ATAC_SIZE_FACTOR: str = "atac_size_factor"
+
+
+class _ModuleKeys(NamedTuple):
+    """Names of what `inference` and `generative` of the module return.
+
+    ``z`` and ``qz`` are scvi-tools' own spelling: its `VAEMixin` reads them.
+    """
+
+    Z: str = "z"
+    QZ: str = "qz"
+    QZ_RNA: str = "qz_rna"
+    QZ_ATAC: str = "qz_atac"
+    RNA_COUNTS: str = "rna_counts"
+    ATAC_COUNTS: str = "atac_counts"
+    RNA_LIBRARY: str = "rna_library"
+    ATAC_LIBRARY: str = "atac_library"
+    RNA_OBSERVED: str = "rna_observed"
+    ATAC_OBSERVED: str = "atac_observed"
+    COVARIATES: str = "covariates"
+    CLUSTER_PROBS: str = "cluster_probs"
+    PX: str = "px"
+    PY: str = "py"
+
+
+class _LossParts(NamedTuple):
+    """Names under which the parts of the objective are logged."""
+
+    RNA_RECONSTRUCTION: str = "reconstruction_loss_rna"
+    ATAC_RECONSTRUCTION: str = "reconstruction_loss_atac"
+    KL: str = "kl_mixture"
+    ALIGNMENT_RNA: str = "alignment_rna"
+    ALIGNMENT_ATAC: str = "alignment_atac"
+    CYCLE_RNA: str = "cycle_latent_rna"
+    CYCLE_ATAC: str = "cycle_latent_atac"
+    CYCLE_CLUSTER_RNA: str = "cycle_cluster_rna"
+    CYCLE_CLUSTER_ATAC: str = "cycle_cluster_atac"
+
+
+REGISTRY = _RegistryKeys()
+OUTPUT = _ModuleKeys()
+LOSS = _LossParts()

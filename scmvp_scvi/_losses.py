@@ -1,0 +1,43 @@
+"""The terms of the objective that are not a likelihood, one function each, `(cells,)`, in nats."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+_MIN_LOG_PROB = -60.0  # exp(-60) is far below any probability that matters and no denormal
+
+
+def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "cells"]:
+    """KL(q(z | x, y) || q(z | one channel)), the first consistency term (section 3.6).
+
+    Parameters
+    ----------
+    joint
+        Joint posterior, batch shape ``(cells, latent)``.
+    channel
+        Posterior of a single-modality channel, on an observed or on an imputed profile.
+
+    Returns
+    -------
+    Closed form for diagonal Gaussians, summed over the latent axis.
+    """
+    return kl_divergence(joint, channel).sum(-1)
+
+
+def cluster_divergence(
+    joint_log_probs: Float[Tensor, "cells clusters"],
+    channel_log_probs: Float[Tensor, "cells clusters"],
+) -> Float[Tensor, "cells"]:
+    """KL between the cluster posteriors that two embeddings imply (section 3.6).
+
+    Parameters
+    ----------
+    joint_log_probs
+        log p(c | z) at the joint embedding.
+    channel_log_probs
+        log p(c | z) at the embedding of the imputed profile.
+    """
+    # unused clusters have log-probability minus infinity in both; the clamp makes them cancel
+    joint = joint_log_probs.clamp_min(_MIN_LOG_PROB)
+    channel = channel_log_probs.clamp_min(_MIN_LOG_PROB)
+    return (joint.exp() * (joint - channel)).sum(-1)

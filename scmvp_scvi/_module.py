@@ -1,0 +1,496 @@
+"""`SCMVPModule`: the generative story of scMVP, its inference and its objective."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Tensor
+from torch.distributions import Normal
+
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi.distributions._factored import (
+    FactoredNegativeBinomial,
+    FactoredZeroInflatedPoisson,
+)
+from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
+from scmvp_scvi.nn._attention import (
+    ClusterAttention,
+    SelfAttentionForm,
+    without_running_statistics,
+    zero_rows,
+)
+from scmvp_scvi.nn._covariates import Covariates, CovariateSizes
+from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
+from scmvp_scvi.nn._encoders import JointEncoder, atac_encoder, rna_encoder
+
+TF_SCALE = 1e4  # term frequencies are counts per ten thousand
+
+
+@dataclass
+class SCMVPLossOutput(LossOutput):
+    """scvi-tools' loss record and the mean of each part of the objective, for the log.
+
+    The parts do not travel as ``extra_metrics``: scvi-tools logs those under inference mode, which
+    breaks data-parallel training.
+    """
+
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class SCMVPModule(BaseModuleClass):
+    """Variational autoencoder of paired RNA and ATAC counts with a mixture prior :cite:p:`Li2022`.
+
+    Parameters
+    ----------
+    n_genes, n_peaks
+        Features of the two modalities.
+    n_batch, n_labels
+        Number of batches and of labels.
+    n_categories
+        Number of categories of each further categorical covariate.
+    n_continuous
+        Number of continuous covariates.
+    n_hidden, n_shared, n_latent
+        Width of the channels, of the joint layer and of the latent space.
+    n_heads
+        Heads of the self attentions.
+    self_attention
+        Form of the self attentions, see `SelfAttention`.
+    cluster_attention
+        Whether the cluster posterior weights the decoders' last hidden layer.
+    max_clusters
+        Room for components in the mixture prior.
+    dispersion
+        What the inverse dispersion of the RNA counts depends on.
+    atac_target
+        What the ATAC decoder reconstructs: ``"counts"``, or ``"tfidf"`` as the seed has it.
+    encode_covariates
+        Whether covariates enter the encoders; they always enter the decoders.
+    dropout_rate
+        Dropout on hidden layers.
+    rna_input_dropout, atac_input_dropout
+        Share of the input values dropped in training.
+    """
+
+    feature_statistics_known: Tensor
+
+    def __init__(
+        self,
+        *,
+        n_genes: int,
+        n_peaks: int,
+        n_batch: int,
+        n_labels: int,
+        n_categories: tuple[int, ...],
+        n_continuous: int,
+        n_hidden: int,
+        n_shared: int,
+        n_latent: int,
+        n_heads: int,
+        self_attention: SelfAttentionForm,
+        cluster_attention: bool,
+        max_clusters: int,
+        dispersion: Dispersion,
+        atac_target: Literal["counts", "tfidf"],
+        encode_covariates: bool,
+        dropout_rate: float,
+        rna_input_dropout: float,
+        atac_input_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.dispersion = dispersion
+        self.atac_target = atac_target
+        decoded = CovariateSizes((n_batch, *n_categories), n_continuous)
+        encoded = decoded if encode_covariates else CovariateSizes((), 0)
+
+        self.rna_encoder = rna_encoder(
+            n_genes, n_hidden, n_latent, encoded, dropout_rate, rna_input_dropout
+        )
+        self.atac_encoder = atac_encoder(
+            n_peaks,
+            n_hidden,
+            n_latent,
+            encoded,
+            dropout_rate,
+            atac_input_dropout,
+            n_heads,
+            self_attention,
+        )
+        self.joint_encoder = JointEncoder(n_hidden, n_shared, n_latent)
+        self.prior = GaussianMixture(max_clusters, n_latent)
+        self.cluster_attention = (
+            ClusterAttention(max_clusters, n_hidden) if cluster_attention else None
+        )
+        n_dispersions = {"gene": 1, "gene-batch": n_batch, "gene-label": n_labels}[dispersion]
+        self.rna_decoder = RNADecoder(
+            n_latent, n_hidden, n_genes, decoded, dropout_rate, n_dispersions
+        )
+        self.atac_decoder = ATACDecoder(
+            n_latent, n_hidden, n_peaks, decoded, dropout_rate, n_heads, self_attention
+        )
+        self.register_buffer("rna_median_depth", torch.tensor(1.0))
+        self.register_buffer("atac_idf", torch.ones(n_peaks))
+        self.register_buffer("feature_statistics_known", torch.tensor(False))
+
+    # -- what is learned from the training cells before the first step --------------------------
+
+    @torch.no_grad()
+    def set_feature_statistics(
+        self,
+        *,
+        rna_median_depth: float,
+        rna_totals: Float[Tensor, "genes"],
+        atac_totals: Float[Tensor, "peaks"],
+        n_cells: int,
+    ) -> None:
+        """Store the constants of the input transforms and start the output biases at the mean.
+
+        Parameters
+        ----------
+        rna_median_depth
+            Median RNA depth of the training cells, in counts.
+        rna_totals, atac_totals
+            Sum of each feature's counts over the training cells.
+        n_cells
+            Number of training cells.
+        """
+        self.rna_median_depth.fill_(rna_median_depth)
+        # a feature without counts is treated as if it had been seen in half a cell
+        rna_totals, atac_totals = rna_totals.clamp_min(0.5), atac_totals.clamp_min(0.5)
+        self.atac_idf.copy_(n_cells / atac_totals)
+        self.rna_decoder.start_at((rna_totals / rna_totals.sum()).to(self.atac_idf))
+        self.atac_decoder.start_at((atac_totals / atac_totals.sum()).to(self.atac_idf))
+        self.feature_statistics_known.fill_(True)
+
+    # -- input transforms (spec 1): everything from raw counts ----------------------------------
+
+    def rna_profile(self, counts: SparseCounts) -> SparseCounts:
+        """Encoder input: log1p of counts per median depth, zero stays zero."""
+        depth = counts.depth.clamp_min(1e-8)[counts.rows, 0]
+        return counts.with_values(torch.log1p(counts.values / depth * self.rna_median_depth))
+
+    def atac_profile(self, counts: SparseCounts) -> SparseCounts:
+        """Encoder input: log1p of TF-IDF, zero stays zero."""
+        depth = counts.depth.clamp_min(1e-8)[counts.rows, 0]
+        tfidf = counts.values / depth * TF_SCALE * self.atac_idf[counts.columns]
+        return counts.with_values(torch.log1p(tfidf))
+
+    # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
+
+    def _get_inference_input(self, tensors: dict[str, Tensor]) -> dict[str, Tensor | None]:
+        return {
+            "rna": tensors[REGISTRY.RNA],
+            "atac": tensors[REGISTRY.ATAC],
+            "batch": tensors[REGISTRY.BATCH],
+            "categorical": tensors.get(REGISTRY.CATEGORICAL_COVARIATES),
+            "continuous": tensors.get(REGISTRY.CONTINUOUS_COVARIATES),
+            "rna_size_factor": tensors.get(REGISTRY.RNA_SIZE_FACTOR),
+            "atac_size_factor": tensors.get(REGISTRY.ATAC_SIZE_FACTOR),
+        }
+
+    @auto_move_data
+    def inference(
+        self,
+        rna: Tensor,
+        atac: Tensor,
+        batch: Tensor,
+        categorical: Tensor | None = None,
+        continuous: Tensor | None = None,
+        rna_size_factor: Tensor | None = None,
+        atac_size_factor: Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, object]:
+        """Embed a minibatch.
+
+        A modality is observed in a cell if it has any count there. Cells with both modalities get
+        q(z | x, y); a cell with one gets that channel's posterior.
+
+        Parameters
+        ----------
+        rna, atac
+            Raw counts, ``(cells, genes)`` and ``(cells, peaks)``, dense or CSR.
+        batch
+            ``(cells, 1)``, batch codes.
+        categorical, continuous
+            Further covariates, ``(cells, covariates)``.
+        rna_size_factor, atac_size_factor
+            ``(cells, 1)``, used by the decoders in place of the depth.
+        n_samples
+            Draws of z; the draws axis is present only if there are several.
+
+        Returns
+        -------
+        The names in `OUTPUT`: the posteriors, ``z``, the counts as read, the libraries.
+        """
+        rna_counts, atac_counts = SparseCounts.from_tensor(rna), SparseCounts.from_tensor(atac)
+        rna_depth, atac_depth = rna_counts.depth, atac_counts.depth
+        rna_observed = (rna_depth[:, 0] > 0).to(rna_depth)
+        atac_observed = (atac_depth[:, 0] > 0).to(atac_depth)
+        codes = () if categorical is None else categorical.split(1, dim=-1)
+        covariates = Covariates((batch, *codes), continuous)
+
+        atac_profile = self.atac_profile(atac_counts)
+        rna_features = self.rna_encoder(self.rna_profile(rna_counts), covariates)
+        atac_features = self.atac_encoder(atac_profile, covariates)
+        qz_rna = self.rna_encoder.head(rna_features)
+        qz_atac = self.atac_encoder.head(atac_features)
+        qz_joint = self.joint_encoder(
+            zero_rows(rna_features, rna_observed), zero_rows(atac_features, atac_observed)
+        )
+        qz = _choose_posterior(qz_joint, qz_rna, qz_atac, rna_observed, atac_observed)
+
+        atac_target = atac_counts if self.atac_target == "counts" else atac_profile
+        atac_library = atac_target.depth if atac_size_factor is None else atac_size_factor
+        rna_library = rna_depth if rna_size_factor is None else rna_size_factor
+        return {
+            OUTPUT.QZ: qz,
+            OUTPUT.QZ_RNA: qz_rna,
+            OUTPUT.QZ_ATAC: qz_atac,
+            OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
+            OUTPUT.RNA_COUNTS: rna_counts,
+            OUTPUT.ATAC_COUNTS: atac_target,
+            # an empty cell has no library; any positive value does, its likelihood is masked
+            OUTPUT.RNA_LIBRARY: torch.where(rna_depth > 0, rna_library, 1.0),
+            OUTPUT.ATAC_LIBRARY: torch.where(atac_depth > 0, atac_library, 1.0),
+            OUTPUT.RNA_OBSERVED: rna_observed,
+            OUTPUT.ATAC_OBSERVED: atac_observed,
+            OUTPUT.COVARIATES: covariates,
+        }
+
+    # -- generative model (equations 11 to 19) --------------------------------------------------
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, object]
+    ) -> dict[str, object]:
+        wanted = (
+            OUTPUT.Z,
+            OUTPUT.COVARIATES,
+            OUTPUT.RNA_LIBRARY,
+            OUTPUT.ATAC_LIBRARY,
+            OUTPUT.RNA_OBSERVED,
+            OUTPUT.ATAC_OBSERVED,
+        )
+        outputs = {key: inference_outputs[key] for key in wanted}
+        return {**outputs, "labels": tensors.get(REGISTRY.LABELS)}
+
+    @auto_move_data
+    def generative(
+        self,
+        z: Float[Tensor, "cells latent"],
+        covariates: Covariates,
+        rna_library: Float[Tensor, "cells 1"],
+        atac_library: Float[Tensor, "cells 1"],
+        rna_observed: Float[Tensor, "cells"],
+        atac_observed: Float[Tensor, "cells"],
+        labels: Tensor | None = None,
+        transform_batch: int | None = None,
+    ) -> dict[str, object]:
+        """Decode points of the latent space.
+
+        Parameters
+        ----------
+        z
+            Points of the latent space.
+        covariates
+            Batch and other covariates of each cell.
+        rna_library, atac_library
+            Depths that the means are scaled to.
+        rna_observed, atac_observed
+            1 where the modality was measured.
+        labels
+            ``(cells, 1)``, needed for ``dispersion="gene-label"`` alone.
+        transform_batch
+            Decode every cell as if it came from this batch.
+
+        Returns
+        -------
+        ``px`` and ``py``, the factored laws of RNA and ATAC counts, and p(c | z).
+        """
+        if transform_batch is not None:
+            covariates = covariates.with_batch(transform_batch)
+        cluster_probs = self.prior.cluster_probs(z)
+        if self.cluster_attention is None:
+            weights = z.new_ones(())
+        else:
+            weights = self.cluster_attention(cluster_probs)
+        by_batch = covariates.batch if self.dispersion == "gene-batch" else None
+        index = labels if self.dispersion == "gene-label" else by_batch
+        px = self.rna_decoder(
+            z,
+            weights,
+            covariates,
+            None if index is None else index.squeeze(-1).long(),
+            rna_library,
+            rna_observed,
+        )
+        py = self.atac_decoder(z, weights, covariates, atac_library, atac_observed)
+        return {OUTPUT.PX: px, OUTPUT.PY: py, OUTPUT.CLUSTER_PROBS: cluster_probs}
+
+    # -- cycle (section 3.6) --------------------------------------------------------------------
+
+    def reencode(
+        self,
+        px: FactoredNegativeBinomial,
+        py: FactoredZeroInflatedPoisson,
+        covariates: Covariates,
+    ) -> tuple[Normal, Normal]:
+        """Embed the imputed profiles, q(z | x_hat) and q(z | y_hat), each by its own channel.
+
+        Parameters
+        ----------
+        px, py
+            Laws of the counts; their means per count of depth are the imputed profiles.
+        covariates
+            Batch and other covariates of each cell.
+        """
+        rna = torch.log1p(px.scale() * self.rna_median_depth)
+        atac = torch.log1p(py.scale() * (TF_SCALE * self.atac_idf))
+        with without_running_statistics(self.rna_encoder):
+            qz_rna = self.rna_encoder.head(self.rna_encoder(rna, covariates))
+        with without_running_statistics(self.atac_encoder):
+            qz_atac = self.atac_encoder.head(self.atac_encoder(atac, covariates))
+        return qz_rna, qz_atac
+
+    # -- objective (section 3.7) ----------------------------------------------------------------
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, object],
+        generative_outputs: dict[str, object],
+        *,
+        kl_weight: float | Tensor = 1.0,
+        alignment_weight: float = 1.0,
+        cycle_weight: float = 0.1,
+        cycle_cluster_weight: float = 0.1,
+    ) -> SCMVPLossOutput:
+        """Negative ELBO plus the weighted consistency terms, averaged over the cells.
+
+        Parameters
+        ----------
+        tensors
+            The minibatch.
+        inference_outputs, generative_outputs
+            What `inference` and `generative` returned.
+        kl_weight
+            Weight of the KL to the mixture prior, warmed up by the training plan.
+        alignment_weight
+            Weight of KL(q(z | x, y) || q(z | one modality)) on the observed profiles.
+        cycle_weight
+            Weight of the same divergence on the imputed profiles.
+        cycle_cluster_weight
+            Weight of the divergence between the cluster posteriors of both.
+        """
+        del tensors
+        i, g = inference_outputs, generative_outputs
+        qz, z, px, py = i[OUTPUT.QZ], i[OUTPUT.Z], g[OUTPUT.PX], g[OUTPUT.PY]
+        rna_observed, atac_observed = i[OUTPUT.RNA_OBSERVED], i[OUTPUT.ATAC_OBSERVED]
+        paired = rna_observed * atac_observed
+
+        reconstruction = {
+            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS]),
+            LOSS.ATAC_RECONSTRUCTION: -py.log_prob(i[OUTPUT.ATAC_COUNTS]),
+        }
+        kl = self.prior.kl(qz, z)
+
+        # the channels learn from the joint posterior, not it from them
+        target = Normal(qz.loc.detach(), qz.scale.detach())
+        alignment = {
+            LOSS.ALIGNMENT_RNA: latent_divergence(target, i[OUTPUT.QZ_RNA]) * paired,
+            LOSS.ALIGNMENT_ATAC: latent_divergence(target, i[OUTPUT.QZ_ATAC]) * paired,
+        }
+        total = sum(reconstruction.values()) + kl_weight * kl
+        total = total + alignment_weight * sum(alignment.values())
+        parts = {**reconstruction, LOSS.KL: kl, **alignment}
+
+        if cycle_weight > 0 or cycle_cluster_weight > 0:
+            latent, cluster = self._cycle_terms(qz, px, py, i[OUTPUT.COVARIATES])
+            total = total + cycle_weight * sum(latent.values())
+            total = total + cycle_cluster_weight * sum(cluster.values())
+            parts |= latent | cluster
+
+        return SCMVPLossOutput(
+            loss=total.mean(),
+            reconstruction_loss=reconstruction,
+            kl_local=kl,
+            parts={name: part.detach().mean() for name, part in parts.items()},
+        )
+
+    def _cycle_terms(
+        self,
+        qz: Normal,
+        px: FactoredNegativeBinomial,
+        py: FactoredZeroInflatedPoisson,
+        covariates: Covariates,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Both consistency terms of both modalities, each ``(cells,)``."""
+        cycle_rna, cycle_atac = self.reencode(px, py, covariates)
+        log_probs = self.prior.cluster_log_probs
+        joint_clusters = log_probs(qz.loc)
+        latent = {
+            LOSS.CYCLE_RNA: latent_divergence(qz, cycle_rna),
+            LOSS.CYCLE_ATAC: latent_divergence(qz, cycle_atac),
+        }
+        cluster = {
+            LOSS.CYCLE_CLUSTER_RNA: cluster_divergence(joint_clusters, log_probs(cycle_rna.loc)),
+            LOSS.CYCLE_CLUSTER_ATAC: cluster_divergence(joint_clusters, log_probs(cycle_atac.loc)),
+        }
+        return latent, cluster
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    @auto_move_data
+    def marginal_ll(
+        self, tensors: dict[str, Tensor], n_mc_samples: int, return_mean: bool = False
+    ) -> float | Tensor:
+        """Importance-sampled estimate of log p(x, y) of each cell, in nats.
+
+        Parameters
+        ----------
+        tensors
+            The minibatch.
+        n_mc_samples
+            Draws of z from the posterior.
+        return_mean
+            Whether to average over the cells.
+
+        Returns
+        -------
+        ``(cells,)`` on the CPU, or a float.
+        """
+        outputs = self.inference(**self._get_inference_input(tensors))
+        qz = outputs[OUTPUT.QZ]
+        log_weights = []
+        for _ in range(n_mc_samples):
+            z = qz.sample()
+            decoded = self.generative(
+                **self._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
+            )
+            log_likelihood = decoded[OUTPUT.PX].log_prob(outputs[OUTPUT.RNA_COUNTS])
+            log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_COUNTS])
+            log_weights.append(
+                log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1)
+            )
+        stacked = torch.stack(log_weights).cpu()
+        marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
+        return marginal.mean().item() if return_mean else marginal
+
+
+def _choose_posterior(
+    joint: Normal,
+    rna: Normal,
+    atac: Normal,
+    rna_observed: Float[Tensor, "cells"],
+    atac_observed: Float[Tensor, "cells"],
+) -> Normal:
+    """Joint posterior where both modalities were measured, else that of the one that was."""
+    both = (rna_observed * atac_observed).bool().unsqueeze(-1)
+    has_rna = rna_observed.bool().unsqueeze(-1)
+    loc = torch.where(both, joint.loc, torch.where(has_rna, rna.loc, atac.loc))
+    scale = torch.where(both, joint.scale, torch.where(has_rna, rna.scale, atac.scale))
+    return Normal(loc, scale)

@@ -1,0 +1,159 @@
+"""Encoders: a channel for each modality and the joint one (sections 3.1 to 3.3)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn import functional as F
+
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttentionForm
+from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
+
+_VARIANCE_FLOOR = 1e-4  # equation 5: exp(.) + 1e-4
+_MAX_LOG_VARIANCE = 5.0  # the seed clamps the exponent to [-5, 5]
+
+
+class ProfileLinear(nn.Module):
+    """First layer of a channel: a linear map of a profile, sparse or dense, and the covariates.
+
+    Parameters
+    ----------
+    n_features, n_hidden
+        Input and output width.
+    sizes
+        Covariates that enter here; none if their sizes say so.
+    input_dropout
+        Share of the input values that are dropped in training, the others scaled up.
+    """
+
+    def __init__(
+        self, n_features: int, n_hidden: int, sizes: CovariateSizes, input_dropout: float
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_features, n_hidden))
+        self.bias = nn.Parameter(torch.zeros(n_hidden))
+        bound = 1 / math.sqrt(n_features)  # as nn.Linear starts its weights
+        nn.init.uniform_(self.weight, -bound, bound)
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.covariates = bare_linear(0, n_hidden, sizes) if sizes.any else None
+
+    def forward(
+        self, profile: SparseCounts | Float[Tensor, "cells features"], covariates: Covariates
+    ) -> Float[Tensor, "cells hidden"]:
+        """Map transformed values, ``(cells, features)``; the zeros of a sparse profile are free."""
+        if isinstance(profile, SparseCounts):
+            hidden = F.embedding_bag(
+                profile.columns,
+                self.weight,
+                profile.offsets,
+                mode="sum",
+                per_sample_weights=self.input_dropout(profile.values),
+                include_last_offset=True,
+            )
+        else:
+            # an imputed profile has no single entry to memorise: nothing is dropped from it
+            hidden = profile @ self.weight
+        hidden = hidden + self.bias
+        if self.covariates is not None:
+            nothing = hidden.new_empty(hidden.shape[0], 0)
+            hidden = hidden + apply_linear(self.covariates, nothing, covariates)
+        return hidden
+
+
+class PosteriorHead(nn.Module):
+    """Mean and variance of a diagonal Gaussian over the latent space (equations 4 to 6)."""
+
+    def __init__(self, n_in: int, n_latent: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(n_in, n_latent)
+        self.log_variance = nn.Linear(n_in, n_latent)
+
+    def forward(self, features: Float[Tensor, "cells features"]) -> Normal:
+        """Return q(z | .), batch shape ``(cells, latent)``."""
+        exponent = self.log_variance(features).clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
+        variance = exponent.exp() + _VARIANCE_FLOOR
+        return Normal(self.mean(features), variance.sqrt())
+
+
+class ChannelEncoder(nn.Module):
+    """One modality's channel: first layer, attention, and its own posterior q(z | modality).
+
+    Parameters
+    ----------
+    first_layer
+        Maps the profile to the hidden width.
+    attention
+        `MaskAttention` for RNA, `SelfAttention` for ATAC.
+    n_hidden, n_latent
+        Widths.
+    dropout_rate
+        Dropout on the channel's features, in training.
+    """
+
+    def __init__(
+        self,
+        first_layer: ProfileLinear,
+        attention: nn.Module,
+        n_hidden: int,
+        n_latent: int,
+        dropout_rate: float,
+    ) -> None:
+        super().__init__()
+        self.first_layer = first_layer
+        self.attention = attention
+        self.dropout = nn.Dropout(dropout_rate)
+        self.head = PosteriorHead(n_hidden, n_latent)
+
+    def forward(
+        self, profile: SparseCounts | Float[Tensor, "cells features"], covariates: Covariates
+    ) -> Float[Tensor, "cells hidden"]:
+        """Features of the channel, from a transformed profile."""
+        return self.dropout(self.attention(self.first_layer(profile, covariates)))
+
+
+def rna_encoder(
+    n_genes: int,
+    n_hidden: int,
+    n_latent: int,
+    sizes: CovariateSizes,
+    dropout_rate: float,
+    input_dropout: float,
+) -> ChannelEncoder:
+    """Build the RNA channel: mask attention (equations 1 to 6)."""
+    first_layer = ProfileLinear(n_genes, n_hidden, sizes, input_dropout)
+    return ChannelEncoder(first_layer, MaskAttention(n_hidden), n_hidden, n_latent, dropout_rate)
+
+
+def atac_encoder(
+    n_peaks: int,
+    n_hidden: int,
+    n_latent: int,
+    sizes: CovariateSizes,
+    dropout_rate: float,
+    input_dropout: float,
+    n_heads: int,
+    form: SelfAttentionForm,
+) -> ChannelEncoder:
+    """Build the ATAC channel: multi-head self attention (equations 7 to 10)."""
+    first_layer = ProfileLinear(n_peaks, n_hidden, sizes, input_dropout)
+    attention = SelfAttention(n_hidden, n_heads, form, dropout_rate)
+    return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate)
+
+
+class JointEncoder(nn.Module):
+    """The shared layer over both channels' features and q(z | x, y) (section 3.3)."""
+
+    def __init__(self, n_hidden: int, n_shared: int, n_latent: int) -> None:
+        super().__init__()
+        self.shared = nn.Linear(2 * n_hidden, n_shared)
+        self.layer_norm = nn.LayerNorm(n_shared)
+        self.head = PosteriorHead(n_shared, n_latent)
+
+    def forward(
+        self, rna: Float[Tensor, "cells hidden"], atac: Float[Tensor, "cells hidden"]
+    ) -> Normal:
+        """Return q(z | x, y), batch shape ``(cells, latent)``."""
+        return self.head(self.layer_norm(self.shared(torch.cat((rna, atac), dim=-1))))
