@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -143,8 +144,8 @@ class SCMVPModule(BaseModuleClass):
         self,
         *,
         rna_median_depth: float,
-        rna_totals: Float[Tensor, "genes"],
-        atac_totals: Float[Tensor, "peaks"],
+        rna_totals: np.ndarray,
+        atac_totals: np.ndarray,
         n_cells: int,
     ) -> None:
         """Store the constants of the input transforms and start the output biases at the mean.
@@ -154,16 +155,19 @@ class SCMVPModule(BaseModuleClass):
         rna_median_depth
             Median RNA depth of the training cells, in counts.
         rna_totals, atac_totals
-            Sum of each feature's counts over the training cells.
+            ``(features,)``, sum of each feature's counts over the training cells.
         n_cells
             Number of training cells.
         """
         self.rna_median_depth.fill_(rna_median_depth)
         # a feature without counts is treated as if it had been seen in half a cell
-        rna_totals, atac_totals = rna_totals.clamp_min(0.5), atac_totals.clamp_min(0.5)
-        self.atac_idf.copy_(n_cells / atac_totals)
-        self.rna_decoder.start_at((rna_totals / rna_totals.sum()).to(self.atac_idf))
-        self.atac_decoder.start_at((atac_totals / atac_totals.sum()).to(self.atac_idf))
+        rna, atac = (
+            torch.as_tensor(totals, dtype=torch.float32, device=self.device).clamp_min(0.5)
+            for totals in (rna_totals, atac_totals)
+        )
+        self.atac_idf.copy_(n_cells / atac)
+        self.rna_decoder.start_at(rna / rna.sum())
+        self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
 
     # -- input transforms (spec 1): everything from raw counts ----------------------------------

@@ -4,7 +4,7 @@ numpy in, numpy out; the result is a `MixtureFit` that the prior copies.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import anndata as ad
@@ -71,7 +71,9 @@ def leiden_labels(
     return adata.obs["leiden"].astype(int).to_numpy()
 
 
-def mixture_from_labels(latent: np.ndarray, labels: np.ndarray) -> MixtureFit:
+def mixture_from_labels(
+    latent: np.ndarray, labels: np.ndarray, groups: Sequence[int]
+) -> MixtureFit:
     """Weights, means and variances of labelled groups of cells.
 
     Variances of small groups are shrunk towards the average within-group variance, as if each
@@ -82,21 +84,25 @@ def mixture_from_labels(latent: np.ndarray, labels: np.ndarray) -> MixtureFit:
     latent
         ``(cells, latent)``.
     labels
-        ``(cells,)``, group numbers; -1 for cells that belong to none.
+        ``(cells,)``, group numbers.
+    groups
+        Numbers of the groups that become components, in this order; other cells are left out.
 
     Raises
     ------
     ValueError
-        If no cell has a label.
+        If a group has no cell.
     """
-    groups = np.unique(labels[labels >= 0])
-    if len(groups) == 0:
-        raise ValueError("`labels` must name the group of at least one cell, got only -1.")
     sizes = np.array([(labels == group).sum() for group in groups], dtype=float)
-    means = np.stack([latent[labels == group].mean(0) for group in groups])
-    squares = np.stack(
-        [((latent[labels == group] - mean) ** 2).sum(0) for group, mean in zip(groups, means)]
-    )
+    if (sizes == 0).any():
+        empty = [group for group, size in zip(groups, sizes, strict=True) if size == 0]
+        raise ValueError(
+            f"Each label that seeds a component needs a training cell, but {empty} (codes) have "
+            "none: merge rare labels, or train on more cells."
+        )
+    members = [latent[labels == group] for group in groups]
+    means = np.stack([cells.mean(0) for cells in members])
+    squares = np.stack([((cells - cells.mean(0)) ** 2).sum(0) for cells in members])
     pooled = squares.sum(0) / sizes.sum()
     pseudo_cells = latent.shape[1]
     variances = (squares + pseudo_cells * pooled) / (sizes + pseudo_cells)[:, None]
@@ -141,8 +147,7 @@ def fit_mixture(
                 n_found,
                 max_clusters,
             )
-            labels = np.where(labels < max_clusters, labels, -1)
-        return mixture_from_labels(latent, labels)
+        return mixture_from_labels(latent, labels, range(min(n_found, max_clusters)))
     mixture = SklearnMixture(
         n_clusters,
         covariance_type="diag",

@@ -1,7 +1,7 @@
 """`SCMVPTrainingPlan`: schedules, the fit of the mixture, and what is logged."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from scmvp_scvi._data import feature_statistics
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
@@ -24,8 +25,9 @@ class SCMVPTrainingPlan(TrainingPlan):
         The module.
     n_clusters
         Components of the mixture; None lets Leiden choose.
-    labels
-        Whether the registered labels seed the components.
+    seeding_labels
+        Codes of the labels that seed the components, in the order of the components; None if
+        labels do not.
     cluster_resolution
         Leiden resolution, used if `n_clusters` is None and there are no labels.
     mixture_start
@@ -51,7 +53,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         module: SCMVPModule,
         *,
         n_clusters: int | None,
-        labels: bool,
+        seeding_labels: Sequence[int] | None,
         seed: int,
         cluster_resolution: float = 1.0,
         mixture_start: float = 0.5,
@@ -73,7 +75,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             **kwargs,
         )
         self.n_clusters = n_clusters
-        self.use_labels = labels
+        self.seeding_labels = seeding_labels
         self.seed = seed
         self.cluster_resolution = cluster_resolution
         self.mixture_start = mixture_start
@@ -159,8 +161,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         latent, labels = self._training_latent()
         fit = None
         if self.trainer.is_global_zero:
-            if self.use_labels:
-                fit = mixture_from_labels(latent, labels)
+            if self.seeding_labels is not None:
+                fit = mixture_from_labels(latent, labels, self.seeding_labels)
             else:
                 max_clusters = len(self.module.prior.logits)
                 fit = fit_mixture(
@@ -197,34 +199,3 @@ class SCMVPTrainingPlan(TrainingPlan):
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
         )
-
-
-def feature_statistics(adata_manager: Any, indices: np.ndarray) -> dict[str, Any]:
-    """Sums over the training cells that the input transforms need.
-
-    Parameters
-    ----------
-    adata_manager
-        Of the registered data.
-    indices
-        ``(cells,)``, rows of the training cells.
-
-    Returns
-    -------
-    Arguments of `SCMVPModule.set_feature_statistics`.
-    """
-    rna = adata_manager.get_from_registry(REGISTRY.RNA)
-    atac = adata_manager.get_from_registry(REGISTRY.ATAC)
-    depths, rna_totals, atac_totals = [], 0.0, 0.0
-    for rows in np.array_split(np.sort(indices), -(-len(indices) // 4096)):
-        block = rna[rows]
-        depths.append(np.asarray(block.sum(1)).ravel())
-        rna_totals = rna_totals + np.asarray(block.sum(0), dtype=np.float64).ravel()
-        atac_totals = atac_totals + np.asarray(atac[rows].sum(0), dtype=np.float64).ravel()
-    depth = np.concatenate(depths)
-    return {
-        "rna_median_depth": float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0,
-        "rna_totals": torch.as_tensor(rna_totals),
-        "atac_totals": torch.as_tensor(atac_totals),
-        "n_cells": len(indices),
-    }

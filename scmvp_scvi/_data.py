@@ -1,0 +1,190 @@
+"""What is registered of a MuData: its checks, its fields, and sums over the training cells."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from mudata import MuData
+from scvi.data import AnnDataManager, fields
+
+from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._validate import (
+    check_counts,
+    check_feature_names,
+    check_is_mudata,
+    check_modalities,
+    check_no_cell_is_empty_in_both,
+    check_no_missing,
+    check_numeric_finite,
+    check_paired,
+    check_positive_column,
+    check_unique_features,
+    find_counts,
+    find_obs_column,
+    warn_about_empty,
+)
+
+_ROWS_PER_BLOCK = 4096
+
+# arguments of `setup_mudata` that name one column of `.obs`, or several
+_CATEGORIES = ("batch_key", "labels_key", "categorical_covariate_keys")
+_SIZE_FACTORS = ("rna_size_factor_key", "atac_size_factor_key")
+_CONTINUOUS = "continuous_covariate_keys"
+
+
+def check_data(
+    mdata: MuData,
+    arguments: Mapping[str, Any],
+    modalities: Mapping[str, str | None],
+    expected_features: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Check everything that would go wrong silently, or late, with data as they were given.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    arguments
+        Arguments of `setup_mudata`: layers and keys.
+    modalities
+        Argument to the modality it is looked up in, None for ``mdata`` itself.
+    expected_features
+        Registry key to the feature names of the model, for new data.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        Naming the argument, the rule, what was found, and the way out.
+    """
+    check_is_mudata(mdata)
+    layers = {name: arguments.get(name) for name in ("rna_layer", "atac_layer")}
+    check_modalities(mdata, modalities, layers)
+    rna, atac = modalities["rna_layer"], modalities["atac_layer"]
+    check_paired(mdata, rna, atac)
+    empty = []
+    for argument, key in (("rna_layer", REGISTRY.RNA), ("atac_layer", REGISTRY.ATAC)):
+        modality, layer = modalities[argument], layers[argument]
+        adata = mdata.mod[modality]
+        check_unique_features(adata, modality)
+        if expected_features is not None:
+            check_feature_names(expected_features[key], adata.var_names, modality=modality)
+        counts = find_counts(adata, layer, argument=argument, modality=modality)
+        check_counts(
+            counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
+        )
+        empty.append(warn_about_empty(counts, modality=modality)[0])
+    check_no_cell_is_empty_in_both(
+        *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
+    )
+    _check_columns(mdata, arguments, modalities, (rna, atac))
+
+
+def _check_columns(
+    mdata: MuData,
+    arguments: Mapping[str, Any],
+    modalities: Mapping[str, str | None],
+    modality_keys: tuple[str, str],
+) -> None:
+    checks = {
+        **dict.fromkeys(_CATEGORIES, check_no_missing),
+        **dict.fromkeys(_SIZE_FACTORS, check_positive_column),
+        _CONTINUOUS: check_numeric_finite,
+    }
+    for argument, check in checks.items():
+        asked = arguments.get(argument)
+        for key in [asked] if isinstance(asked, str) else asked or []:
+            column = find_obs_column(
+                mdata,
+                key,
+                argument=argument,
+                modality=modalities.get(argument),
+                modality_keys=modality_keys,
+            )
+            check(column, argument=argument)
+
+
+def data_fields(
+    arguments: Mapping[str, Any], modalities: Mapping[str, str | None]
+) -> list[fields.BaseAnnDataField]:
+    """Fields of the registry, in scvi-tools' terms; arguments as in `check_data`."""
+    layer, of = fields.MuDataLayerField, modalities.get
+    registered = [
+        layer(
+            key,
+            arguments[argument],
+            mod_key=of(argument),
+            is_count_data=False,  # every value has been checked, upstream looks at twenty
+            mod_required=True,
+        )
+        for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer"))
+    ]
+    for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key")):
+        registered.append(
+            fields.MuDataCategoricalObsField(key, arguments[argument], mod_key=of(argument))
+        )
+    for key, argument in (
+        (REGISTRY.RNA_SIZE_FACTOR, "rna_size_factor_key"),
+        (REGISTRY.ATAC_SIZE_FACTOR, "atac_size_factor_key"),
+    ):
+        registered.append(
+            fields.MuDataNumericalObsField(
+                key, arguments[argument], mod_key=of(argument), required=False
+            )
+        )
+    registered.append(
+        fields.MuDataCategoricalJointObsField(
+            REGISTRY.CATEGORICAL_COVARIATES,
+            arguments["categorical_covariate_keys"],
+            mod_key=of("categorical_covariate_keys"),
+        )
+    )
+    registered.append(
+        fields.MuDataNumericalJointObsField(
+            REGISTRY.CONTINUOUS_COVARIATES,
+            arguments[_CONTINUOUS],
+            mod_key=of(_CONTINUOUS),
+        )
+    )
+    return registered
+
+
+def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Feature names of both modalities in a registry, by registry key."""
+    states = registry["field_registries"]
+    return {
+        key: np.asarray(states[key]["state_registry"]["column_names"])
+        for key in (REGISTRY.RNA, REGISTRY.ATAC)
+    }
+
+
+def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> dict[str, Any]:
+    """Sums over the training cells that the input transforms need, in blocks of rows.
+
+    Parameters
+    ----------
+    adata_manager
+        Of the registered data.
+    indices
+        ``(cells,)``, rows of the training cells.
+
+    Returns
+    -------
+    Arguments of `SCMVPModule.set_feature_statistics`.
+    """
+    rna = adata_manager.get_from_registry(REGISTRY.RNA)
+    atac = adata_manager.get_from_registry(REGISTRY.ATAC)
+    rna_totals, atac_totals = np.zeros(rna.shape[1]), np.zeros(atac.shape[1])
+    depths = []
+    for rows in np.array_split(np.sort(indices), -(-len(indices) // _ROWS_PER_BLOCK)):
+        block = rna[rows]
+        depths.append(np.asarray(block.sum(1)).ravel())
+        rna_totals += np.asarray(block.sum(0)).ravel()
+        atac_totals += np.asarray(atac[rows].sum(0)).ravel()
+    depth = np.concatenate(depths)
+    depth = depth[depth > 0]
+    return {
+        "rna_median_depth": float(np.median(depth)) if len(depth) > 0 else 1.0,
+        "rna_totals": rna_totals,
+        "atac_totals": atac_totals,
+        "n_cells": len(indices),
+    }

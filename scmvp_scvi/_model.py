@@ -1,0 +1,402 @@
+"""`SCMVPModel`: what the user holds."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scvi import settings
+from scvi.data import AnnDataManager
+from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
+
+from scmvp_scvi._data import check_data, data_fields, registered_features
+from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._posterior import PosteriorMixin
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
+from scmvp_scvi._validate import (
+    check_fraction,
+    check_integer_at_least,
+    check_is_mudata,
+    check_one_of,
+)
+from scmvp_scvi.nn._attention import SelfAttentionForm
+from scmvp_scvi.nn._decoders import Dispersion
+
+logger = logging.getLogger(__name__)
+
+_CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
+_MIN_EPOCHS, _MAX_EPOCHS = 10, 200
+
+
+class SCMVPModel(
+    PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass
+):
+    """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
+
+    Parameters
+    ----------
+    mdata
+        MuData that `setup_mudata` has registered.
+    registry
+        Registry of a saved model, in place of data.
+    n_clusters
+        Components of the mixture prior; None lets Leiden on the latent space choose, or takes one
+        component a label if ``labels_key`` was registered.
+    max_clusters
+        Room for components if `n_clusters` is None.
+    unlabeled_category
+        Label of cells that seed no component.
+    n_latent
+        Dimensions of the latent space.
+    n_hidden
+        Width of the channels and of the decoders.
+    n_shared
+        Width of the layer over both channels.
+    n_heads
+        Heads of the self attentions; divides ``n_hidden``.
+    self_attention
+        ``"token"`` as published, ``"scalar"`` as in the seed's code; see
+        :class:`~scmvp_scvi.nn.SelfAttention`.
+    cluster_attention
+        Whether p(c | z) weights the decoders' last hidden layer.
+    dispersion
+        Inverse dispersion of the RNA counts: one a gene, or one a gene and batch or label.
+    atac_target
+        What the ATAC decoder reconstructs: the counts, or their TF-IDF as in the seed.
+    encode_covariates
+        Whether batch and covariates enter the encoders as well as the decoders.
+    dropout_rate
+        Dropout on hidden layers, in training.
+    rna_input_dropout, atac_input_dropout
+        Share of a cell's input values dropped in training; keeps the channels from memorising
+        their training cells.
+
+    Examples
+    --------
+    >>> mdata = scmvp_scvi.datasets.synthetic()
+    >>> SCMVPModel.setup_mudata(mdata, modalities={"rna_layer": "rna", "atac_layer": "atac"})
+    >>> model = SCMVPModel(mdata)
+    >>> model.train()
+    >>> mdata.obsm["X_scmvp"] = model.get_latent_representation()
+    >>> mdata.obs["scmvp_cluster"] = model.predict_clusters()
+
+    Notes
+    -----
+    Saved models are pickles: load only what you trust.
+    """
+
+    _module_cls = SCMVPModule
+    _training_plan_cls = SCMVPTrainingPlan
+
+    def __init__(
+        self,
+        mdata: MuData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        n_clusters: int | None = None,
+        max_clusters: int = 50,
+        unlabeled_category: str = "Unknown",
+        n_latent: int = 20,
+        n_hidden: int = 128,
+        n_shared: int = 256,
+        n_heads: int = 8,
+        self_attention: SelfAttentionForm = "token",
+        cluster_attention: bool = True,
+        dispersion: Dispersion = "gene",
+        atac_target: Literal["counts", "tfidf"] = "counts",
+        encode_covariates: bool = False,
+        dropout_rate: float = 0.1,
+        rna_input_dropout: float = 0.1,
+        atac_input_dropout: float = 0.5,
+    ) -> None:
+        super().__init__(mdata, registry)
+        _check_architecture(locals())
+        stats = self.summary_stats
+        cat_covs = self.registry["field_registries"][REGISTRY.CATEGORICAL_COVARIATES]
+        self.module = SCMVPModule(
+            n_genes=stats["n_vars"],
+            n_peaks=stats[f"n_{REGISTRY.ATAC}"],
+            n_batch=stats["n_batch"],
+            n_labels=stats["n_labels"],
+            n_categories=tuple(cat_covs["state_registry"].get("n_cats_per_key", ())),
+            n_continuous=stats.get("n_extra_continuous_covs", 0),
+            n_hidden=n_hidden,
+            n_shared=n_shared,
+            n_latent=n_latent,
+            n_heads=n_heads,
+            self_attention=self_attention,
+            cluster_attention=cluster_attention,
+            max_clusters=self._room_for_clusters(n_clusters, max_clusters, unlabeled_category),
+            dispersion=dispersion,
+            atac_target=atac_target,
+            encode_covariates=encode_covariates,
+            dropout_rate=dropout_rate,
+            rna_input_dropout=rna_input_dropout,
+            atac_input_dropout=atac_input_dropout,
+        )
+        components = "one a label" if self._has_labels else n_clusters or "chosen by Leiden"
+        self._model_summary_string = (
+            f"SCMVPModel with n_latent: {n_latent}, n_hidden: {n_hidden}, clusters: {components}, "
+            f"self_attention: {self_attention}, dispersion: {dispersion}, "
+            f"atac_target: {atac_target}"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    # -- data -----------------------------------------------------------------------------------
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        rna_layer: str | None = None,
+        atac_layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        rna_size_factor_key: str | None = None,
+        atac_size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        modalities: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register a MuData whose modalities hold raw counts of the same cells.
+
+        Nothing is reordered, densified or copied; the checks say what to change.
+
+        Parameters
+        ----------
+        mdata
+            The data: two modalities with the same cells in the same order.
+        rna_layer, atac_layer
+            Layer with the raw counts; None for ``.X``. ATAC counts may be fragments, insertions
+            or binary.
+        batch_key
+            Column with the batch of each cell.
+        labels_key
+            Column with labels; they seed the components of the mixture prior.
+        rna_size_factor_key, atac_size_factor_key
+            Columns with size factors, positive, used in place of the observed depth.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns with further covariates.
+        modalities
+            Argument name to modality: where each of the above is. ``rna_layer`` and
+            ``atac_layer`` are needed; keys that are left out are looked up in ``mdata.obs``.
+        **kwargs
+            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError
+            For data that would give wrong results, with the way out.
+
+        Examples
+        --------
+        >>> SCMVPModel.setup_mudata(
+        ...     mdata,
+        ...     batch_key="donor",
+        ...     modalities={"rna_layer": "rna", "atac_layer": "atac"},
+        ... )
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        check_is_mudata(mdata)
+        where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
+        arguments = setup_method_args["setup_args"]
+        source = kwargs.get("source_registry")
+        expected = None if source is None else registered_features(source)
+        check_data(mdata, arguments, where, expected)
+        manager = AnnDataManager(
+            fields=data_fields(arguments, where), setup_method_args=setup_method_args
+        )
+        manager.register_fields(mdata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
+        """Refuse an AnnData: two modalities live in a MuData.
+
+        Raises
+        ------
+        TypeError
+            Always, with the way out.
+        """
+        del kwargs
+        check_is_mudata(adata)
+        raise TypeError("`setup_anndata` is not for MuData: call `SCMVPModel.setup_mudata`.")
+
+    def _validate_anndata(
+        self, adata: MuData | None = None, copy_if_view: bool = True
+    ) -> MuData:
+        """Check new data against the model before scvi-tools registers it."""
+        if adata is not None:
+            check_is_mudata(adata)
+            if self.get_anndata_manager(adata) is None:
+                arguments = self.registry["setup_args"]
+                where = _modality_of_each_argument(
+                    type(self), adata, arguments["modalities"], {"setup_args": arguments}
+                )
+                check_data(adata, arguments, where, registered_features(self.registry))
+        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+
+    def _categories(self, key: str) -> np.ndarray:
+        """Names of the categories of a registered key, in the order of their codes."""
+        return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
+
+    def _feature_names(self, key: str) -> np.ndarray:
+        return registered_features(self.registry)[key]
+
+    @property
+    def _has_labels(self) -> bool:
+        return self.registry["setup_args"]["labels_key"] is not None
+
+    # -- clusters -------------------------------------------------------------------------------
+
+    def _seeding_labels(self, unlabeled_category: str) -> list[Any]:
+        """Labels that seed a component, in the order of the components."""
+        return [name for name in self._categories(REGISTRY.LABELS) if name != unlabeled_category]
+
+    def _room_for_clusters(
+        self, n_clusters: int | None, max_clusters: int, unlabeled_category: str
+    ) -> int:
+        if not self._has_labels:
+            return max_clusters if n_clusters is None else n_clusters
+        n_labels = len(self._seeding_labels(unlabeled_category))
+        if n_clusters not in (None, n_labels):
+            raise ValueError(
+                f"`n_clusters` must be None or the number of labels, {n_labels}, where labels "
+                f"seed the components, got {n_clusters}. Leave `labels_key` out of "
+                "`setup_mudata` to choose the number freely."
+            )
+        return n_labels
+
+    def _cluster_names(self) -> pd.Index:
+        """Names of the components in use: the seeding labels, or numbers as strings."""
+        if self._has_labels:
+            unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
+            return pd.Index([str(name) for name in self._seeding_labels(unlabeled)])
+        return pd.Index([str(i) for i in range(self.module.prior.n_clusters)])
+
+    # -- training -------------------------------------------------------------------------------
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        early_stopping: bool = False,
+        check_val_every_n_epoch: int | None = 1,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model: a broad Gaussian prior first, then the mixture.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; None for as many as show the model 200,000 cells, at
+            least 10 and at most 200: 20 for ten thousand cells.
+        accelerator, devices
+            Of Lightning: ``"cpu"``, ``"gpu"``, ``"auto"``, and how many.
+        train_size, validation_size
+            Shares of the cells; the rest is held out as a test set. By default 0.9 and 0.1.
+        shuffle_set_split
+            Whether the split is random.
+        batch_size
+            Cells a minibatch.
+        early_stopping
+            Stop when the validation ELBO no longer improves; see :class:`scvi.train.Trainer`.
+        check_val_every_n_epoch
+            Epochs between validations; None for none.
+        datasplitter_kwargs
+            Passed to :class:`scvi.dataloaders.DataSplitter`, such as ``external_indexing``.
+        plan_kwargs
+            Passed to `SCMVPTrainingPlan`: learning rate, schedules, weights of the terms.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`.
+        """
+        if max_epochs is None:
+            max_epochs = default_max_epochs(self.adata.n_obs)
+        n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
+        unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
+        seeding = [
+            list(self._categories(REGISTRY.LABELS)).index(name)
+            for name in self._seeding_labels(unlabeled)
+        ]
+        plan = {
+            "n_clusters": n_clusters,
+            "seeding_labels": seeding if self._has_labels else None,
+            "seed": 0 if settings.seed is None else settings.seed,
+            **(plan_kwargs or {}),
+        }
+        super().train(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            check_val_every_n_epoch=check_val_every_n_epoch,
+            datasplitter_kwargs=dict(datasplitter_kwargs or {}),
+            plan_kwargs=plan,
+            **trainer_kwargs,
+        )
+
+
+def default_max_epochs(n_cells: int) -> int:
+    """Epochs that show the model about as many cells whatever the size of the data.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    """
+    return int(np.clip(round(_CELLS_SEEN / n_cells), _MIN_EPOCHS, _MAX_EPOCHS))
+
+
+def _modality_of_each_argument(
+    cls: type[SCMVPModel],
+    mdata: MuData,
+    modalities: Mapping[str, str] | None,
+    setup_method_args: Mapping[str, Any],
+) -> dict[str, str | None]:
+    """Modality of each argument of `setup_mudata`, None for ``mdata`` itself."""
+    needed = ("rna_layer", "atac_layer")
+    missing = [name for name in needed if name not in (modalities or {})]
+    if missing:
+        found = ", ".join(f"`{key}`" for key in mdata.mod)
+        raise ValueError(
+            f"`modalities` must say which modality holds {' and '.join(missing)}, got "
+            f"{modalities!r}. The data have {found}: pass "
+            '`modalities={"rna_layer": "rna", "atac_layer": "atac"}` with your names.'
+        )
+    return dict(cls._create_modalities_attr_dict(dict(modalities), setup_method_args))
+
+
+def _check_architecture(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of `SCMVPModel.__init__` that its module would choke on."""
+    for name in ("n_latent", "n_hidden", "n_shared", "n_heads", "max_clusters"):
+        check_integer_at_least(arguments[name], 1, name=name)
+    if arguments["n_clusters"] is not None:
+        check_integer_at_least(arguments["n_clusters"], 1, name="n_clusters")
+    for name in ("dropout_rate", "rna_input_dropout", "atac_input_dropout"):
+        check_fraction(arguments[name], name=name)
+    check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
+    check_one_of(
+        arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion"
+    )
+    check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")
+    if arguments["n_hidden"] % arguments["n_heads"] != 0:
+        raise ValueError(
+            f"`n_heads` must divide `n_hidden`, got {arguments['n_heads']} heads for a width of "
+            f"{arguments['n_hidden']}."
+        )

@@ -1,0 +1,379 @@
+"""`PosteriorMixin`: what a trained model says of each cell, its clusters and its denoised profiles."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from scipy import sparse
+from scvi import settings
+from torch import Tensor
+from torch.distributions import Normal
+
+from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._validate import check_indices, check_integer_at_least, check_names, check_one_of
+
+logger = logging.getLogger(__name__)
+
+Modality = Literal["joint", "rna", "atac"]
+Batch = str | int | float
+_POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATAC}
+_OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
+
+
+class PosteriorMixin:
+    """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        modality: Modality = "joint",
+        give_mean: bool = True,
+        batch_size: int | None = None,
+        return_dist: bool = False,
+        dataloader: Iterator[dict[str, Tensor]] | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Embed cells: q(z | x, y), or the posterior of one modality's channel alone.
+
+        Parameters
+        ----------
+        adata
+            MuData with the features the model was trained on; None for the training data.
+        indices
+            Rows of ``adata``, integers or a boolean mask; None for all cells.
+        modality
+            ``"joint"``, where cells without counts in one modality are embedded from the other;
+            ``"rna"`` or ``"atac"`` for the channel alone.
+        give_mean
+            Return the mean of the posterior; a draw from it otherwise.
+        batch_size
+            Cells a minibatch.
+        return_dist
+            Return the mean and the variance.
+        dataloader
+            Minibatches to embed, in place of ``adata`` and ``indices``.
+
+        Returns
+        -------
+        ``(cells, latent)``, in the order of the cells asked for, ready for ``.obsm``; with
+        ``return_dist`` the means and the variances.
+        """
+        check_one_of(modality, tuple(_POSTERIOR_OF), name="modality")
+        self._check_if_trained(warn=False)
+        means, variances, n_empty = [], [], 0
+        for outputs in self._embed(adata, indices, batch_size, dataloader):
+            posterior: Normal = outputs[_POSTERIOR_OF[modality]]
+            if modality != "joint":
+                n_empty += int((outputs[_OBSERVED[modality]] == 0).sum())
+            as_mean = give_mean or return_dist
+            means.append((posterior.loc if as_mean else posterior.sample()).cpu())
+            variances.append(posterior.variance.cpu())
+        if n_empty > 0:
+            warnings.warn(
+                f"{n_empty} cells have no {modality} counts: their {modality} embedding is that "
+                'of an empty profile. `modality="joint"` embeds them from the other modality.',
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
+            )
+        if return_dist:
+            return torch.cat(means).numpy(), torch.cat(variances).numpy()
+        return torch.cat(means).numpy()
+
+    @torch.inference_mode()
+    def get_cluster_probabilities(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Posterior probability p(c | z) of each component of the mixture (equations 11, 12).
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        n_samples
+            Average p(c | z) over this many draws of z; None evaluates it at the posterior mean.
+
+        Returns
+        -------
+        ``(cells, clusters)``, indexed by cell; rows sum to one. Columns are the component numbers
+        as strings, or the labels that seeded the components.
+        """
+        if n_samples is not None:
+            check_integer_at_least(n_samples, 1, name="n_samples")
+        self._check_if_trained(warn=False)
+        prior = self.module.prior
+        probs = []
+        for outputs in self._embed(adata, indices, batch_size):
+            qz = outputs[OUTPUT.QZ]
+            z = qz.loc if n_samples is None else qz.sample((n_samples,))
+            of_batch = prior.cluster_probs(z)[..., prior.active]
+            probs.append((of_batch if n_samples is None else of_batch.mean(0)).cpu())
+        return pd.DataFrame(
+            torch.cat(probs).numpy(),
+            index=self._cell_names(adata, indices),
+            columns=self._cluster_names(),
+        )
+
+    def predict_clusters(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> pd.Series:
+        """Most probable component of each cell, argmax of `get_cluster_probabilities`.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+
+        Returns
+        -------
+        Categorical, indexed by cell, ready for ``.obs``; its categories are all components in
+        use, whether or not a cell falls to them.
+        """
+        probs = self.get_cluster_probabilities(adata, indices, batch_size=batch_size)
+        codes = probs.to_numpy().argmax(1)
+        clusters = pd.Categorical.from_codes(codes, categories=probs.columns)
+        return pd.Series(clusters, index=probs.index, name="scmvp_cluster")
+
+    def get_normalized_expression(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: Batch | Sequence[Batch] | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["observed"] = 1,
+        n_samples: int | None = None,
+        return_mean: bool = True,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+    ) -> pd.DataFrame | np.ndarray:
+        """Denoised expression: the mean of the negative binomial (equations 13 to 15).
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        transform_batch
+            Batch to decode all cells in; several are averaged; None keeps each cell's own.
+        gene_list
+            Genes to return, in this order; None for all.
+        library_size
+            Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own.
+        n_samples
+            Draws of z from the posterior; None decodes the posterior mean, without randomness.
+        return_mean
+            Average over the draws.
+        batch_size
+            Cells a minibatch.
+        return_numpy
+            Return an array where a DataFrame is possible.
+
+        Returns
+        -------
+        ``(cells, genes)``, a DataFrame indexed by cell and gene; ``(n_samples, cells, genes)``,
+        an array, for draws that are not averaged.
+        """
+        blocks, names = self._decoded(
+            OUTPUT.PX,
+            adata,
+            indices,
+            transform_batch,
+            gene_list,
+            "gene_list",
+            library_size,
+            n_samples,
+            return_mean,
+            batch_size,
+        )
+        values = np.concatenate(list(blocks), axis=-2)
+        if return_numpy or values.ndim == 3:
+            return values
+        return pd.DataFrame(values, index=self._cell_names(adata, indices), columns=names)
+
+    def get_normalized_accessibility(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: Batch | Sequence[Batch] | None = None,
+        region_list: Sequence[str] | None = None,
+        library_size: float | Literal["observed"] = 1,
+        n_samples: int | None = None,
+        return_mean: bool = True,
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+    ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
+        """Denoised accessibility: the Poisson mean mu of each peak (equations 16 and 17).
+
+        Only the regions asked for are computed. All peaks of many cells do not fit in memory: ask
+        for regions, for cells, or for a sparse result by ``threshold``.
+
+        Parameters
+        ----------
+        adata, indices, transform_batch, n_samples, return_mean, batch_size
+            As in `get_normalized_expression`.
+        region_list
+            Peaks to return, in this order; None for all.
+        library_size
+            Depth mu is scaled to: 1 for the share of a cell's counts that the peak is expected to
+            hold, ``"observed"`` for counts at the cell's own depth.
+        threshold
+            Values below it become zero and the result is sparse.
+        return_numpy
+            Return an array, or a CSR matrix with ``threshold``.
+
+        Returns
+        -------
+        ``(cells, peaks)``, a DataFrame indexed by cell and peak, of sparse columns with
+        ``threshold``; ``(n_samples, cells, peaks)``, an array, for draws that are not averaged.
+
+        Raises
+        ------
+        ValueError
+            If ``threshold`` is given for draws that are not averaged, or is negative.
+        """
+        if threshold is not None:
+            if threshold < 0:
+                raise ValueError(f"`threshold` must not be negative, got {threshold}.")
+            if n_samples is not None and not return_mean:
+                raise ValueError(
+                    "`threshold` gives a sparse matrix, which draws of several samples are not: "
+                    "set `return_mean=True` or leave `threshold` out."
+                )
+        blocks, names = self._decoded(
+            OUTPUT.PY,
+            adata,
+            indices,
+            transform_batch,
+            region_list,
+            "region_list",
+            library_size,
+            n_samples,
+            return_mean,
+            batch_size,
+        )
+        cells = self._cell_names(adata, indices)
+        if threshold is not None:
+            kept = (sparse.csr_matrix(np.where(block < threshold, 0, block)) for block in blocks)
+            matrix = sparse.vstack(list(kept), format="csr")
+            if return_numpy:
+                return matrix
+            return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
+        values = np.concatenate(list(blocks), axis=-2)
+        if return_numpy or values.ndim == 3:
+            return values
+        return pd.DataFrame(values, index=cells, columns=names)
+
+    # -- shared -------------------------------------------------------------------------------
+
+    def _minibatches(
+        self,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Validate the data and yield its minibatches in order."""
+        adata = self._validate_anndata(adata)
+        rows = None if indices is None else check_indices(indices, adata.n_obs)
+        yield from self._make_data_loader(adata, indices=rows, batch_size=batch_size)
+
+    def _embed(
+        self,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+        dataloader: Iterator[dict[str, Tensor]] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what `inference` returns for each minibatch."""
+        if dataloader is not None and (adata is not None or indices is not None):
+            raise ValueError("`dataloader` brings its own cells: leave `adata` and `indices` out.")
+        minibatches = dataloader or self._minibatches(adata, indices, batch_size)
+        for tensors in minibatches:
+            yield self.module.inference(**self.module._get_inference_input(tensors))
+
+    @torch.inference_mode()
+    def _decoded(
+        self,
+        law: str,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        transform_batch: Batch | Sequence[Batch] | None,
+        features: Sequence[str] | None,
+        argument: str,
+        library_size: float | Literal["observed"],
+        n_samples: int | None,
+        return_mean: bool,
+        batch_size: int | None,
+    ) -> tuple[Iterator[np.ndarray], pd.Index]:
+        """Check the request; return the denoised minibatches, lazily, and the feature names."""
+        self._check_if_trained(warn=False)
+        if n_samples is not None:
+            check_integer_at_least(n_samples, 1, name="n_samples")
+        if library_size != "observed" and not (
+            isinstance(library_size, int | float) and library_size > 0
+        ):
+            raise ValueError(
+                f"`library_size` must be a positive number or 'observed', got {library_size!r}."
+            )
+        key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
+        library_key = OUTPUT.RNA_LIBRARY if law == OUTPUT.PX else OUTPUT.ATAC_LIBRARY
+        names = pd.Index(self._feature_names(key))
+        chosen: slice | Tensor = slice(None)
+        if features is not None:
+            positions = check_names(features, names, argument=argument)
+            names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
+        batches = self._batch_codes(transform_batch)
+
+        def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
+            total: Tensor | float = 0.0
+            for batch in batches:
+                inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
+                decoded = self.module.generative(**inputs, transform_batch=batch)[law]
+                total = total + decoded.scale(chosen)
+            library = outputs[library_key] if library_size == "observed" else library_size
+            return total / len(batches) * library
+
+        @torch.inference_mode()
+        def blocks() -> Iterator[np.ndarray]:
+            for tensors in self._minibatches(adata, indices, batch_size):
+                outputs = self.module.inference(**self.module._get_inference_input(tensors))
+                qz = outputs[OUTPUT.QZ]
+                if n_samples is None:
+                    yield denoise(qz.loc, tensors, outputs).cpu().numpy()
+                    continue
+                draws = (denoise(qz.sample(), tensors, outputs) for _ in range(n_samples))
+                if return_mean:
+                    yield (sum(draws) / n_samples).cpu().numpy()
+                else:
+                    yield torch.stack(list(draws)).cpu().numpy()
+
+        return blocks(), names
+
+    def _batch_codes(
+        self, transform_batch: Batch | Sequence[Batch] | None
+    ) -> list[int | None]:
+        """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
+        if transform_batch is None:
+            return [None]
+        asked = [transform_batch] if np.isscalar(transform_batch) else list(transform_batch)
+        known = list(self._categories(REGISTRY.BATCH))
+        for batch in asked:
+            check_one_of(batch, known, name="transform_batch")
+        return [known.index(batch) for batch in asked]
+
+    def _cell_names(
+        self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None
+    ) -> pd.Index:
+        names = (self.adata if adata is None else adata).obs_names
+        return names if indices is None else names[check_indices(indices, len(names))]
