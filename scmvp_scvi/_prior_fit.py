@@ -4,85 +4,34 @@ numpy in, numpy out; the result is a `MixtureFit` that the prior copies.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import anndata as ad
 import numpy as np
-import scanpy as sc
-import torch
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from scmvp_scvi._neighbors import leiden_partitions
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 logger = logging.getLogger(__name__)
 
 _MAX_CELLS = 30_000  # a neighbour graph of more cells adds time and no components
-_N_NEIGHBORS = 15
 _VARIANCE_FLOOR = 1e-3
 
 
-@contextmanager
-def preserved_torch_threads() -> Iterator[None]:
-    """Restore torch's thread count afterwards: numba's OpenMP runtime resets it for the process."""
-    n_threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
-
-
-def leiden_labels(
-    latent: np.ndarray, resolution: float, n_neighbors: int = _N_NEIGHBORS, seed: int = 0
-) -> np.ndarray:
-    """Leiden communities of the neighbour graph of the cells.
-
-    Parameters
-    ----------
-    latent
-        ``(cells, latent)``.
-    resolution
-        Leiden resolution.
-    n_neighbors
-        Neighbours of each cell in the graph.
-    seed
-        Of the graph and the partition.
-
-    Returns
-    -------
-    ``(cells,)``, community numbers from 0, the largest community first.
-    """
-    adata = ad.AnnData(obsm={"X_latent": np.ascontiguousarray(latent, dtype=np.float32)})
-    with preserved_torch_threads():
-        sc.pp.neighbors(
-            adata,
-            n_neighbors=min(n_neighbors, len(latent) - 1),
-            use_rep="X_latent",
-            random_state=seed,
-        )
-        sc.tl.leiden(
-            adata,
-            resolution=resolution,
-            flavor="igraph",
-            n_iterations=2,
-            directed=False,
-            random_state=seed,
-        )
-    return adata.obs["leiden"].astype(int).to_numpy()
-
-
 def mixture_from_labels(
-    latent: np.ndarray, labels: np.ndarray, groups: Sequence[int]
+    latent: np.ndarray, latent_variances: np.ndarray, labels: np.ndarray, groups: Sequence[int]
 ) -> MixtureFit:
     """Weights, means and variances of labelled groups of cells.
 
-    Variances of small groups are shrunk towards the average within-group variance, as if each
-    group had ``latent`` cells more that vary like the average.
+    The variance of a component is that of the group's posterior: the variance of the means plus
+    the mean of the variances, without which the KL to the new prior would start far too large.
+    It is shrunk towards the average within-group variance, as if each group had ``latent`` cells
+    more that vary like the average.
 
     Parameters
     ----------
-    latent
-        ``(cells, latent)``.
+    latent, latent_variances
+        ``(cells, latent)``, posterior means and variances.
     labels
         ``(cells,)``, group numbers.
     groups
@@ -100,9 +49,14 @@ def mixture_from_labels(
             f"Each label that seeds a component needs a training cell, but {empty} (codes) have "
             "none: merge rare labels, or train on more cells."
         )
-    members = [latent[labels == group] for group in groups]
-    means = np.stack([cells.mean(0) for cells in members])
-    squares = np.stack([((cells - cells.mean(0)) ** 2).sum(0) for cells in members])
+    members = [labels == group for group in groups]
+    means = np.stack([latent[rows].mean(0) for rows in members])
+    squares = np.stack(
+        [
+            ((latent[rows] - mean) ** 2 + latent_variances[rows]).sum(0)
+            for rows, mean in zip(members, means, strict=True)
+        ]
+    )
     pooled = squares.sum(0) / sizes.sum()
     pseudo_cells = latent.shape[1]
     variances = (squares + pseudo_cells * pooled) / (sizes + pseudo_cells)[:, None]
@@ -111,17 +65,18 @@ def mixture_from_labels(
 
 def fit_mixture(
     latent: np.ndarray,
+    latent_variances: np.ndarray,
     n_clusters: int | None,
     max_clusters: int,
     resolution: float,
     seed: int,
 ) -> MixtureFit:
-    """Fit a mixture of diagonal Gaussians to latent means.
+    """Fit a mixture of diagonal Gaussians to the posteriors of the cells.
 
     Parameters
     ----------
-    latent
-        ``(cells, latent)``.
+    latent, latent_variances
+        ``(cells, latent)``, posterior means and variances.
     n_clusters
         Number of components, by expectation-maximisation from k-means; None for one component a
         Leiden community.
@@ -133,12 +88,12 @@ def fit_mixture(
     seed
         Of every draw.
     """
-    generator = np.random.default_rng(seed)
     if len(latent) > _MAX_CELLS:
-        latent = latent[generator.choice(len(latent), _MAX_CELLS, replace=False)]
+        rows = np.random.default_rng(seed).choice(len(latent), _MAX_CELLS, replace=False)
+        latent, latent_variances = latent[rows], latent_variances[rows]
     latent = latent.astype(np.float64)
     if n_clusters is None:
-        labels = leiden_labels(latent, resolution, seed=seed)
+        (labels,) = leiden_partitions(latent, [resolution], seed=seed)
         n_found = labels.max() + 1
         if n_found > max_clusters:
             logger.warning(
@@ -147,7 +102,8 @@ def fit_mixture(
                 n_found,
                 max_clusters,
             )
-        return mixture_from_labels(latent, labels, range(min(n_found, max_clusters)))
+        groups = range(min(n_found, max_clusters))
+        return mixture_from_labels(latent, latent_variances, labels, groups)
     mixture = SklearnMixture(
         n_clusters,
         covariance_type="diag",
@@ -156,4 +112,10 @@ def fit_mixture(
         random_state=seed,
     ).fit(latent)
     weights = np.maximum(mixture.weights_, 1e-6)
-    return MixtureFit(weights / weights.sum(), mixture.means_, mixture.covariances_)
+    # what the cells' own posteriors add to each component's spread
+    shares = mixture.predict_proba(latent) / (len(latent) * weights)
+    return MixtureFit(
+        weights / weights.sum(),
+        mixture.means_,
+        mixture.covariances_ + shares.T @ latent_variances,
+    )

@@ -59,10 +59,12 @@ class SCMVPTrainingPlan(TrainingPlan):
         mixture_start: float = 0.5,
         kl_warmup: float = 0.3,
         lr_schedule: Literal["cosine", "constant"] = "cosine",
-        optimizer: Literal["Adam", "AdamW", "Custom"] = "AdamW",
+        optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam",
         lr: float = 2e-3,
-        weight_decay: float = 1e-4,
+        weight_decay: float = 1e-6,
         eps: float = 1e-8,
+        rna_output_scale: float = 0.3,
+        atac_output_scale: float = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -77,6 +79,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.n_clusters = n_clusters
         self.seeding_labels = seeding_labels
         self.seed = seed
+        self.rna_output_scale = rna_output_scale
+        self.atac_output_scale = atac_output_scale
         self.cluster_resolution = cluster_resolution
         self.mixture_start = mixture_start
         self.kl_warmup = kl_warmup
@@ -104,14 +108,24 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Create a fused optimiser, several times faster than the plain one on wide layers."""
 
         def create(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-            parameters = list(parameters)
-            matrices = [p for p in parameters if p.ndim > 1]
-            vectors = [p for p in parameters if p.ndim <= 1]
-            groups = [
-                {"params": matrices, "weight_decay": self.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ]
-            return optimizer_cls(groups, lr=self.lr, eps=self.eps, fused=True)
+            scales = {
+                id(self.module.rna_decoder.output.weight): self.rna_output_scale,
+                id(self.module.atac_decoder.rate.weight): self.atac_output_scale,
+                id(self.module.atac_decoder.inclusion.weight): self.atac_output_scale,
+            }
+            groups: dict[float, list[torch.nn.Parameter]] = {}
+            for p in parameters:
+                decay = self.weight_decay if p.ndim > 1 else 0.0
+                if id(p) in scales:
+                    # the loss is a mean over cells, so that a prior counts as one cell of many
+                    decay = 1 / (scales[id(p)] ** 2 * self.n_obs_training)
+                groups.setdefault(decay, []).append(p)
+            return optimizer_cls(
+                [{"params": ps, "weight_decay": decay} for decay, ps in groups.items()],
+                lr=self.lr,
+                eps=self.eps,
+                fused=True,
+            )
 
         return create
 
@@ -158,32 +172,40 @@ class SCMVPTrainingPlan(TrainingPlan):
     def _fit_prior_once(self) -> None:
         if bool(self.module.prior.is_fitted):
             return
-        latent, labels = self._training_latent()
+        latent, variances, labels = self._training_latent()
         fit = None
         if self.trainer.is_global_zero:
             if self.seeding_labels is not None:
-                fit = mixture_from_labels(latent, labels, self.seeding_labels)
+                fit = mixture_from_labels(latent, variances, labels, self.seeding_labels)
             else:
                 max_clusters = len(self.module.prior.logits)
                 fit = fit_mixture(
-                    latent, self.n_clusters, max_clusters, self.cluster_resolution, self.seed
+                    latent,
+                    variances,
+                    self.n_clusters,
+                    max_clusters,
+                    self.cluster_resolution,
+                    self.seed,
                 )
         self.module.prior.copy_fit(self.trainer.strategy.broadcast(fit, src=0))
 
-    def _training_latent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Joint latent means and labels of the training cells, of all processes."""
+    def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Joint posterior means and variances and labels of the training cells, all processes."""
+        data = self.trainer.datamodule
         was_training = self.module.training
         self.module.eval()
-        means, labels = [], []
-        for tensors in self.trainer.datamodule.train_dataloader():
-            tensors = self.trainer.datamodule.on_after_batch_transfer(tensors, 0)
+        means, variances, labels = [], [], []
+        for tensors in data.train_dataloader():
+            tensors = data.on_after_batch_transfer(tensors, 0)
             outputs = self.module.inference(**self.module._get_inference_input(tensors))
             means.append(outputs[OUTPUT.QZ].loc)
+            variances.append(outputs[OUTPUT.QZ].variance)
             labels.append(tensors[REGISTRY.LABELS].to(means[-1].device))
         self.module.train(was_training)
-        gathered = self.all_gather((torch.cat(means), torch.cat(labels)))
-        latent, codes = (part.cpu().numpy() for part in gathered)
-        return latent.reshape(-1, latent.shape[-1]), codes.reshape(-1)
+        gathered = self.all_gather(tuple(torch.cat(part) for part in (means, variances, labels)))
+        # a process axis stands in front where there are several
+        mean, variance, codes = (part.cpu().flatten(0, -2).numpy() for part in gathered)
+        return mean, variance, codes.ravel()
 
     # -- logging --------------------------------------------------------------------------------
 

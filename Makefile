@@ -1,0 +1,65 @@
+# Each target sets up what it needs: a virtual environment with the tested versions of constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+DATA ?=
+SPHINXOPTS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs-installed
+# one thread for each worker, or the workers fight over the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint types cortex docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## create the virtual environment and install the package in it
+
+demo: $(INSTALLED) ## run the model end to end into demo_output/ (DATA=file.h5mu for your own data)
+	$(BIN)/python examples/demo.py --output demo_output $(if $(DATA),--data "$(DATA)")
+
+test: lint types ## lint, types and the default tests (WORKERS=2 processes)
+	$(PYTEST)
+
+test-slow: $(INSTALLED) ## the tests marked slow
+	$(PYTEST) -m "slow and not gpu"
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy
+	$(BIN)/mypy
+
+cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default ../shared/data)
+	$(BIN)/python benchmarks/cortex.py
+
+docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/
+	$(BIN)/python -m sphinx --builder html $(SPHINXOPTS) docs docs/_build/html
+
+clean: ## remove what the other targets made, except the virtual environment
+	rm -rf build dist demo_output docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, as $(PYTHON). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot create virtual environments: its ensurepip or venv module is missing." >&2; \
+	  echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: a failing download of the largest wheel shows at once
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) $(shell grep '^torch==' constraints.txt)
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(DOCS_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
+	$(PIP) --editable '.[docs]'
+	@touch $@

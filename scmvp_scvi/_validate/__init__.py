@@ -1,0 +1,50 @@
+"""Checks of what users pass in: an error names the argument, the rule, the find, the way out."""
+
+from scmvp_scvi._validate._arguments import (
+    check_fraction,
+    check_integer_at_least,
+    check_one_of,
+    check_positive,
+)
+from scmvp_scvi._validate._columns import (
+    check_no_missing,
+    check_numeric_finite,
+    check_positive_column,
+    find_obs_column,
+)
+from scmvp_scvi._validate._counts import check_counts
+from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
+from scmvp_scvi._validate._mudata import (
+    check_is_mudata,
+    check_modalities,
+    check_paired,
+    find_counts,
+)
+from scmvp_scvi._validate._names import (
+    check_feature_names,
+    check_indices,
+    check_names,
+    check_unique_features,
+)
+
+__all__ = [
+    "check_counts",
+    "check_feature_names",
+    "check_fraction",
+    "check_indices",
+    "check_integer_at_least",
+    "check_is_mudata",
+    "check_modalities",
+    "check_names",
+    "check_no_cell_is_empty_in_both",
+    "check_no_missing",
+    "check_numeric_finite",
+    "check_one_of",
+    "check_paired",
+    "check_positive",
+    "check_positive_column",
+    "check_unique_features",
+    "find_counts",
+    "find_obs_column",
+    "warn_about_empty",
+]

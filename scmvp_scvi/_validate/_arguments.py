@@ -1,0 +1,100 @@
+"""Checks of single values: options, numbers, fractions, integers."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def check_one_of(value: object, options: Collection[Any], *, name: str) -> None:
+    """Refuse a value that is not among the options.
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+    options
+        What is accepted.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not one of `options`.
+    """
+    if value not in options:
+        accepted = ", ".join(repr(option) for option in options)
+        raise ValueError(f"`{name}` must be one of {accepted}, got {value!r}.")
+
+
+def check_positive(value: object, *, name: str) -> None:
+    """Refuse anything but a finite number above zero.
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If it is zero, negative, infinite or NaN.
+    """
+    number = _as_number(value, name)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")
+
+
+def check_fraction(value: object, *, name: str) -> None:
+    """Refuse anything but a number in [0, 1).
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If it is below 0, not below 1, or NaN.
+    """
+    if not 0 <= _as_number(value, name) < 1:
+        raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
+
+
+def check_integer_at_least(value: object, minimum: int, *, name: str) -> None:
+    """Refuse anything but an integer that is not below the minimum.
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, a bool being no integer here, and the argument as the user spells it.
+    minimum
+        The smallest value accepted.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer.
+    ValueError
+        If it is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be an integer, got {value!r} ({type(value).__name__}).")
+    if int(value) < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
+
+
+def _as_number(value: object, name: str) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r} ({type(value).__name__}).")
+    return float(value)

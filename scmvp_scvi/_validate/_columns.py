@@ -1,0 +1,156 @@
+"""Columns of `.obs`: where they are, and whether their values can be used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scmvp_scvi._validate._messages import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mudata import MuData
+
+
+def find_obs_column(
+    mdata: MuData,
+    key: str,
+    *,
+    argument: str,
+    modality: str | None,
+    modality_keys: Iterable[str],
+) -> pd.Series:
+    """Look up a column of `.obs`; when it is elsewhere, say where.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key, argument
+        Name of the column, and the argument that gives it, such as ``"batch_key"``.
+    modality
+        The modality whose `.obs` is meant, or None for `mdata.obs`.
+    modality_keys
+        The modalities to search when the column is not there.
+
+    Returns
+    -------
+    ``(cells,)``, the column.
+
+    Raises
+    ------
+    KeyError
+        If the table that is meant has no such column.
+    """
+    tables: dict[str | None, pd.DataFrame] = {None: mdata.obs}
+    tables |= {name: mdata.mod[name].obs for name in (*modality_keys, modality) if name}
+    if key in tables[modality].columns:
+        return tables[modality][key]
+
+    places = {name: _obs_of(name) for name in tables}
+    wanted = places[modality]
+    holders = [name for name, table in tables.items() if key in table.columns]
+    if not holders:
+        names = [str(column) for table in tables.values() for column in table.columns]
+        raise KeyError(
+            f'`{argument}="{key}"` is not a column of `{wanted}`, nor of any other table of '
+            f"`mdata`. `{wanted}` has {shown(tables[modality].columns)}."
+            f"{did_you_mean(key, list(dict.fromkeys(names)))}"
+        )
+    holder = holders[0]
+    rule = (
+        f'leave `"{argument}"` out of `modalities`'
+        if holder is None
+        else f'pass `modalities={{..., "{argument}": "{holder}"}}`'
+    )
+    raise KeyError(
+        f'`{argument}="{key}"` is not a column of `{wanted}`, but of '
+        f"{' and '.join(f'`{places[name]}`' for name in holders)}. Either {rule}, or copy the "
+        f'column: `{wanted}["{key}"] = {places[holder]}["{key}"]`.'
+    )
+
+
+def _obs_of(modality: str | None) -> str:
+    return "mdata.obs" if modality is None else f'mdata["{modality}"].obs'
+
+
+def check_no_missing(series: pd.Series, *, argument: str) -> None:
+    """Refuse a categorical column with missing values.
+
+    Parameters
+    ----------
+    series, argument
+        ``(cells,)``, a column of `.obs`, and the argument that names it.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing.
+    """
+    n_missing = int(series.isna().sum())
+    if n_missing > 0:
+        raise ValueError(
+            f'`{argument}`: the column "{series.name}" must have a category for each cell, but '
+            f"{n_missing} of {len(series)} are missing. Name them, for instance with "
+            f'`obs["{series.name}"] = obs["{series.name}"].astype(object).fillna("unknown")`, or '
+            "remove these cells."
+        )
+
+
+def check_numeric_finite(series: pd.Series, *, argument: str) -> None:
+    """Refuse a continuous column that is not made of finite numbers.
+
+    Parameters
+    ----------
+    series, argument
+        ``(cells,)``, a column of `.obs`, and the argument that names it.
+
+    Raises
+    ------
+    TypeError
+        If the column is not numeric.
+    ValueError
+        If a value is missing or infinite.
+    """
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        raise TypeError(
+            f'`{argument}`: the column "{series.name}" must be numeric, got dtype {series.dtype}. '
+            f'Convert it, `obs["{series.name}"] = obs["{series.name}"].astype(float)`, or use it '
+            "as a categorical covariate."
+        )
+    values = series.to_numpy(dtype=float, na_value=np.nan)
+    n_not_finite = int(np.count_nonzero(~np.isfinite(values)))
+    if n_not_finite > 0:
+        raise ValueError(
+            f'`{argument}`: the column "{series.name}" must be finite, but {n_not_finite} of '
+            f"{len(series)} values are NaN or infinite. Fill them, for instance with the median, "
+            "or remove these cells."
+        )
+
+
+def check_positive_column(series: pd.Series, *, argument: str) -> None:
+    """Refuse a column that is not made of finite numbers above zero, as size factors are.
+
+    Parameters
+    ----------
+    series, argument
+        ``(cells,)``, a column of `.obs`, and the argument that names it.
+
+    Raises
+    ------
+    TypeError
+        If the column is not numeric.
+    ValueError
+        If a value is missing, infinite, zero or negative.
+    """
+    check_numeric_finite(series, argument=argument)
+    n_not_positive = int((series <= 0).sum())
+    if n_not_positive > 0:
+        raise ValueError(
+            f'`{argument}`: the column "{series.name}" must be above 0, but {n_not_positive} of '
+            f"{len(series)} values are not, down to {series.min():.4g}. Size factors scale the "
+            "expected counts: pass them as they are, not their logarithms."
+        )

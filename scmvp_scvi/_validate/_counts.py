@@ -1,0 +1,179 @@
+"""Check that a matrix holds raw counts, by every value in it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from scmvp_scvi._validate._blocks import is_backed_sparse, is_dense, value_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+# Above this share of fractional values the matrix is taken for a transformed one.
+_MAX_FRACTIONAL_SHARE = 0.1
+
+
+class _ValueSummary(NamedTuple):
+    """What the values of a matrix are like; zeros, stored or not, are left out of every count."""
+
+    n_nonzero: int = 0
+    n_not_finite: int = 0
+    minimum: float = 0.0
+    n_fractional: int = 0
+    n_half: int = 0
+    fractional_example: float = 0.0
+
+    @property
+    def is_counts(self) -> bool:
+        """Whether all values are integers of zero or more."""
+        return self.n_not_finite == 0 and self.n_fractional == 0 and self.minimum >= 0
+
+
+def check_counts(
+    matrix: Any,
+    *,
+    argument: str,
+    modality: str,
+    layer: str | None = None,
+    layers: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse a matrix that does not hold counts; every value is read, block by block.
+
+    Binary values pass in silence, and so does a matrix of zeros. Up to a tenth of fractional
+    values is warned about, as some protocols give half counts.
+
+    Parameters
+    ----------
+    matrix
+        ``(cells, features)``: CSR or CSC matrix, dense array, or one of these on disk.
+    argument
+        The argument that names the layer, such as ``"atac_layer"``.
+    modality
+        Key of the modality.
+    layer
+        Where the matrix comes from: the name of a layer, or None for `.X`.
+    layers
+        All layers of the modality. Those that hold counts are named in the error.
+
+    Raises
+    ------
+    TypeError
+        If the matrix is of a kind that scvi-tools cannot register.
+    ValueError
+        If values are NaN, infinite or negative, or more than a tenth of them is fractional.
+    """
+    place = f'mdata["{modality}"].' + ("X" if layer is None else f'layers["{layer}"]')
+    _check_matrix_type(matrix, argument, place)
+    summary = _summarize_values(matrix)
+    if summary.is_counts:
+        return
+    subject = f"`{argument}`: `{place}` must hold raw counts, but"
+    share = f"{summary.n_fractional / max(summary.n_nonzero, 1):.1%}"
+    if summary.n_not_finite > 0:
+        raise ValueError(
+            f"{subject} {summary.n_not_finite} values are NaN or infinite. "
+            f"{_where_counts_are(argument, layer, layers)}"
+        )
+    if summary.minimum < 0:
+        raise ValueError(
+            f"{subject} there are negative values, down to {summary.minimum:.4g}: the data look "
+            f"scaled or centred. {_where_counts_are(argument, layer, layers)}"
+        )
+    if summary.n_fractional > _MAX_FRACTIONAL_SHARE * summary.n_nonzero:
+        rounding = "round" if is_dense(matrix) else "rint"
+        raise ValueError(
+            f"{subject} {share} of the non-zero values are not integers, such as "
+            f"{summary.fractional_example:.4g}: the data look log-normalized, TF-IDF or otherwise "
+            f"transformed. {_where_counts_are(argument, layer, layers)} If they are estimated "
+            f"counts, round them: `{place} = {place}.{rounding}()`."
+        )
+    halves = "all of them half counts (n + 0.5)" if summary.n_half == summary.n_fractional else ""
+    warnings.warn(
+        f"`{argument}`: {summary.n_fractional} of {summary.n_nonzero} non-zero values ({share}) "
+        f"of `{place}` are not integers, "
+        f"{halves or f'such as {summary.fractional_example:.4g}'}. "
+        "The likelihoods accept them as they are; to have integers, round them first.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _check_matrix_type(matrix: Any, argument: str, place: str) -> None:
+    kind = type(matrix).__name__
+    if sp.issparse(matrix) and not isinstance(matrix, sp.csr_matrix | sp.csc_matrix):
+        target = "csc_matrix" if matrix.format == "csc" else "csr_matrix"
+        raise TypeError(
+            f"`{argument}`: `{place}` is a {kind}, which scvi-tools cannot register. Convert it: "
+            f"`{place} = scipy.sparse.{target}({place})`."
+        )
+    if not (sp.issparse(matrix) or is_backed_sparse(matrix) or is_dense(matrix)):
+        raise TypeError(
+            f"`{argument}`: `{place}` must be a `scipy.sparse.csr_matrix`, a `csc_matrix` or a "
+            f"two-dimensional NumPy array, got {kind}. Convert it, for instance "
+            f"`{place} = scipy.sparse.csr_matrix({place})`."
+        )
+    if matrix.dtype.kind not in "biuf":
+        raise TypeError(
+            f"`{argument}`: `{place}` must hold numbers, got dtype {matrix.dtype}. Convert it: "
+            f'`{place} = {place}.astype("float32")`.'
+        )
+
+
+def _summarize_values(matrix: Any) -> _ValueSummary:
+    summary = _ValueSummary()
+    for block in value_blocks(matrix):
+        if block.size > 0:
+            summary = _add_block(summary, block)
+    return summary
+
+
+def _add_block(summary: _ValueSummary, block: NDArray[Any]) -> _ValueSummary:
+    # NaN and infinity show in the extremes, so that clean blocks need no mask for them.
+    low, high = float(block.min()), float(block.max())
+    n_not_finite = 0
+    if not (math.isfinite(low) and math.isfinite(high)):
+        n_not_finite = int(np.count_nonzero(~np.isfinite(block)))
+    n_fractional = n_half = 0
+    example = summary.fractional_example
+    if block.dtype.kind == "f":
+        is_fractional = np.floor(block) != block
+        n_fractional = int(np.count_nonzero(is_fractional))
+        if n_fractional > 0:
+            fractional = block[is_fractional]
+            n_half = int(np.count_nonzero(fractional % 1 == 0.5))
+            example = example if summary.n_fractional > 0 else float(fractional[0])
+    return _ValueSummary(
+        summary.n_nonzero + int(np.count_nonzero(block)),
+        summary.n_not_finite + n_not_finite,
+        min(summary.minimum, low),
+        summary.n_fractional + n_fractional,
+        summary.n_half + n_half,
+        example,
+    )
+
+
+def _where_counts_are(argument: str, layer: str | None, layers: Mapping[str, Any] | None) -> str:
+    named = [
+        name
+        for name, matrix in (layers or {}).items()
+        if name != layer and _is_counts_matrix(matrix)
+    ]
+    if named:
+        choices = " or ".join(f'`{argument}="{name}"`' for name in named)
+        return f"These layers hold integer counts: pass {choices}."
+    return f"Store the raw counts in a layer and name it with `{argument}`."
+
+
+def _is_counts_matrix(matrix: Any) -> bool:
+    try:
+        _check_matrix_type(matrix, "", "")
+    except TypeError:
+        return False
+    return _summarize_values(matrix).is_counts

@@ -1,0 +1,203 @@
+"""Checks of the MuData object: its modalities, their count matrices, the pairing of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anndata import AnnData
+from mudata import MuData
+
+from scmvp_scvi._validate._messages import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+
+def check_is_mudata(data: object) -> None:
+    """Refuse anything but a MuData of shared cells, itself and its modalities no views.
+
+    Parameters
+    ----------
+    data
+        What the user passed.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not a MuData.
+    ValueError
+        If it, or one of its modalities, is a view, or if its modalities do not share cells.
+    """
+    if not isinstance(data, MuData):
+        found = "an AnnData" if isinstance(data, AnnData) else f"a {type(data).__name__}"
+        raise TypeError(
+            f"`mdata` must be a MuData with one modality per assay, got {found}. "
+            'Build one from two AnnData: `mudata.MuData({"rna": rna, "atac": atac})`.'
+        )
+    if data.axis != 0:
+        raise ValueError(
+            f"`mdata` must share its cells between modalities (`axis=0`), got axis={data.axis}. "
+            'Build it again: `mudata.MuData({"rna": rna, "atac": atac})`.'
+        )
+    views = ["`mdata` itself"] if data.is_view else []
+    views += [f'`mdata["{key}"]`' for key, adata in data.mod.items() if adata.is_view]
+    if views:
+        raise ValueError(
+            f"`mdata` must not be a view, got a view in {', '.join(views)}. "
+            "Run `mdata = mdata.copy()` first."
+        )
+
+
+def check_modalities(
+    mdata: MuData,
+    modalities: Mapping[str, str | None],
+    layers: Mapping[str, str | None],
+) -> None:
+    """Refuse modalities or layers that `mdata` does not have.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    modalities
+        Argument of the setup to the modality it is looked up in, such as
+        ``{"rna_layer": "rna", "atac_layer": "atac"}``. None stands for `mdata` itself.
+    layers
+        The arguments that name a count matrix, such as
+        ``{"rna_layer": None, "atac_layer": "counts"}``. None stands for `.X`. Each needs its own
+        modality.
+
+    Raises
+    ------
+    KeyError
+        If a modality or a layer does not exist.
+    ValueError
+        If a count matrix has no modality, two of them share one, or `.X` is empty.
+    """
+    keys = list(mdata.mod)
+    for argument, modality in modalities.items():
+        if modality is not None and modality not in keys:
+            raise KeyError(
+                f"`modalities` maps `{argument}` to `{modality}`, which is not a modality of "
+                f"`mdata`: it has {shown(keys)}.{did_you_mean(modality, keys)}"
+            )
+    taken: dict[str, str] = {}
+    for argument, layer in layers.items():
+        modality = modalities.get(argument)
+        if modality is None:
+            raise ValueError(
+                f"`modalities` must name the modality of `{argument}`, got {dict(modalities)}. "
+                f'Add `"{argument}": ...` with one of {shown(keys)}.'
+            )
+        if modality in taken:
+            raise ValueError(
+                f"`modalities` must give `{taken[modality]}` and `{argument}` different "
+                f"modalities, got `{modality}` for both. `mdata` has {shown(keys)}."
+            )
+        taken[modality] = argument
+        find_counts(mdata.mod[modality], layer, argument=argument, modality=modality)
+
+
+def find_counts(adata: AnnData, layer: str | None, *, argument: str, modality: str) -> Any:
+    """Look up a count matrix.
+
+    Parameters
+    ----------
+    adata, modality
+        One modality and its key.
+    layer, argument
+        Name of the layer, or None for `.X`, and the argument that gives it.
+
+    Returns
+    -------
+    ``(cells, features)``, the matrix as it is stored.
+
+    Raises
+    ------
+    KeyError
+        If the layer does not exist.
+    ValueError
+        If `.X` is empty.
+    """
+    names = list(adata.layers)
+    if layer is not None and layer not in names:
+        raise KeyError(
+            f'`{argument}="{layer}"` is not a layer of `mdata["{modality}"]`, which has '
+            f"{shown(names)}. Leave `{argument}` out to use `.X`.{did_you_mean(layer, names)}"
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(
+            f'`mdata["{modality}"].X` is empty. Name the layer that holds the raw counts with '
+            f"`{argument}`: there are {shown(names)}."
+        )
+    return matrix
+
+
+def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
+    """Refuse modalities that do not hold the same cells in the same order.
+
+    scvi-tools pairs the modalities row by row, without a look at the names of the cells.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    rna_key, atac_key
+        The modalities of gene expression and of accessibility.
+
+    Raises
+    ------
+    ValueError
+        If cell names are duplicated, cells are unpaired, or the order differs between the two
+        modalities and `mdata.obs`.
+    """
+    rna, atac = mdata.mod[rna_key].obs_names, mdata.mod[atac_key].obs_names
+    for modality, names in ((rna_key, rna), (atac_key, atac)):
+        _check_unique_cells(names, modality)
+    if rna.equals(atac) and rna.equals(mdata.obs_names):
+        return
+    shared = rna.intersection(atac, sort=False)
+    if len(shared) == 0 and len(rna) > 0 and len(atac) > 0:
+        raise ValueError(
+            f"`{rna_key}` and `{atac_key}` must hold the same cells, but no cell name is in both: "
+            f"`{rna[0]}` is one in `{rna_key}`, `{atac[0]}` one in `{atac_key}`. Give a cell the "
+            "same name in both and build the MuData again."
+        )
+    if not shared.isin(mdata.obs_names).all():
+        raise ValueError(
+            "`mdata.obs` does not know all cells of its modalities: they were changed after "
+            "`mdata` was built. Run `mdata.update()` first."
+        )
+    # Written with the modalities alone: `mdata[shared]` trusts a map of rows that is out of date
+    # when a modality was replaced without `mdata.update()`.
+    way_out = (
+        f'`shared = mdata["{rna_key}"].obs_names.intersection(mdata["{atac_key}"].obs_names); '
+        f'mdata = mudata.MuData({{key: mdata[key][shared].copy() for key in ("{rna_key}", '
+        f'"{atac_key}")}}, obs=mdata.obs.loc[shared])`'
+    )
+    if len(shared) == len(rna) == len(atac) == mdata.n_obs:
+        raise ValueError(
+            f"`{rna_key}`, `{atac_key}` and `mdata.obs` hold the same {mdata.n_obs} cells in "
+            f"different orders, which would pair one cell with the accessibility of another. "
+            f"Bring them into one order: {way_out}."
+        )
+    raise ValueError(
+        f"scMVP needs paired cells, measured in both modalities: of the {mdata.n_obs} cells in "
+        f"`mdata.obs`, {mdata.n_obs - len(rna)} are missing in `{rna_key}` and "
+        f"{mdata.n_obs - len(atac)} in `{atac_key}`. Keep the {len(shared)} shared ones: "
+        f"{way_out}."
+    )
+
+
+def _check_unique_cells(names: pd.Index, modality: str) -> None:
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique()
+        raise ValueError(
+            f"Cell names must be unique, but {len(twice)} are duplicated in `{modality}`: "
+            f"{shown(twice)}. Put the sample in front of the name in both AnnData, "
+            '`adata.obs_names = adata.obs["sample"].astype(str) + "_" + adata.obs_names`, and '
+            "build the MuData again."
+        )

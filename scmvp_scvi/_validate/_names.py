@@ -1,0 +1,205 @@
+"""Names of features, and the choice of features by name and of cells by position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scmvp_scvi._validate._messages import did_you_mean, folded, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import ArrayLike, NDArray
+
+
+def check_unique_features(adata: AnnData, modality: str) -> None:
+    """Refuse features that share a name.
+
+    Parameters
+    ----------
+    adata, modality
+        One modality and its key.
+
+    Raises
+    ------
+    ValueError
+        If a name occurs more than once.
+    """
+    names = adata.var_names
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique()
+        raise ValueError(
+            f"Feature names must be unique, but {len(twice)} are duplicated in `{modality}`: "
+            f'{shown(twice)}. Run `mdata["{modality}"].var_names_make_unique(); mdata.update()`.'
+        )
+
+
+def check_feature_names(
+    expected: Sequence[str] | pd.Index | NDArray[Any],
+    found: Sequence[str] | pd.Index | NDArray[Any],
+    *,
+    modality: str,
+    expected_from: str | None = None,
+) -> None:
+    """Refuse new data whose features are not those of the model, in the same order.
+
+    scvi-tools compares their number alone, and a permuted axis gives other results in silence.
+
+    Parameters
+    ----------
+    expected, found
+        The features of the model and of the new data.
+    modality
+        Key of the modality.
+    expected_from
+        The expression that gives `expected` to the user, for the way out in the error. By
+        default ``model.adata["<modality>"].var_names``.
+
+    Raises
+    ------
+    ValueError
+        If features are duplicated, missing, added, or in another order.
+    """
+    model_names, new_names = pd.Index(expected), pd.Index(found)
+    if model_names.equals(new_names):
+        return
+    names_from = expected_from or f'model.adata["{modality}"].var_names'
+    way_out = (
+        f"`names = {names_from}; mdata = mudata.MuData({{**mdata.mod, "
+        f'"{modality}": mdata["{modality}"][:, names].copy()}}, obs=mdata.obs)`'
+    )
+    if not new_names.is_unique:
+        twice = new_names[new_names.duplicated()].unique()
+        raise ValueError(
+            f"`{modality}` must have the features of the model, each once, but {len(twice)} names "
+            f"are duplicated: {shown(twice)}. Keep one of each."
+        )
+    missing = model_names[~model_names.isin(new_names)]
+    extra = new_names[~new_names.isin(model_names)]
+    if len(missing) > 0:
+        raise ValueError(
+            f"`{modality}` must have the {len(model_names)} features of the model, but "
+            f"{len(missing)} are missing: {shown(missing)}"
+            f"{f'; {len(extra)} others are there: {shown(extra)}' if len(extra) > 0 else ''}. "
+            f"{_spelling_hint(missing, extra)}"
+        )
+    if len(extra) > 0:
+        raise ValueError(
+            f"`{modality}` must have the {len(model_names)} features of the model and no others, "
+            f"but {len(extra)} were added: {shown(extra)}. Leave them out: {way_out}."
+        )
+    raise ValueError(
+        f"`{modality}` has the features of the model in another order. Bring them into the order "
+        f"of the model: {way_out}."
+    )
+
+
+def _spelling_hint(missing: pd.Index, extra: pd.Index) -> str:
+    spelled = {folded(name): name for name in extra}
+    if all(folded(name) in spelled for name in missing):
+        return (
+            "They are there in another spelling, with other capitals or separators: "
+            f"`{spelled[folded(missing[0])]}` for `{missing[0]}`. If they mean the same, in the "
+            "same species and genome, rename the features of the new data."
+        )
+    return "Count the new cells on the features of the model, or train on the shared ones."
+
+
+def check_indices(indices: ArrayLike | None, n_obs: int) -> NDArray[np.int64]:
+    """Turn a choice of cells into their positions.
+
+    Parameters
+    ----------
+    indices
+        Integers in ``[0, n_obs)``, a boolean mask of ``(n_obs,)``, or None for all cells.
+    n_obs
+        Number of cells.
+
+    Returns
+    -------
+    The positions, in the order asked for.
+
+    Raises
+    ------
+    TypeError
+        If `indices` are neither integers nor booleans.
+    ValueError
+        If none is left, a mask has another length, or a position does not exist.
+    """
+    if indices is None:
+        return np.arange(n_obs)
+    array = np.asarray(indices)
+    if array.ndim != 1:
+        raise ValueError(f"`indices` must be one-dimensional, got shape {array.shape}.")
+    if array.size > 0 and array.dtype.kind not in "biu":
+        raise TypeError(
+            f"`indices` must be integers or a boolean mask, got dtype {array.dtype}. For cell "
+            "names, pass `mdata.obs_names.get_indexer(names)`."
+        )
+    if array.dtype.kind == "b":
+        if array.size != n_obs:
+            raise ValueError(
+                f"`indices` as a boolean mask must have one value per cell ({n_obs}), got "
+                f"{array.size}."
+            )
+        array = np.flatnonzero(array)
+    if array.size == 0:
+        raise ValueError("`indices` must choose at least one cell, got none.")
+    if array.min() < 0 or array.max() >= n_obs:
+        raise ValueError(
+            f"`indices` must lie between 0 and {n_obs - 1}, got values from {array.min()} to "
+            f"{array.max()}."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def check_names(
+    requested: Sequence[str] | pd.Index | NDArray[Any],
+    available: Sequence[str] | pd.Index | NDArray[Any],
+    *,
+    argument: str,
+) -> NDArray[np.int64]:
+    """Turn names of features into their positions.
+
+    Parameters
+    ----------
+    requested
+        The names the user asks for.
+    available
+        All names, each once.
+    argument
+        The argument, such as ``"gene_list"``.
+
+    Returns
+    -------
+    ``(requested,)``, positions in `available`, in the order asked for.
+
+    Raises
+    ------
+    TypeError
+        If a single string is passed.
+    KeyError
+        If a name does not exist.
+    ValueError
+        If no name is asked for, or one is asked for twice.
+    """
+    if isinstance(requested, str):
+        raise TypeError(f'`{argument}` must be a list of names, got a string: ["{requested}"]?')
+    names, options = pd.Index(requested), pd.Index(available)
+    if len(names) == 0:
+        raise ValueError(f"`{argument}` must have at least one name. Pass None for all of them.")
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique()
+        raise ValueError(f"`{argument}` must have each name once, got {shown(twice)} again.")
+    positions = options.get_indexer(names)
+    unknown = names[positions < 0]
+    if len(unknown) > 0:
+        raise KeyError(
+            f"`{argument}`: {len(unknown)} of {len(names)} names are unknown: {shown(unknown)}."
+            f"{did_you_mean(str(unknown[0]), options)}"
+        )
+    return np.asarray(positions, dtype=np.int64)

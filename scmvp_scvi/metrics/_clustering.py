@@ -1,0 +1,91 @@
+"""Agreement of embeddings and clusterings with known labels: arrays in, numbers out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    adjusted_rand_score,
+    f1_score,
+    normalized_mutual_info_score,
+)
+from sklearn.neighbors import KNeighborsClassifier
+
+from scmvp_scvi._neighbors import leiden_partitions
+
+LEIDEN_RESOLUTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+def leiden_agreement(
+    latent: np.ndarray,
+    labels: np.ndarray,
+    resolutions: Sequence[float] = LEIDEN_RESOLUTIONS,
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Agreement of Leiden clusterings of an embedding with labels, over a range of resolutions.
+
+    Parameters
+    ----------
+    latent
+        ``(cells, dimensions)``.
+    labels
+        ``(cells,)``.
+    resolutions
+        Leiden resolutions.
+    n_neighbors
+        Neighbours of each cell in the graph.
+    seed
+        Of the graph and the clusterings.
+
+    Returns
+    -------
+    One row a resolution: ``resolution``, ``n_clusters``, ``nmi``, ``ari``.
+    """
+    partitions = leiden_partitions(latent, resolutions, n_neighbors, seed)
+    return pd.DataFrame(
+        {
+            "resolution": list(resolutions),
+            "n_clusters": [len(np.unique(found)) for found in partitions],
+            "nmi": [normalized_mutual_info_score(labels, found) for found in partitions],
+            "ari": [adjusted_rand_score(labels, found) for found in partitions],
+        }
+    )
+
+
+def label_transfer_f1(
+    train_latent: np.ndarray,
+    train_labels: np.ndarray,
+    test_latent: np.ndarray,
+    test_labels: np.ndarray,
+    n_neighbors: int = 15,
+) -> float:
+    """Macro-F1 of labels that held-out cells take from their nearest training cells.
+
+    Parameters
+    ----------
+    train_latent, test_latent
+        ``(cells, dimensions)``.
+    train_labels, test_labels
+        ``(cells,)``.
+    n_neighbors
+        Training cells that vote.
+
+    Returns
+    -------
+    The F1 score averaged over labels, each counting the same however rare it is.
+    """
+    classifier = KNeighborsClassifier(n_neighbors).fit(train_latent, train_labels)
+    return float(f1_score(test_labels, classifier.predict(test_latent), average="macro"))
+
+
+def mean_entropy(probs: np.ndarray) -> float:
+    """Mean entropy of rows of probabilities, in nats.
+
+    Parameters
+    ----------
+    probs
+        ``(cells, clusters)``, rows summing to one.
+    """
+    logs = np.log(np.where(probs > 0, probs, 1.0))
+    return float(-(probs * logs).sum(1).mean())

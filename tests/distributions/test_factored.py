@@ -1,0 +1,348 @@
+"""Factored laws against the laws written out, their gradients, scipy and torch."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import nbinom
+from torch.distributions import NegativeBinomial as TorchNegativeBinomial
+
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi.distributions import (
+    FactoredNegativeBinomial,
+    FactoredZeroInflatedPoisson,
+    _blockwise,
+)
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+N_CELLS, N_HIDDEN = 6, 3
+N_PEAKS = 2_500  # two blocks of 1,024 peaks and one that is not full
+N_GENES = 40
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(array, dtype=torch.float64)
+
+
+def sparse_counts(counts: np.ndarray) -> SparseCounts:
+    return SparseCounts.from_tensor(tensor(counts))
+
+
+@pytest.fixture
+def atac_law(rng) -> FactoredZeroInflatedPoisson:
+    return FactoredZeroInflatedPoisson(
+        hidden=tensor(rng.normal(size=(N_CELLS, N_HIDDEN))),
+        rate_weight=tensor(rng.normal(size=(N_PEAKS, N_HIDDEN))),
+        rate_bias=tensor(rng.normal(-3.0, 1.0, N_PEAKS)),
+        inclusion_weight=tensor(rng.normal(size=(N_PEAKS, N_HIDDEN))),
+        inclusion_bias=tensor(rng.normal(1.0, 1.0, N_PEAKS)),
+        library=tensor(rng.uniform(3.0, 20.0, (N_CELLS, 1))),
+        observed=torch.ones(N_CELLS, dtype=torch.float64),
+    )
+
+
+@pytest.fixture
+def atac_counts(rng) -> SparseCounts:
+    return sparse_counts(rng.poisson(0.3, (N_CELLS, N_PEAKS)))
+
+
+@pytest.fixture
+def rna_law(rng) -> FactoredNegativeBinomial:
+    return FactoredNegativeBinomial(
+        hidden=tensor(rng.normal(size=(N_CELLS, N_HIDDEN))),
+        weight=tensor(rng.normal(size=(N_GENES, N_HIDDEN))),
+        bias=tensor(rng.normal(size=N_GENES)),
+        log_inverse_dispersion=tensor(rng.normal(size=N_GENES)),
+        library=tensor(rng.uniform(30.0, 300.0, (N_CELLS, 1))),
+        observed=torch.ones(N_CELLS, dtype=torch.float64),
+    )
+
+
+@pytest.fixture
+def rna_counts(rng) -> SparseCounts:
+    return sparse_counts(rng.poisson(1.0, (N_CELLS, N_GENES)))
+
+
+def parameters_of(law) -> list[torch.Tensor]:
+    """The learned tensors of a law, which from here on record gradients."""
+    names = [f.name for f in fields(law) if f.name not in ("library", "observed")]
+    return [getattr(law, name).requires_grad_() for name in names]
+
+
+def plain_log_prob(law, counts: SparseCounts) -> torch.Tensor:
+    return law.distribution().log_prob(counts.to_dense()).sum(-1) * law.observed
+
+
+def assert_gradients_equal_the_plain_ones(law, counts: SparseCounts, upstream: torch.Tensor):
+    parameters = parameters_of(law)
+    gradients = torch.autograd.grad(law.log_prob(counts), parameters, upstream)
+    plain = torch.autograd.grad(plain_log_prob(law, counts), parameters, upstream)
+    for gradient, expected in zip(gradients, plain, strict=True):
+        assert expected.any()
+        torch.testing.assert_close(gradient, expected, **EXACT)
+
+
+UPSTREAMS = {
+    "uniform": torch.full((N_CELLS,), -0.25, dtype=torch.float64),
+    "different for each cell": torch.linspace(-1, 2, N_CELLS, dtype=torch.float64),
+    "zero in the first cell": torch.arange(N_CELLS, dtype=torch.float64),
+}
+
+
+# --- zero-inflated Poisson
+
+
+def test_zip_log_prob_is_the_sum_of_the_written_out_law(atac_law, atac_counts):
+    plain = plain_log_prob(atac_law, atac_counts)
+    torch.testing.assert_close(atac_law.log_prob(atac_counts), plain, **EXACT)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_zip_gradients_are_those_of_the_written_out_law(atac_law, atac_counts, upstream):
+    assert_gradients_equal_the_plain_ones(atac_law, atac_counts, upstream)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_zip_gradients_hold_with_masked_cells(atac_law, atac_counts, upstream):
+    law = replace(atac_law, observed=tensor(np.array([0, 1, 1, 0, 1, 1])))
+    assert_gradients_equal_the_plain_ones(law, atac_counts, upstream)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_zip_law_holds_for_empty_cells_and_blocks_without_counts(rng, atac_law, upstream):
+    counts = rng.poisson(0.3, (N_CELLS, N_PEAKS))
+    counts[[0, 3, 5]] = 0
+    counts[:, 1_024:2_048] = 0
+    sparse = sparse_counts(counts)
+    plain = plain_log_prob(atac_law, sparse)
+    torch.testing.assert_close(atac_law.log_prob(sparse), plain, **EXACT)
+    assert_gradients_equal_the_plain_ones(atac_law, sparse, upstream)
+
+
+def test_zip_law_holds_for_a_minibatch_without_any_count(atac_law):
+    empty = sparse_counts(np.zeros((N_CELLS, N_PEAKS)))
+    plain = plain_log_prob(atac_law, empty)
+    torch.testing.assert_close(atac_law.log_prob(empty), plain, **EXACT)
+    assert_gradients_equal_the_plain_ones(atac_law, empty, UPSTREAMS["uniform"])
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 2_500, 10_000])
+def test_zip_block_size_changes_neither_value_nor_gradient(
+    monkeypatch, atac_law, atac_counts, block_size
+):
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", block_size)
+    law = replace(
+        atac_law, **{name: getattr(atac_law, name)[-300:] for name in PEAK_PARAMETERS}
+    )
+    counts = sparse_counts(atac_counts.to_dense()[:, -300:])
+    torch.testing.assert_close(law.log_prob(counts), plain_log_prob(law, counts), **EXACT)
+    assert_gradients_equal_the_plain_ones(law, counts, UPSTREAMS["uniform"])
+
+
+PEAK_PARAMETERS = ("rate_weight", "rate_bias", "inclusion_weight", "inclusion_bias")
+
+
+def test_zip_columns_need_no_order_within_a_row(rng, atac_law, atac_counts):
+    order = np.lexsort((rng.random(len(atac_counts.values)), atac_counts.rows))
+    shuffled = replace(
+        atac_counts, values=atac_counts.values[order], columns=atac_counts.columns[order]
+    )
+    expected = plain_log_prob(atac_law, atac_counts)
+    torch.testing.assert_close(atac_law.log_prob(shuffled), expected, **EXACT)
+
+
+def test_zip_gradient_passes_gradcheck(rng):
+    counts = sparse_counts(np.array([[0, 2, 0], [1, 0, 0]]))
+    shapes = [(2, 2), (3, 2), (3,), (3, 2), (3,)]
+    parameters = [tensor(rng.normal(size=shape)).requires_grad_() for shape in shapes]
+    library, observed = tensor(np.array([[2.0], [5.0]])), torch.ones(2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *p: FactoredZeroInflatedPoisson(*p, library, observed).log_prob(counts), parameters
+    )
+
+
+def test_zip_in_float32_is_close_to_double_precision(atac_law, atac_counts):
+    single = FactoredZeroInflatedPoisson(*(getattr(atac_law, f.name).float() for f in fields(atac_law)))
+    log_prob = single.log_prob(atac_counts.with_values(atac_counts.values.float()))
+    expected = atac_law.log_prob(atac_counts)
+    torch.testing.assert_close(log_prob.double(), expected, rtol=1e-5, atol=0)
+    gradients = torch.autograd.grad(
+        single.log_prob(atac_counts.with_values(atac_counts.values.float())).sum(), parameters_of(single)
+    )
+
+
+def test_zip_can_be_differentiated_only_once(atac_law, atac_counts):
+    parameters = parameters_of(atac_law)
+    total = atac_law.log_prob(atac_counts).square().sum()
+    (gradient, *_) = torch.autograd.grad(total, parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.fixture
+def gradient_wishes(monkeypatch) -> list[bool]:
+    """Record of whether each sweep over the peaks was asked to form gradients."""
+    wishes, original = [], _blockwise._pass
+
+    def recording(parameters, library, cell_weights, counts, wants_gradient):
+        wishes.append(wants_gradient)
+        return original(parameters, library, cell_weights, counts, wants_gradient)
+
+    monkeypatch.setattr(_blockwise, "_pass", recording)
+    return wishes
+
+
+def test_zip_forms_no_gradient_where_no_parameter_wants_one(gradient_wishes, atac_law, atac_counts):
+    atac_law.log_prob(atac_counts)
+    assert gradient_wishes == [False]
+
+
+def test_zip_forms_no_gradient_under_no_grad(gradient_wishes, atac_law, atac_counts):
+    parameters_of(atac_law)
+    with torch.no_grad():
+        atac_law.log_prob(atac_counts)
+    assert gradient_wishes == [False]
+
+
+def test_zip_sweeps_once_under_a_mean_over_cells(gradient_wishes, atac_law, atac_counts):
+    parameters_of(atac_law)
+    atac_law.log_prob(atac_counts).mean().backward()
+    assert gradient_wishes == [True]
+
+
+def test_zip_gives_zero_for_masked_cells_and_leaves_the_others(atac_law, atac_counts):
+    observed = tensor(np.array([0, 1, 1, 0, 1, 1]))
+    masked = replace(atac_law, observed=observed).log_prob(atac_counts)
+    torch.testing.assert_close(masked, atac_law.log_prob(atac_counts) * observed, **EXACT)
+    assert (masked[observed == 0] == 0).all()
+
+
+@pytest.mark.parametrize("features", [slice(5, 9), torch.tensor([2_400, 3, 3])])
+def test_zip_of_chosen_peaks_has_the_columns_of_the_whole(atac_law, features):
+    whole, chosen = atac_law.distribution(), atac_law.distribution(features)
+    torch.testing.assert_close(atac_law.scale(features), atac_law.scale()[:, features])
+    for name in ("rate", "inclusion_logits", "scale"):
+        torch.testing.assert_close(getattr(chosen, name), getattr(whole, name)[:, features])
+
+
+def test_zip_rate_and_inclusion_follow_their_equations_in_numpy(atac_law):
+    law = {f.name: getattr(atac_law, f.name).numpy() for f in fields(atac_law)}
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    scale = sigmoid(law["hidden"] @ law["rate_weight"].T + law["rate_bias"])
+    tau = sigmoid(law["hidden"] @ law["inclusion_weight"].T + law["inclusion_bias"])
+    written_out = atac_law.distribution()
+    np.testing.assert_allclose(written_out.scale, scale, rtol=1e-10)
+    np.testing.assert_allclose(written_out.rate, law["library"] * scale, rtol=1e-10)
+    np.testing.assert_allclose(written_out.inclusion_probs, tau, rtol=1e-10)
+
+
+@pytest.mark.parametrize("size", [-1e4, 1e4])
+def test_zip_is_finite_at_extreme_hidden_values_in_float32(atac_law, atac_counts, size):
+    law = FactoredZeroInflatedPoisson(*(getattr(atac_law, f.name).float() for f in fields(atac_law)))
+    law = replace(law, hidden=torch.full((N_CELLS, N_HIDDEN), size))
+    parameters = parameters_of(law)
+    log_prob = law.log_prob(atac_counts.with_values(atac_counts.values.float()))
+    assert log_prob.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), parameters))
+
+
+# --- negative binomial
+
+
+def test_nb_log_prob_matches_scipy(rna_law, rna_counts):
+    mean = (rna_law.library * rna_law.scale()).numpy()
+    theta = rna_law.log_inverse_dispersion.exp().numpy()
+    expected = nbinom(theta, theta / (theta + mean)).logpmf(rna_counts.to_dense()).sum(-1)
+    np.testing.assert_allclose(rna_law.log_prob(rna_counts), expected, rtol=1e-10)
+
+
+def test_nb_log_prob_matches_the_written_out_law_of_scvi(rna_law, rna_counts):
+    plain = plain_log_prob(rna_law, rna_counts)  # scvi adds 1e-8 within its logarithms
+    torch.testing.assert_close(rna_law.log_prob(rna_counts), plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_nb_gradients_are_those_of_scvi(rna_law, rna_counts, upstream):
+    parameters = parameters_of(rna_law)
+    gradients = torch.autograd.grad(rna_law.log_prob(rna_counts), parameters, upstream)
+    plain = torch.autograd.grad(plain_log_prob(rna_law, rna_counts), parameters, upstream)
+    torch.testing.assert_close(gradients, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_nb_gradients_are_exactly_those_of_torch(rna_law, rna_counts, upstream):
+    parameters = parameters_of(rna_law)
+    gradients = torch.autograd.grad(rna_law.log_prob(rna_counts), parameters, upstream)
+    log_theta = rna_law.log_inverse_dispersion
+    log_odds = (rna_law.library * rna_law.scale()).log() - log_theta
+    by_torch = TorchNegativeBinomial(log_theta.exp(), logits=log_odds)
+    plain = by_torch.log_prob(rna_counts.to_dense()).sum(-1)
+    torch.testing.assert_close(
+        gradients, torch.autograd.grad(plain, parameters, upstream), **EXACT
+    )
+
+
+def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):
+    law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=(N_CELLS, N_GENES))))
+    for i in range(N_CELLS):
+        theta, mean = law.log_inverse_dispersion[i].exp(), (law.library * law.scale())[i]
+        expected = nbinom(theta, theta / (theta + mean)).logpmf(rna_counts.to_dense()[i]).sum()
+        np.testing.assert_allclose(law.log_prob(rna_counts)[i], expected, rtol=1e-10)
+
+
+def test_nb_of_empty_cells_matches_scipy(rna_law):
+    counts = np.zeros((N_CELLS, N_GENES))
+    mean = (rna_law.library * rna_law.scale()).numpy()
+    theta = rna_law.log_inverse_dispersion.exp().numpy()
+    expected = nbinom(theta, theta / (theta + mean)).logpmf(counts).sum(-1)
+    np.testing.assert_allclose(rna_law.log_prob(sparse_counts(counts)), expected, rtol=1e-10)
+
+
+def test_nb_mean_and_variance_follow_the_gamma_poisson_law(rna_law):
+    written_out, theta = rna_law.distribution(), rna_law.log_inverse_dispersion.exp()
+    mean = rna_law.library * rna_law.scale()
+    torch.testing.assert_close(written_out.mean, mean)
+    torch.testing.assert_close(written_out.variance, mean + mean.square() / theta)
+
+
+def test_nb_scale_is_the_softmax_over_all_genes(rna_law):
+    scores = rna_law.hidden.numpy() @ rna_law.weight.numpy().T + rna_law.bias.numpy()
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(rna_law.scale(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("features", [slice(5, 9), torch.tensor([30, 2, 2])])
+@pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
+def test_nb_of_chosen_genes_has_the_columns_of_the_whole(
+    rng, rna_law, features, dispersion_shape
+):
+    law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
+    whole, chosen = law.distribution(), law.distribution(features)
+    torch.testing.assert_close(law.scale(features), law.scale()[:, features])
+    for name in ("mu", "theta", "scale"):
+        torch.testing.assert_close(getattr(chosen, name), getattr(whole, name)[:, features])
+
+
+def test_nb_gives_zero_for_masked_cells_and_leaves_the_others(rna_law, rna_counts):
+    observed = tensor(np.array([1, 0, 0, 1, 1, 0]))
+    masked = replace(rna_law, observed=observed).log_prob(rna_counts)
+    torch.testing.assert_close(masked, rna_law.log_prob(rna_counts) * observed, **EXACT)
+    assert (masked[observed == 0] == 0).all()
+
+
+def test_nb_masked_cells_pass_no_gradient_to_their_hidden_values(rna_law, rna_counts):
+    observed = tensor(np.array([1, 0, 0, 1, 1, 0]))
+    hidden = rna_law.hidden.clone().requires_grad_()
+    replace(rna_law, hidden=hidden, observed=observed).log_prob(rna_counts).sum().backward()
+    torch.testing.assert_close(hidden.grad.abs().sum(-1) > 0, observed > 0)
+
+
+@pytest.mark.parametrize("size", [-1e4, 1e4])
+def test_nb_is_finite_at_extreme_hidden_values_in_float32(rna_law, rna_counts, size):
+    law = FactoredNegativeBinomial(*(getattr(rna_law, f.name).float() for f in fields(rna_law)))
+    law = replace(law, hidden=torch.full((N_CELLS, N_HIDDEN), size))
+    parameters = parameters_of(law)
+    log_prob = law.log_prob(rna_counts.with_values(rna_counts.values.float()))
+    assert log_prob.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), parameters))

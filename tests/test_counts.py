@@ -1,0 +1,95 @@
+"""Sparse minibatches hold the same matrix as numpy, whatever they were read from."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scmvp_scvi._counts import SparseCounts
+
+
+@pytest.fixture
+def matrix(rng) -> np.ndarray:
+    """Six cells by nine features, three of four entries zero, cells 0, 3 and 5 empty."""
+    matrix = rng.poisson(0.5, size=(6, 9)).astype(np.float32)
+    matrix[[0, 3, 5]] = 0
+    return matrix
+
+
+def csr_tensor(matrix: np.ndarray, index_dtype: torch.dtype) -> torch.Tensor:
+    csr = sp.csr_matrix(matrix)
+    return torch.sparse_csr_tensor(
+        torch.as_tensor(csr.indptr, dtype=index_dtype),
+        torch.as_tensor(csr.indices, dtype=index_dtype),
+        torch.as_tensor(csr.data),
+        size=csr.shape,
+        check_invariants=True,
+    )
+
+
+def test_dense_input_is_stored_as_the_arrays_of_scipy_csr(matrix):
+    counts, csr = SparseCounts.from_tensor(torch.as_tensor(matrix)), sp.csr_matrix(matrix)
+    np.testing.assert_array_equal(counts.values, csr.data)
+    np.testing.assert_array_equal(counts.columns, csr.indices)
+    np.testing.assert_array_equal(counts.offsets, csr.indptr)
+    assert counts.n_features == csr.shape[1]
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+def test_csr_input_is_read_like_dense_input(matrix, index_dtype):
+    from_csr = SparseCounts.from_tensor(csr_tensor(matrix, index_dtype))
+    from_dense = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    for name in ("values", "columns", "offsets"):
+        torch.testing.assert_close(getattr(from_csr, name), getattr(from_dense, name))
+    assert from_csr.n_features == from_dense.n_features
+
+
+def test_rows_name_the_cell_of_each_value(matrix):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    np.testing.assert_array_equal(counts.rows, matrix.nonzero()[0])
+
+
+def test_depth_is_the_row_sum_as_a_column(matrix):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    np.testing.assert_array_equal(counts.depth, matrix.sum(1, keepdims=True))
+
+
+def test_to_dense_gives_back_the_matrix(matrix):
+    dense = SparseCounts.from_tensor(torch.as_tensor(matrix)).to_dense()
+    assert dense.dtype == torch.float32
+    np.testing.assert_array_equal(dense, matrix)
+
+
+def test_trailing_empty_cells_are_counted_as_cells(matrix):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    assert counts.n_cells == 6
+    assert counts.offsets[-2] == counts.offsets[-1] == len(counts.values)
+
+
+def test_matrix_without_counts_has_depth_zero_and_no_rows():
+    counts = SparseCounts.from_tensor(torch.zeros(3, 4))
+    assert len(counts.rows) == 0
+    np.testing.assert_array_equal(counts.depth, np.zeros((3, 1)))
+    np.testing.assert_array_equal(counts.to_dense(), np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
+def test_matrix_without_cells_or_features_keeps_its_shape(shape):
+    counts = SparseCounts.from_tensor(torch.zeros(shape))
+    assert (counts.n_cells, counts.n_features) == shape
+    assert counts.to_dense().shape == shape
+
+
+def test_with_values_changes_the_values_and_nothing_else(matrix):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    logged = counts.with_values(counts.values.log1p())
+    np.testing.assert_allclose(logged.to_dense(), np.log1p(matrix), rtol=1e-6)
+    np.testing.assert_array_equal(counts.to_dense(), matrix)
+
+
+def test_gradient_of_the_dense_form_reaches_the_values(matrix):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    values = counts.values.clone().requires_grad_()
+    counts.with_values(values).to_dense().square().sum().backward()
+    torch.testing.assert_close(values.grad, 2 * counts.values)

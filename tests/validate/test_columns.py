@@ -1,0 +1,98 @@
+"""Columns of `.obs` are found, or refused with a way out that works."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmvp_scvi._validate import (
+    check_no_missing,
+    check_numeric_finite,
+    check_positive_column,
+    find_obs_column,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
+
+
+def find_batch(mdata, key="batch", modality=None):
+    return find_obs_column(
+        mdata, key, argument="batch_key", modality=modality, modality_keys=("rna", "atac")
+    )
+
+
+def test_column_is_found_in_the_table_that_is_meant(make_mdata):
+    mdata = make_mdata()
+    mdata.obs["batch"], mdata["rna"].obs["batch"] = list("aabbcc"), list("xxyyzz")
+    assert "".join(find_batch(mdata)) == "aabbcc"
+    assert "".join(find_batch(mdata, modality="rna")) == "xxyyzz"
+
+
+def test_column_in_a_modality_is_reported_with_the_place_and_both_ways_out(
+    make_mdata, run_way_out
+):
+    mdata = make_mdata()
+    mdata["rna"].obs["batch"] = list("xxyyzz")
+    match = r'of `mdata\.obs`, but of `mdata\["rna"\].obs`.*{\.\.\., \"batch_key\": \"rna\"}`'
+    with pytest.raises(KeyError, match=match) as error:
+        find_batch(mdata)
+    fixed = run_way_out(error, mdata, 'mdata.obs["batch"] = ')
+    assert "".join(find_batch(fixed)) == "xxyyzz"
+
+
+def test_column_in_mdata_obs_is_reported_when_a_modality_is_meant(make_mdata, run_way_out):
+    mdata = make_mdata()
+    mdata.obs["batch"] = list("aabbcc")
+    match = r"but of `mdata\.obs`. Either leave `\"batch_key\"` out of `modalities`"
+    with pytest.raises(KeyError, match=match) as error:
+        find_batch(mdata, modality="atac")
+    fixed = run_way_out(error, mdata, 'mdata["atac"].obs["batch"] = ')
+    assert "".join(find_batch(fixed, modality="atac")) == "aabbcc"
+
+
+def test_column_in_two_other_tables_names_both(make_mdata):
+    mdata = make_mdata()
+    for key in ("rna", "atac"):
+        mdata[key].obs["batch"] = list("xxyyzz")
+    with pytest.raises(KeyError, match=r'mdata\["rna"\].obs` and `mdata\["atac"\].obs`'):
+        find_batch(mdata)
+
+
+def test_unknown_column_is_reported_with_near_matches(make_mdata):
+    mdata = make_mdata()
+    mdata["rna"].obs["batch_id"] = 1
+    match = "nor of any other table.*`mdata.obs` has `name`. Did you mean `batch_id`"
+    with pytest.raises(KeyError, match=match):
+        find_batch(mdata, key="batch_ids")
+
+
+def test_missing_categories_are_counted_and_the_way_out_names_them(run_way_out):
+    obs = pd.DataFrame({"batch": pd.Categorical(["a", None, "b", None])})
+    check_no_missing(obs["batch"].dropna(), argument="batch_key")
+    with pytest.raises(ValueError, match='column "batch" .* 2 of 4 are missing') as error:
+        check_no_missing(obs["batch"], argument="batch_key")
+    run_way_out(error, None, 'obs["batch"] = ', obs=obs)
+    assert obs["batch"].tolist() == ["a", "unknown", "b", "unknown"]
+
+
+@pytest.mark.parametrize("values", [["1", "2"], pd.Categorical(["a", "b"])])
+def test_continuous_covariate_that_is_not_numeric_is_refused(values):
+    series = pd.Series(values, name="age")
+    with pytest.raises(TypeError, match='`keys`: the column "age" must be numeric, got dtype'):
+        check_numeric_finite(series, argument="keys")
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, np.nan, 2.0], [1.0, -np.inf, 2.0], pd.array([1, None, 2], "Int64")]
+)
+def test_continuous_covariate_that_is_not_finite_is_refused(values):
+    series = pd.Series(values, name="age")
+    check_numeric_finite(series.iloc[[0, 2]], argument="keys")
+    with pytest.raises(ValueError, match="must be finite, but 1 of 3 values"):
+        check_numeric_finite(series, argument="keys")
+
+
+def test_size_factors_must_be_above_zero():
+    series = pd.Series([1.0, 0.0, -0.5], name="depth")
+    check_positive_column(series[:1], argument="size_factor_key")
+    with pytest.raises(ValueError, match="above 0, but 2 of 3 values are not, down to -0.5"):
+        check_positive_column(series, argument="size_factor_key")

@@ -1,0 +1,157 @@
+"""Counts pass in silence, everything else is told apart, and the way out works."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from scmvp_scvi._validate import check_counts
+
+pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
+
+
+def summarize_by_loop(values):
+    nonzero = [float(value) for row in values for value in row if value != 0]
+    fractional = [value for value in nonzero if value != int(value)]
+    return len(nonzero), len(fractional), sum(value % 1 == 0.5 for value in fractional)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])
+def test_counts_and_binary_values_pass_in_silence(container, dtype, store, rng, block_size):
+    values = rng.poisson(1, (7, 6)).astype(dtype)
+    check_counts(store(values, container), argument="rna_layer", modality="rna")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("container", ["csr", "csc", "dense", "column_major"])
+@pytest.mark.parametrize("shape", [(4, 3), (0, 3), (4, 0)])
+def test_matrix_of_zeros_passes_in_silence(container, shape, store):
+    check_counts(store(np.zeros(shape), container), argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(
+    container, bad, store, rng, block_size
+):
+    values = rng.poisson(1, (7, 6)).astype("float32")
+    values[6, 4] = bad
+    with pytest.raises(ValueError, match=r'"rna"\]\.X` .*, but 1 values are NaN or infinite'):
+        check_counts(store(values, container), argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_one_negative_value_is_found_wherever_it_is(container, dtype, store, rng, block_size):
+    values = rng.poisson(1, (7, 6)).astype(dtype)
+    values[3, 5] = -2
+    with pytest.raises(ValueError, match="negative values, down to -2: the data look scaled"):
+        check_counts(store(values, container), argument="rna_layer", modality="rna")
+
+
+def test_transformed_values_are_refused_with_their_share(container, store, rng, block_size):
+    values = np.log1p(rng.poisson(1, (7, 6))).astype("float32")
+    n_nonzero, n_fractional, _ = summarize_by_loop(values)
+    match = rf"but {n_fractional / n_nonzero:.1%} of .* such as 0\.6931: .* log-normalized"
+    with pytest.raises(ValueError, match=match):
+        check_counts(store(values, container), argument="rna_layer", modality="rna")
+
+
+def test_few_half_counts_are_warned_about_with_their_number(container, store, rng, block_size):
+    values = rng.poisson(3, (10, 9)).astype("float32")
+    values[[1, 4, 9], [0, 5, 8]] = 0.5, 2.5, 1.5
+    n_nonzero, n_fractional, n_half = summarize_by_loop(values)
+    assert n_fractional == n_half == 3
+    match = rf"{n_fractional} of {n_nonzero} non-zero values .* all of them half counts"
+    with pytest.warns(UserWarning, match=match):
+        check_counts(store(values, container), argument="atac_layer", modality="atac")
+
+
+def test_few_other_fractions_are_warned_about_with_an_example():
+    values = np.ones((5, 6))
+    values[2, 2] = 0.25
+    match = r"1 of 30 .* \(3\.3%\) .* are not integers, such as 0\.25"
+    with pytest.warns(UserWarning, match=match):
+        check_counts(values, argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize(("n_fractional", "refused"), [(10, False), (11, True)])
+def test_a_tenth_of_fractions_is_the_most_that_passes(n_fractional, refused):
+    values = np.ones((10, 10))
+    values.ravel()[:n_fractional] = 1.5
+    expected = (
+        pytest.raises(ValueError, match="11.0% of")
+        if refused
+        else pytest.warns(UserWarning, match="10 of 100")
+    )
+    with expected:
+        check_counts(values, argument="rna_layer", modality="rna")
+
+
+def test_share_of_fractions_leaves_stored_zeros_out():
+    matrix = sp.csr_matrix((np.array([0.0] * 90 + [1.0] * 8 + [0.5] * 2), (range(100), [0] * 100)))
+    with pytest.raises(ValueError, match="20.0% of the non-zero values"):
+        check_counts(matrix, argument="rna_layer", modality="rna")
+
+
+def test_values_behind_the_last_pointer_are_not_in_the_matrix():
+    parts = (np.array([1.0, 2.0, -9.0]), np.array([0, 1, 1]), np.array([0, 1, 2]))
+    check_counts(sp.csr_matrix(parts, shape=(2, 2)), argument="rna_layer", modality="rna")
+
+
+def test_transformed_x_names_the_layers_that_hold_counts(make_modality, cells):
+    adata = make_modality(cells, "gene")
+    adata.layers["counts"], adata.layers["scaled"] = adata.X.copy(), adata.X.toarray() - 20
+    adata.X = adata.X.log1p()
+    with pytest.raises(ValueError, match=r'integer counts: pass `rna_layer="counts"`\.'):
+        check_counts(adata.X, argument="rna_layer", modality="rna", layers=adata.layers)
+
+
+def test_transformed_layer_does_not_name_itself_as_the_way_out():
+    layers = {"log": sp.csr_matrix([[0.3]])}
+    match = r'layers\["log"\]` must .* Store the raw counts in a layer and name it'
+    with pytest.raises(ValueError, match=match):
+        check_counts(layers["log"], argument="a", modality="rna", layer="log", layers=layers)
+
+
+@pytest.mark.parametrize("to_matrix", [sp.csr_matrix, sp.csc_matrix, sp.csr_matrix.toarray])
+def test_way_out_of_estimated_counts_rounds_them(to_matrix, make_mdata, run_way_out):
+    mdata = make_mdata()
+    mdata["rna"].X = to_matrix(mdata["rna"].X * np.float32(1.001))
+    with pytest.raises(ValueError, match="If they are estimated counts, round") as error:
+        check_counts(mdata["rna"].X, argument="rna_layer", modality="rna")
+    fixed = run_way_out(error, mdata, 'mdata["rna"].X = ')
+    check_counts(fixed["rna"].X, argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize("make", [sp.csr_array, sp.csc_array])
+def test_sparse_arrays_are_refused_and_the_way_out_converts_them(make, make_mdata, run_way_out):
+    mdata = make_mdata()
+    mdata["rna"].X = make(mdata["rna"].X)
+    with pytest.raises(TypeError, match="which scvi-tools cannot register. Convert") as error:
+        check_counts(mdata["rna"].X, argument="rna_layer", modality="rna")
+    fixed = run_way_out(error, mdata, 'mdata["rna"].X = ')
+    assert fixed["rna"].X.format == make([[1]]).format
+    check_counts(fixed["rna"].X, argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "match"),
+    [
+        (sp.coo_matrix([[1.0]]), "is a coo_matrix, which .* scipy.sparse.csr_matrix"),
+        (pd.DataFrame([[1.0]]), "must be a `scipy.sparse.csr_matrix`.* got DataFrame"),
+        (np.ones(3), "or a two-dimensional NumPy array, got ndarray"),
+        (np.array([["1"]]), r'must hold numbers, got dtype <U1. .*astype\("float32"\)'),
+    ],
+)
+def test_matrices_of_other_kinds_are_refused(matrix, match):
+    with pytest.raises(TypeError, match=match):
+        check_counts(matrix, argument="rna_layer", modality="rna")
+
+
+def test_half_counts_of_sci_car_are_warned_about_with_their_number(read_real):
+    layer = read_real("scicar_kidney_sample.h5mu")["atac"].layers["fractional"]
+    values = layer.toarray()
+    n_half, n_nonzero = (values % 1 == 0.5).sum(), (values != 0).sum()
+    assert n_half > 0
+    with pytest.warns(UserWarning, match=rf"{n_half} of {n_nonzero} .* all of them half counts"):
+        check_counts(layer, argument="atac_layer", modality="atac", layer="fractional")
