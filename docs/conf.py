@@ -1,6 +1,12 @@
 """Configuration of the documentation, built by `make docs`."""
 
+import inspect
 from importlib.metadata import metadata
+from typing import Any
+
+from jaxtyping import AbstractArray
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon.docstring import NumpyDocstring
 
 _package = metadata("scmvp-scvi")
 
@@ -42,14 +48,13 @@ autosummary_generate = True
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
-napoleon_use_rtype = True
 always_use_bars_union = True
 typehints_defaults = "comma"
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
-# single backticks in docstrings are Python names
-default_role = "py:obj"
+# single backticks in docstrings are names of arguments as often as of classes
+default_role = "literal"
 
 intersphinx_mapping = {
     "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
@@ -66,3 +71,68 @@ intersphinx_mapping = {
     "torch": ("https://docs.pytorch.org/docs/stable/", None),
 }
 nitpicky = True
+nitpick_ignore = [
+    # bases and parts of the public classes that are not public themselves
+    ("py:class", "scmvp_scvi._counts.SparseCounts"),
+    ("py:class", "scmvp_scvi._module.SCMVPLossOutput"),
+    ("py:class", "scmvp_scvi._posterior.PosteriorMixin"),
+    ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),
+    # the shapes of properties, which Sphinx writes without the formatter below
+    ("py:class", "Tensor"),
+    ("py:class", "jaxtyping.Float"),
+    ("py:class", "jaxtyping.Int"),
+]
+# the formatter below is a function, which Sphinx cannot cache
+suppress_warnings = ["config.cache"]
+
+
+def typehints_formatter(annotation: Any, config: Any) -> str | None:
+    """Write ``Float[Tensor, "cells genes"]`` as a tensor and its axes."""
+    if inspect.isclass(annotation) and issubclass(annotation, AbstractArray):
+        return f":py:class:`~torch.Tensor` ``({annotation.dim_str.replace(' ', ', ')})``"
+    return None
+
+
+# where other projects define a class, and where they document it
+_DOCUMENTED_AS = {
+    "pandas.core.frame.": "pandas.",
+    "pandas.core.series.": "pandas.",
+    "torch.nn.modules.module.": "torch.nn.",
+}
+
+
+def _public_name(target: str) -> str:
+    """Where users import a name from: ``a._b.c.D`` is ``a.D``."""
+    for defined, documented in _DOCUMENTED_AS.items():
+        target = target.replace(defined, documented)
+    parts = target.split(".")
+    private = next((i for i, part in enumerate(parts) if part.startswith("_")), len(parts) - 1)
+    return ".".join([*parts[:private], parts[-1]])
+
+
+def _resolve_public_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
+    """Point a reference to a private file at the public name, here or in another project."""
+    target = _public_name(node.get("reftarget", ""))
+    if node.get("refdomain") != "py" or target == node["reftarget"]:
+        return None
+    node["reftarget"] = target
+    python = env.get_domain("py")
+    refdoc = node.get("refdoc", "")
+    return python.resolve_xref(env, refdoc, app.builder, node["reftype"], target, node, contnode)
+
+
+def _returns_as_prose(self: NumpyDocstring, section: str) -> list[str]:
+    """Read the section as text: the types stand in the signature."""
+    return self._format_block(":returns: ", self._dedent(self._consume_to_next_section()))
+
+
+def _attribute_as_prose(self: NumpyDocstring) -> list[str]:
+    """Read a property's docstring as text: what stands before a colon is not its type."""
+    return self._dedent(self._consume_to_end())
+
+
+def setup(app: Sphinx) -> None:
+    """Adapt Sphinx to the style of the docstrings."""
+    NumpyDocstring._parse_returns_section = _returns_as_prose
+    NumpyDocstring._parse_attribute_docstring = _attribute_as_prose
+    app.connect("missing-reference", _resolve_public_name, priority=400)

@@ -7,6 +7,7 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 
 @contextmanager
@@ -65,3 +66,51 @@ def leiden_partitions(
             )
             partitions.append(adata.obs["leiden"].astype(int).to_numpy())
     return partitions
+
+
+def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int = 15) -> np.ndarray:
+    """Merge communities that a graph clustering has cut out of one cloud of cells.
+
+    Leiden at a fixed resolution cuts large homogeneous types into pieces, whose cells then have
+    many of their nearest neighbours in the next piece; the cells of distinct types have hardly
+    any. The two communities with the largest mutual share of neighbours are merged, again and
+    again, until no two share more than one neighbour in ``n_neighbors``.
+
+    Parameters
+    ----------
+    latent
+        ``(cells, latent)``.
+    labels
+        ``(cells,)``, community numbers from 0.
+    n_neighbors
+        Neighbours of each cell.
+
+    Returns
+    -------
+    ``(cells,)``, community numbers from 0, the largest community first.
+    """
+    n_neighbors = min(n_neighbors, len(latent) - 1)
+    finder = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(latent)
+    neighbors = finder.kneighbors(latent, return_distance=False)[:, 1:]
+    n_communities = labels.max() + 1
+    # links[a, b]: how often a cell of a has a neighbour in b
+    links = np.zeros((n_communities, n_communities))
+    np.add.at(links, (np.repeat(labels, n_neighbors), labels[neighbors].ravel()), 1)
+    group = np.arange(n_communities)
+    while True:
+        merged = _sum_groups(links, group)
+        shares = merged / np.maximum(merged.sum(1, keepdims=True), 1)
+        mutual = np.triu((shares + shares.T) / 2, k=1)
+        a, b = np.unravel_index(mutual.argmax(), mutual.shape)
+        if mutual[a, b] <= 1 / n_neighbors:
+            break
+        group = np.unique(np.where(group == b, a, group), return_inverse=True)[1]
+    merged_labels = group[labels]
+    largest_first = np.argsort(-np.bincount(merged_labels), kind="stable")
+    return np.argsort(largest_first)[merged_labels]
+
+
+def _sum_groups(links: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Add up the rows and columns of communities that belong to one group."""
+    members = np.eye(group.max() + 1)[group]
+    return members.T @ links @ members

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from scmvp_scvi._neighbors import leiden_partitions
+from scmvp_scvi._neighbors import leiden_partitions, merge_communities
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def fit_mixture(
         ``(cells, latent)``, posterior means and variances.
     n_clusters
         Number of components, by expectation-maximisation from k-means; None for one component a
-        Leiden community.
+        Leiden community, after communities that share many neighbours have been merged.
     max_clusters
         Components the prior has room for. The largest communities are kept; the cells of the
         others fall to whatever component explains them.
@@ -94,6 +94,7 @@ def fit_mixture(
     latent = latent.astype(np.float64)
     if n_clusters is None:
         (labels,) = leiden_partitions(latent, [resolution], seed=seed)
+        labels = merge_communities(latent, labels)
         n_found = labels.max() + 1
         if n_found > max_clusters:
             logger.warning(

@@ -16,7 +16,16 @@ ROOT = Path(find_spec(PACKAGE).origin).parent
 
 # Bottom row first. A file imports from the rows above its own in this table, never from its row.
 LAYERS = (
-    {"_keys", "_scvi", "_validate", "_counts"},
+    {"_keys", "_scvi", "_counts", "_neighbors", "_validate._blocks", "_validate._messages"},
+    {
+        "_validate._arguments",
+        "_validate._columns",
+        "_validate._counts",
+        "_validate._empty",
+        "_validate._mudata",
+        "_validate._names",
+    },
+    {"_validate"},
     {
         "distributions._blockwise",
         "distributions._gaussian_mixture",
@@ -32,8 +41,8 @@ LAYERS = (
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
 BESIDE = {"datasets", "metrics", "pp", "tl", "pl"}
-BESIDE_MAY_IMPORT = {"_keys", "_validate"}
-# The faces, `__init__.py`, re-export; only the face of the package imports another face.
+BESIDE_MAY_IMPORT = {"_keys", "_validate", "_neighbors"}
+# These faces, `__init__.py`, only re-export: the face of the package alone imports them.
 FACES = {"", "distributions", "nn", *BESIDE}
 
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -47,7 +56,7 @@ class Import(NamedTuple):
 
 
 def module_name(path: Path) -> str:
-    """Dotted name inside the package: ``nn._attention``; a face has its folder's, the root's ""."""
+    """Dotted name inside the package: ``nn._attention``; a face is its folder, the root is ""."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 

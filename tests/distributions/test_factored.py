@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from scipy.stats import nbinom
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
@@ -19,6 +20,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 N_CELLS, N_HIDDEN = 6, 3
 N_PEAKS = 2_500  # two blocks of 1,024 peaks and one that is not full
 N_GENES = 40
+PEAK_PARAMETERS = ("rate_weight", "rate_bias", "inclusion_weight", "inclusion_bias")
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
@@ -68,6 +70,11 @@ def parameters_of(law) -> list[torch.Tensor]:
     """The learned tensors of a law, which from here on record gradients."""
     names = [f.name for f in fields(law) if f.name not in ("library", "observed")]
     return [getattr(law, name).requires_grad_() for name in names]
+
+
+def in_float32(law, counts: SparseCounts):
+    tensors = {f.name: getattr(law, f.name).detach().float() for f in fields(law)}
+    return replace(law, **tensors), counts.with_values(counts.values.float())
 
 
 def plain_log_prob(law, counts: SparseCounts) -> torch.Tensor:
@@ -132,15 +139,10 @@ def test_zip_block_size_changes_neither_value_nor_gradient(
     monkeypatch, atac_law, atac_counts, block_size
 ):
     monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", block_size)
-    law = replace(
-        atac_law, **{name: getattr(atac_law, name)[-300:] for name in PEAK_PARAMETERS}
-    )
+    law = replace(atac_law, **{name: getattr(atac_law, name)[-300:] for name in PEAK_PARAMETERS})
     counts = sparse_counts(atac_counts.to_dense()[:, -300:])
     torch.testing.assert_close(law.log_prob(counts), plain_log_prob(law, counts), **EXACT)
     assert_gradients_equal_the_plain_ones(law, counts, UPSTREAMS["uniform"])
-
-
-PEAK_PARAMETERS = ("rate_weight", "rate_bias", "inclusion_weight", "inclusion_bias")
 
 
 def test_zip_columns_need_no_order_within_a_row(rng, atac_law, atac_counts):
@@ -162,14 +164,19 @@ def test_zip_gradient_passes_gradcheck(rng):
     )
 
 
-def test_zip_in_float32_is_close_to_double_precision(atac_law, atac_counts):
-    single = FactoredZeroInflatedPoisson(*(getattr(atac_law, f.name).float() for f in fields(atac_law)))
-    log_prob = single.log_prob(atac_counts.with_values(atac_counts.values.float()))
-    expected = atac_law.log_prob(atac_counts)
-    torch.testing.assert_close(log_prob.double(), expected, rtol=1e-5, atol=0)
-    gradients = torch.autograd.grad(
-        single.log_prob(atac_counts.with_values(atac_counts.values.float())).sum(), parameters_of(single)
-    )
+def test_zip_log_prob_in_float32_is_close_to_double_precision(atac_law, atac_counts):
+    single, single_counts = in_float32(atac_law, atac_counts)
+    log_prob, expected = single.log_prob(single_counts), atac_law.log_prob(atac_counts)
+    torch.testing.assert_close(log_prob.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_zip_gradients_in_float32_are_close_to_double_precision(atac_law, atac_counts):
+    single, single_counts = in_float32(atac_law, atac_counts)
+    pairs = zip(parameters_of(single), parameters_of(atac_law), strict=True)
+    single.log_prob(single_counts).sum().backward()
+    plain_log_prob(atac_law, atac_counts).sum().backward()
+    for parameter, exact in pairs:
+        torch.testing.assert_close(parameter.grad.double(), exact.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_zip_can_be_differentiated_only_once(atac_law, atac_counts):
@@ -193,7 +200,9 @@ def gradient_wishes(monkeypatch) -> list[bool]:
     return wishes
 
 
-def test_zip_forms_no_gradient_where_no_parameter_wants_one(gradient_wishes, atac_law, atac_counts):
+def test_zip_forms_no_gradient_where_no_parameter_wants_one(
+    gradient_wishes, atac_law, atac_counts
+):
     atac_law.log_prob(atac_counts)
     assert gradient_wishes == [False]
 
@@ -228,9 +237,8 @@ def test_zip_of_chosen_peaks_has_the_columns_of_the_whole(atac_law, features):
 
 def test_zip_rate_and_inclusion_follow_their_equations_in_numpy(atac_law):
     law = {f.name: getattr(atac_law, f.name).numpy() for f in fields(atac_law)}
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-    scale = sigmoid(law["hidden"] @ law["rate_weight"].T + law["rate_bias"])
-    tau = sigmoid(law["hidden"] @ law["inclusion_weight"].T + law["inclusion_bias"])
+    scale = expit(law["hidden"] @ law["rate_weight"].T + law["rate_bias"])
+    tau = expit(law["hidden"] @ law["inclusion_weight"].T + law["inclusion_bias"])
     written_out = atac_law.distribution()
     np.testing.assert_allclose(written_out.scale, scale, rtol=1e-10)
     np.testing.assert_allclose(written_out.rate, law["library"] * scale, rtol=1e-10)
@@ -239,10 +247,9 @@ def test_zip_rate_and_inclusion_follow_their_equations_in_numpy(atac_law):
 
 @pytest.mark.parametrize("size", [-1e4, 1e4])
 def test_zip_is_finite_at_extreme_hidden_values_in_float32(atac_law, atac_counts, size):
-    law = FactoredZeroInflatedPoisson(*(getattr(atac_law, f.name).float() for f in fields(atac_law)))
+    law, counts = in_float32(atac_law, atac_counts)
     law = replace(law, hidden=torch.full((N_CELLS, N_HIDDEN), size))
-    parameters = parameters_of(law)
-    log_prob = law.log_prob(atac_counts.with_values(atac_counts.values.float()))
+    parameters, log_prob = parameters_of(law), law.log_prob(counts)
     assert log_prob.isfinite().all()
     assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), parameters))
 
@@ -259,7 +266,7 @@ def test_nb_log_prob_matches_scipy(rna_law, rna_counts):
 
 def test_nb_log_prob_matches_the_written_out_law_of_scvi(rna_law, rna_counts):
     plain = plain_log_prob(rna_law, rna_counts)  # scvi adds 1e-8 within its logarithms
-    torch.testing.assert_close(rna_law.log_prob(rna_counts), plain, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(rna_law.log_prob(rna_counts), plain, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
@@ -267,7 +274,7 @@ def test_nb_gradients_are_those_of_scvi(rna_law, rna_counts, upstream):
     parameters = parameters_of(rna_law)
     gradients = torch.autograd.grad(rna_law.log_prob(rna_counts), parameters, upstream)
     plain = torch.autograd.grad(plain_log_prob(rna_law, rna_counts), parameters, upstream)
-    torch.testing.assert_close(gradients, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
@@ -314,9 +321,7 @@ def test_nb_scale_is_the_softmax_over_all_genes(rna_law):
 
 @pytest.mark.parametrize("features", [slice(5, 9), torch.tensor([30, 2, 2])])
 @pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
-def test_nb_of_chosen_genes_has_the_columns_of_the_whole(
-    rng, rna_law, features, dispersion_shape
-):
+def test_nb_of_chosen_genes_has_the_columns_of_the_whole(rng, rna_law, features, dispersion_shape):
     law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
     whole, chosen = law.distribution(), law.distribution(features)
     torch.testing.assert_close(law.scale(features), law.scale()[:, features])
@@ -340,9 +345,8 @@ def test_nb_masked_cells_pass_no_gradient_to_their_hidden_values(rna_law, rna_co
 
 @pytest.mark.parametrize("size", [-1e4, 1e4])
 def test_nb_is_finite_at_extreme_hidden_values_in_float32(rna_law, rna_counts, size):
-    law = FactoredNegativeBinomial(*(getattr(rna_law, f.name).float() for f in fields(rna_law)))
+    law, counts = in_float32(rna_law, rna_counts)
     law = replace(law, hidden=torch.full((N_CELLS, N_HIDDEN), size))
-    parameters = parameters_of(law)
-    log_prob = law.log_prob(rna_counts.with_values(rna_counts.values.float()))
+    parameters, log_prob = parameters_of(law), law.log_prob(counts)
     assert log_prob.isfinite().all()
     assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), parameters))

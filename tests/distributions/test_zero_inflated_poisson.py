@@ -57,7 +57,9 @@ def test_log_prob_and_gradients_are_finite_in_float32_at_extreme_parameters():
     for count in (0.0, 3.0):
         log_prob = ZeroInflatedPoisson(rates, logits).log_prob(torch.tensor(count))
         assert log_prob.isfinite().all()
-        assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), (rates, logits)))
+        assert all(
+            g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), (rates, logits))
+        )
 
 
 def test_gradient_of_log_prob_matches_finite_differences(rng):
@@ -111,7 +113,8 @@ def test_zeros_among_samples_are_as_frequent_as_their_probability():
 def test_samples_have_the_sample_shape_before_the_batch_shape(sample_shape):
     samples = law(torch.ones(4, 1), torch.zeros(3)).sample(sample_shape)
     assert samples.shape == (*sample_shape, 4, 3)
-    assert (samples >= 0).all() and (samples == samples.round()).all()
+    assert (samples >= 0).all()
+    assert (samples == samples.round()).all()
 
 
 def test_zero_rate_puts_all_mass_on_zero():

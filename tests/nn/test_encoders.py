@@ -1,0 +1,194 @@
+"""Encoders: sparse and dense input, covariates, posterior heads."""
+
+import numpy as np
+import pytest
+import torch
+
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi.nn import Covariates, CovariateSizes, JointEncoder, atac_encoder, rna_encoder
+from scmvp_scvi.nn._encoders import ChannelEncoder, PosteriorHead, ProfileLinear
+
+N_CELLS, N_FEATURES, N_HIDDEN, N_LATENT = 8, 30, 16, 4
+NO_SIZES = CovariateSizes(n_categories=(1,), n_continuous=0)
+SIZES = CovariateSizes(n_categories=(3, 2), n_continuous=2)
+
+
+@pytest.fixture(autouse=True)
+def _seeded_torch():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def dense(rng) -> torch.Tensor:
+    """Transformed profiles with zeros; one cell is empty."""
+    profile = np.log1p(rng.poisson(0.7, (N_CELLS, N_FEATURES)))
+    profile[2] = 0
+    return torch.as_tensor(profile, dtype=torch.float32)
+
+
+@pytest.fixture
+def covariates(rng) -> Covariates:
+    return Covariates(
+        categorical=(
+            torch.as_tensor(rng.integers(0, 3, (N_CELLS, 1))),
+            torch.as_tensor(rng.integers(0, 2, (N_CELLS, 1))),
+        ),
+        continuous=torch.as_tensor(rng.normal(size=(N_CELLS, 2)), dtype=torch.float32),
+    )
+
+
+NO_COVARIATES = Covariates((torch.zeros(N_CELLS, 1, dtype=torch.long),), None)
+
+
+def build(modality: str, sizes: CovariateSizes, input_dropout: float = 0.0) -> ChannelEncoder:
+    widths = (N_FEATURES, N_HIDDEN, N_LATENT, sizes)
+    if modality == "rna":
+        return rna_encoder(*widths, dropout_rate=0.1, input_dropout=input_dropout)
+    return atac_encoder(*widths, 0.1, input_dropout, n_heads=4, form="token")
+
+
+def one_hot_input(dense: torch.Tensor, covariates: Covariates) -> torch.Tensor:
+    """``[x; continuous; onehots]``, in the order of scvi-tools' `FCLayers`."""
+    codes = zip(covariates.categorical, SIZES.n_categories, strict=True)
+    one_hots = [torch.eye(n)[code[:, 0]] for code, n in codes]
+    return torch.cat((dense, covariates.continuous, *one_hots), -1)
+
+
+def test_profile_linear_maps_sparse_input_like_dense_input(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    from_sparse = layer(SparseCounts.from_tensor(dense), NO_COVARIATES)
+    torch.testing.assert_close(from_sparse, layer(dense, NO_COVARIATES))
+
+
+def test_profile_linear_is_a_matrix_product_plus_bias(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    layer.bias.data.normal_()
+    expected = dense.numpy() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
+    hidden = layer(SparseCounts.from_tensor(dense), NO_COVARIATES).detach()
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_profile_linear_maps_a_minibatch_without_counts_to_its_bias():
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    layer.bias.data.normal_()
+    hidden = layer(SparseCounts.from_tensor(torch.zeros(N_CELLS, N_FEATURES)), NO_COVARIATES)
+    torch.testing.assert_close(hidden, layer.bias.expand(N_CELLS, N_HIDDEN))
+
+
+def test_profile_linear_equals_concatenating_the_covariates(dense, covariates):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, SIZES, input_dropout=0.0)
+    (covariate_linear,) = [m for m in layer.covariates.modules() if isinstance(m, torch.nn.Linear)]
+    weight = torch.cat((layer.weight, covariate_linear.weight.T))
+    expected = one_hot_input(dense, covariates) @ weight + layer.bias + covariate_linear.bias
+    torch.testing.assert_close(layer(SparseCounts.from_tensor(dense), covariates), expected)
+
+
+def test_gradient_of_sparse_input_is_that_of_dense_input(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    upstream = torch.randn(N_CELLS, N_HIDDEN)
+    for profile in (dense, SparseCounts.from_tensor(dense)):
+        hidden = layer(profile, NO_COVARIATES)
+        (gradient,) = torch.autograd.grad(hidden, layer.weight, upstream)
+        torch.testing.assert_close(gradient, dense.T @ upstream)
+
+
+def test_gradient_reaches_an_imputed_profile(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    imputed = dense.clone().requires_grad_()
+    layer(imputed, NO_COVARIATES).sum().backward()
+    torch.testing.assert_close(imputed.grad, layer.weight.sum(1).expand(N_CELLS, N_FEATURES))
+
+
+def test_input_dropout_acts_on_observed_profiles_in_training_alone(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.5)
+    counts = SparseCounts.from_tensor(dense)
+    assert not torch.allclose(layer(counts, NO_COVARIATES), layer(dense, NO_COVARIATES))
+    layer.eval()
+    torch.testing.assert_close(layer(counts, NO_COVARIATES), layer(dense, NO_COVARIATES))
+
+
+def test_input_dropout_keeps_the_expected_hidden_layer():
+    layer = ProfileLinear(N_FEATURES, 1, NO_SIZES, input_dropout=0.25)
+    counts, n_cells = SparseCounts.from_tensor(torch.ones(20_000, N_FEATURES)), 20_000
+    codes = Covariates((torch.zeros(n_cells, 1, dtype=torch.long),), None)
+    hidden = layer(counts, codes).detach()
+    error = hidden.mean() - layer.eval()(counts, codes).mean()
+    assert abs(error) < 4 * hidden.std() / n_cells**0.5
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_encodes_sparse_input_like_dense_input_in_eval_mode(dense, covariates, modality):
+    encoder = build(modality, SIZES, input_dropout=0.3).eval()
+    from_sparse = encoder(SparseCounts.from_tensor(dense), covariates)
+    assert from_sparse.shape == (N_CELLS, N_HIDDEN)
+    torch.testing.assert_close(from_sparse, encoder(dense, covariates))
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, modality):
+    encoder = build(modality, SIZES).eval()
+    first = encoder(dense, covariates.with_batch(0))
+    second = encoder(dense, covariates.with_batch(1))
+    assert not torch.isclose(first, second).all(-1).any()
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_without_covariates_ignores_them(dense, covariates, modality):
+    encoder = build(modality, NO_SIZES).eval()
+    assert encoder.first_layer.covariates is None
+    torch.testing.assert_close(encoder(dense, covariates), encoder(dense, NO_COVARIATES))
+
+
+def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
+    moved = covariates.with_batch(2)
+    assert (moved.batch == 2).all()
+    assert moved.batch.shape == covariates.batch.shape
+    assert moved.categorical[1] is covariates.categorical[1]
+    assert moved.continuous is covariates.continuous
+
+
+def test_repeated_covariates_go_sample_by_sample(dense, covariates):
+    encoder = build("rna", SIZES).eval()
+    repeated = encoder(dense.repeat(3, 1), covariates.repeat(3))
+    torch.testing.assert_close(repeated, encoder(dense, covariates).repeat(3, 1))
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_head_is_a_posterior_for_each_cell(dense, covariates, modality):
+    encoder = build(modality, SIZES)
+    posterior = encoder.head(encoder(SparseCounts.from_tensor(dense), covariates))
+    assert posterior.batch_shape == (N_CELLS, N_LATENT)
+    assert posterior.mean.isfinite().all()
+    assert (posterior.scale > 0).all()
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 100.0])
+def test_posterior_variance_is_the_exponential_plus_a_floor(rng, size):
+    head = PosteriorHead(6, N_LATENT).double()
+    features = torch.as_tensor(size * rng.normal(size=(20, 6)))
+    posterior = head(features)
+    exponent = np.clip(head.log_variance(features).detach().numpy(), -5, 5)
+    np.testing.assert_allclose(posterior.variance.detach(), np.exp(exponent) + 1e-4, rtol=1e-10)
+    torch.testing.assert_close(posterior.mean, head.mean(features))
+
+
+def test_joint_encoder_follows_its_equation_in_plain_torch():
+    encoder = JointEncoder(N_HIDDEN, n_shared=10, n_latent=N_LATENT)
+    rna, atac = torch.randn(N_CELLS, N_HIDDEN), torch.randn(N_CELLS, N_HIDDEN)
+    weight_rna, weight_atac = encoder.shared.weight.split(N_HIDDEN, dim=1)
+    shared = rna @ weight_rna.T + atac @ weight_atac.T + encoder.shared.bias
+    shared = (shared - shared.mean(-1, keepdim=True)) / (
+        shared.var(-1, keepdim=True, correction=0) + 1e-5
+    ).sqrt()
+    torch.testing.assert_close(encoder(rna, atac).mean, encoder.head.mean(shared))
+
+
+def test_joint_posterior_has_one_row_a_cell_and_responds_to_both_channels():
+    encoder = JointEncoder(N_HIDDEN, n_shared=10, n_latent=N_LATENT)
+    rna, atac = torch.randn(2, N_CELLS, N_HIDDEN).unbind()
+    posterior = encoder(rna, atac)
+    assert posterior.batch_shape == (N_CELLS, N_LATENT)
+    for other in (encoder(rna, -atac), encoder(-rna, atac)):
+        assert not torch.isclose(posterior.mean, other.mean).all(-1).any()

@@ -1,0 +1,83 @@
+"""Leiden communities are the planted blobs, and torch keeps its threads."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from scmvp_scvi._neighbors import leiden_partitions, preserved_torch_threads
+
+SIZES = (300, 200, 100)
+MEANS = np.array([[0.0, 0, 0], [9, 0, 0], [0, 9, 9]])
+
+
+@pytest.fixture
+def planted(rng) -> np.ndarray:
+    """Planted blob of each cell, in random order."""
+    return rng.permutation(np.repeat(np.arange(3), SIZES))
+
+
+@pytest.fixture
+def latent(rng, planted) -> np.ndarray:
+    return MEANS[planted] + rng.normal(size=(len(planted), 3))
+
+
+def test_leiden_recovers_planted_blobs_and_numbers_the_largest_first(latent, planted):
+    (labels,) = leiden_partitions(latent, [0.1])
+    assert adjusted_rand_score(planted, labels) > 0.95
+    np.testing.assert_array_equal(np.bincount(labels), SIZES)
+
+
+def test_leiden_communities_become_smaller_with_their_number(latent):
+    (labels,) = leiden_partitions(latent, [2.0])
+    sizes = np.bincount(labels)
+    assert sizes.min() > 0
+    assert (np.diff(sizes) <= 0).all()
+
+
+def test_leiden_gives_one_partition_a_resolution_and_finer_ones_at_higher_values(latent):
+    coarse, middle, fine = leiden_partitions(latent, [0.1, 1.0, 3.0])
+    assert coarse.max() < middle.max() < fine.max()
+
+
+def test_leiden_partition_does_not_depend_on_the_other_resolutions(latent):
+    _, second = leiden_partitions(latent, [0.1, 1.0])
+    (alone,) = leiden_partitions(latent, [1.0])
+    np.testing.assert_array_equal(second, alone)
+
+
+def test_leiden_gives_the_same_labels_for_the_same_seed(latent):
+    (first,), (second,) = (leiden_partitions(latent, [1.0], seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_leiden_takes_fewer_cells_than_neighbours(rng):
+    (labels,) = leiden_partitions(rng.normal(size=(6, 3)), [0.1])
+    assert labels.shape == (6,)
+
+
+def test_leiden_leaves_its_input_alone(latent):
+    before = latent.copy()
+    leiden_partitions(latent, [0.1])
+    np.testing.assert_array_equal(latent, before)
+
+
+def test_thread_count_of_torch_is_restored_after_a_change():
+    before = torch.get_num_threads()
+    with preserved_torch_threads():
+        torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before
+
+
+def test_thread_count_of_torch_is_restored_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="stop"), preserved_torch_threads():
+        torch.set_num_threads(before + 1)
+        raise RuntimeError("stop")
+    assert torch.get_num_threads() == before
+
+
+def test_leiden_leaves_the_thread_count_of_torch(latent):
+    before = torch.get_num_threads()
+    leiden_partitions(latent, [0.1])
+    assert torch.get_num_threads() == before
