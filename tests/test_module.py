@@ -1,0 +1,554 @@
+"""The module alone: its transforms, its masks, its objective and its gradients."""
+
+import anndata
+import muon
+import numpy as np
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from scipy import stats
+from torch.distributions import Normal, kl_divergence
+
+from scmvp_scvi import SCMVPModule
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi.distributions import MixtureFit
+from scmvp_scvi.nn._covariates import Covariates
+
+N_CELLS, N_GENES, N_PEAKS = 12, 7, 11
+WEIGHTS = {"alignment_weight": 0.7, "cycle_weight": 0.3, "cycle_cluster_weight": 0.2}
+
+
+def build(seed: int = 0, fitted: bool = False, **changes) -> SCMVPModule:
+    """Small module in eval mode whose decoders have something to say."""
+    arguments = {
+        "n_genes": N_GENES,
+        "n_peaks": N_PEAKS,
+        "n_batch": 2,
+        "n_labels": 3,
+        "n_categories": (),
+        "n_continuous": 0,
+        "n_hidden": 8,
+        "n_shared": 10,
+        "n_latent": 3,
+        "n_heads": 2,
+        "self_attention": "token",
+        "cluster_attention": True,
+        "max_clusters": 4,
+        "dispersion": "gene",
+        "atac_target": "counts",
+        "encode_covariates": False,
+        "dropout_rate": 0.1,
+        "rna_input_dropout": 0.1,
+        "atac_input_dropout": 0.5,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = SCMVPModule(**arguments | changes)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    rng = np.random.default_rng(seed)
+    module.set_feature_statistics(
+        rna_median_depth=9.0,
+        rna_totals=rng.uniform(5, 50, N_GENES),
+        atac_totals=rng.uniform(5, 50, N_PEAKS),
+        n_cells=40,
+    )
+    if fitted:
+        n_latent = module.prior.means.shape[1]
+        means, variances = rng.normal(size=(2, n_latent)), rng.uniform(0.5, 2, (2, n_latent))
+        module.prior.copy_fit(MixtureFit(np.array([0.3, 0.7]), means, variances))
+    return module.eval()
+
+
+@pytest.fixture
+def minibatch(rng) -> dict[str, torch.Tensor]:
+    """Counts of twelve cells, each with some in both modalities."""
+    rna, atac = rng.poisson(1.5, (N_CELLS, N_GENES)), rng.poisson(0.8, (N_CELLS, N_PEAKS))
+    rna[:, 0] += 1
+    atac[:, 0] += 1
+    codes = torch.arange(N_CELLS).unsqueeze(1)
+    return {
+        REGISTRY.RNA: torch.tensor(rna, dtype=torch.float32),
+        REGISTRY.ATAC: torch.tensor(atac, dtype=torch.float32),
+        REGISTRY.BATCH: codes % 2,
+        REGISTRY.LABELS: codes % 3,
+    }
+
+
+def without(minibatch, key: str, cell: int) -> dict[str, torch.Tensor]:
+    """Return the minibatch with one modality of one cell empty."""
+    counts = minibatch[key].clone()
+    counts[cell] = 0
+    return {**minibatch, key: counts}
+
+
+def forward(module: SCMVPModule, minibatch, **weights):
+    """Run a pass that draws z from its own seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return module(minibatch, loss_kwargs=weights)
+
+
+def embed(module: SCMVPModule, minibatch) -> dict:
+    return module.inference(**module._get_inference_input(minibatch))
+
+
+def decode(module: SCMVPModule, minibatch, z=None, **arguments) -> dict:
+    outputs = embed(module, minibatch)
+    outputs[OUTPUT.Z] = outputs[OUTPUT.QZ].loc if z is None else z
+    return module.generative(**module._get_generative_input(minibatch, outputs), **arguments)
+
+
+# -- transforms of the counts ---------------------------------------------------------------------
+
+
+def test_rna_profile_is_log_of_counts_per_median_depth(minibatch):
+    counts = minibatch[REGISTRY.RNA].numpy()
+    found = build().rna_profile(SparseCounts.from_tensor(minibatch[REGISTRY.RNA])).to_dense()
+    expected = np.log1p(counts / counts.sum(1, keepdims=True) * 9.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_atac_profile_is_log_of_tfidf_as_numpy_has_it(minibatch):
+    counts, module = minibatch[REGISTRY.ATAC].numpy(), build()
+    found = module.atac_profile(SparseCounts.from_tensor(minibatch[REGISTRY.ATAC])).to_dense()
+    idf = 40 / np.random.default_rng(0).uniform(5, 50, (2, N_GENES + N_PEAKS)).ravel()
+    idf = idf[N_GENES : N_GENES + N_PEAKS]
+    expected = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4 * idf)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_atac_profile_equals_the_tfidf_of_muon(minibatch):
+    counts, module = minibatch[REGISTRY.ATAC], build()
+    totals = {"rna_median_depth": 1.0, "rna_totals": np.ones(N_GENES), "n_cells": N_CELLS}
+    module.set_feature_statistics(atac_totals=counts.sum(0).numpy(), **totals)
+    found = module.atac_profile(SparseCounts.from_tensor(counts)).to_dense()
+    adata = anndata.AnnData(counts.numpy())
+    muon.atac.pp.tfidf(adata, log_tf=False, log_idf=False, log_tfidf=True, scale_factor=1e4)
+    np.testing.assert_allclose(found, adata.X.toarray(), rtol=1e-5)
+
+
+def test_profiles_of_empty_cells_are_zero(minibatch):
+    module = build()
+    for key, transform in ((REGISTRY.RNA, "rna_profile"), (REGISTRY.ATAC, "atac_profile")):
+        counts = SparseCounts.from_tensor(without(minibatch, key, 3)[key])
+        assert (getattr(module, transform)(counts).to_dense()[3] == 0).all()
+
+
+def test_decoders_start_at_the_mean_profile():
+    module, totals = build(), np.arange(1.0, N_GENES + 1)
+    module.set_feature_statistics(
+        rna_median_depth=1.0, rna_totals=totals, atac_totals=np.ones(N_PEAKS), n_cells=5
+    )
+    share = module.rna_decoder.output.bias.softmax(-1).detach()
+    np.testing.assert_allclose(share, totals / totals.sum(), rtol=1e-5)
+    np.testing.assert_allclose(module.atac_decoder.rate.bias.sigmoid().detach(), 1 / N_PEAKS)
+
+
+def test_feature_without_training_counts_leaves_every_output_finite(minibatch):
+    module = build()
+    module.set_feature_statistics(
+        rna_median_depth=1.0, rna_totals=np.zeros(N_GENES), atac_totals=np.zeros(N_PEAKS), n_cells=5
+    )
+    assert forward(module, minibatch)[2].loss.isfinite()
+
+
+def test_sparse_minibatch_gives_the_loss_of_the_dense_one(minibatch):
+    module = build()
+    with pytest.warns(UserWarning, match="Sparse CSR tensor support is in beta"):
+        counts = {key: minibatch[key].to_sparse_csr() for key in (REGISTRY.RNA, REGISTRY.ATAC)}
+    dense, sparse = (forward(module, m)[2].loss for m in (minibatch, {**minibatch, **counts}))
+    torch.testing.assert_close(sparse, dense)
+
+
+# -- objective ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_loss_is_the_weighted_sum_of_its_parts(minibatch, fitted):
+    loss = forward(build(fitted=fitted), minibatch, kl_weight=0.4, **WEIGHTS)[2]
+    weight_of = dict.fromkeys(loss.parts, 1.0) | {
+        LOSS.KL: 0.4,
+        LOSS.ALIGNMENT_RNA: 0.7,
+        LOSS.ALIGNMENT_ATAC: 0.7,
+        LOSS.CYCLE_RNA: 0.3,
+        LOSS.CYCLE_ATAC: 0.3,
+        LOSS.CYCLE_CLUSTER_RNA: 0.2,
+        LOSS.CYCLE_CLUSTER_ATAC: 0.2,
+    }
+    assert set(weight_of) == set(LOSS)
+    expected = sum(weight_of[name] * part for name, part in loss.parts.items())
+    torch.testing.assert_close(loss.loss, expected)
+
+
+def test_terms_of_the_elbo_have_one_entry_a_cell(minibatch):
+    loss = forward(build(), minibatch)[2]
+    terms = [*loss.reconstruction_loss.values(), *loss.kl_local.values()]
+    assert [term.shape for term in terms] == 3 * [(N_CELLS,)]
+
+
+def test_rna_reconstruction_is_the_negative_binomial_of_scipy(minibatch):
+    _, decoded, loss = forward(build(), minibatch)
+    law = decoded[OUTPUT.PX].distribution()
+    mean, theta = law.mean.detach().numpy(), law.theta.detach().numpy()
+    expected = -stats.nbinom.logpmf(minibatch[REGISTRY.RNA], theta, theta / (theta + mean)).sum(1)
+    found = loss.reconstruction_loss[LOSS.RNA_RECONSTRUCTION].detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_atac_reconstruction_is_the_zero_inflated_poisson_of_scipy(minibatch):
+    embedded, decoded, loss = forward(build(), minibatch)
+    py = decoded[OUTPUT.PY]
+    mean = (embedded[OUTPUT.ATAC_LIBRARY] * py.scale()).detach().numpy()
+    logits = py.hidden @ py.inclusion_weight.T + py.inclusion_bias
+    inclusion, counts = logits.sigmoid().detach().numpy(), minibatch[REGISTRY.ATAC].numpy()
+    density = inclusion * stats.poisson.pmf(counts, mean) + (1 - inclusion) * (counts == 0)
+    found = loss.reconstruction_loss[LOSS.ATAC_RECONSTRUCTION].detach()
+    np.testing.assert_allclose(found, -np.log(density).sum(1), rtol=1e-4)
+
+
+def test_kl_before_the_fit_is_the_draw_against_the_standard_normal(minibatch):
+    embedded, _, loss = forward(build(), minibatch)
+    qz, z = embedded[OUTPUT.QZ], embedded[OUTPUT.Z].detach().numpy()
+    posterior = stats.norm.logpdf(z, qz.loc.detach(), qz.scale.detach()).sum(1)
+    expected = posterior - stats.norm.logpdf(z).sum(1)
+    np.testing.assert_allclose(loss.kl_local["kl_local"].detach(), expected, atol=1e-4)
+
+
+def test_kl_after_the_fit_is_the_draw_against_the_mixture(minibatch):
+    module = build(fitted=True)
+    embedded, _, loss = forward(module, minibatch)
+    qz, z = embedded[OUTPUT.QZ], embedded[OUTPUT.Z].detach().numpy()
+    means, scales = module.prior.means[:2].detach(), module.prior.variances[:2].sqrt().detach()
+    density = sum(
+        weight * np.exp(stats.norm.logpdf(z, mean, scale).sum(1))
+        for weight, mean, scale in zip((0.3, 0.7), means, scales, strict=True)
+    )
+    expected = stats.norm.logpdf(z, qz.loc.detach(), qz.scale.detach()).sum(1) - np.log(density)
+    np.testing.assert_allclose(loss.kl_local["kl_local"].detach(), expected, atol=1e-4)
+
+
+def test_alignment_is_the_divergence_of_the_joint_posterior_from_each_channel(minibatch):
+    embedded, _, loss = forward(build(), minibatch)
+    for name, channel in ((LOSS.ALIGNMENT_RNA, "qz_rna"), (LOSS.ALIGNMENT_ATAC, "qz_atac")):
+        expected = kl_divergence(embedded[OUTPUT.QZ], embedded[channel]).sum(-1).mean()
+        torch.testing.assert_close(loss.parts[name], expected.detach())
+
+
+def test_alignment_teaches_the_channels_and_not_the_joint_posterior(minibatch):
+    module = build()
+    only = {"kl_weight": 0.0, "cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+    losses = [forward(module, minibatch, **only, alignment_weight=w)[2].loss for w in (0.0, 1.0)]
+    (losses[1] - losses[0]).backward()
+    assert (module.joint_encoder.head.mean.weight.grad == 0).all()
+    assert (module.rna_encoder.head.mean.weight.grad != 0).any()
+
+
+def test_cycle_is_the_divergence_from_the_embedding_of_the_imputed_profile(minibatch):
+    module = build(fitted=True)
+    embedded, decoded, loss = forward(module, minibatch)
+    rna = torch.log1p(decoded[OUTPUT.PX].scale() * module.rna_median_depth)
+    covariates = embedded[OUTPUT.COVARIATES]
+    imputed = module.rna_encoder.head(module.rna_encoder(rna, covariates))
+    expected = kl_divergence(embedded[OUTPUT.QZ], imputed).sum(-1).mean()
+    torch.testing.assert_close(loss.parts[LOSS.CYCLE_RNA], expected.detach())
+    probs = [module.prior.cluster_probs(q.loc)[:, :2] for q in (embedded[OUTPUT.QZ], imputed)]
+    expected = (probs[0] * (probs[0] / probs[1]).log()).sum(-1).mean()
+    torch.testing.assert_close(loss.parts[LOSS.CYCLE_CLUSTER_RNA], expected.detach())
+
+
+def test_cycle_terms_are_left_out_if_their_weights_are_zero(minibatch):
+    parts = forward(build(), minibatch, cycle_weight=0.0, cycle_cluster_weight=0.0)[2].parts
+    assert not any(name.startswith("cycle") for name in parts)
+
+
+def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
+    module = build().train()
+    embedded, decoded = embed(module, minibatch), decode(module, minibatch)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.reencode(decoded[OUTPUT.PX], decoded[OUTPUT.PY], embedded[OUTPUT.COVARIATES])
+    for name, buffer in module.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            assert torch.equal(buffer, before[name]), name
+
+
+def test_tfidf_target_reconstructs_the_transformed_profile(minibatch):
+    module = build(atac_target="tfidf")
+    embedded = embed(module, minibatch)
+    profile = module.atac_profile(SparseCounts.from_tensor(minibatch[REGISTRY.ATAC]))
+    torch.testing.assert_close(embedded[OUTPUT.ATAC_COUNTS].to_dense(), profile.to_dense())
+    torch.testing.assert_close(embedded[OUTPUT.ATAC_LIBRARY], profile.depth)
+
+
+# -- missing modalities ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "left"), [(REGISTRY.ATAC, "rna"), (REGISTRY.RNA, "atac")])
+def test_cell_without_a_modality_takes_the_posterior_of_the_other_channel(minibatch, key, left):
+    embedded = embed(build(), without(minibatch, key, 3))
+    channel = embedded[f"qz_{left}"]
+    assert torch.equal(embedded[OUTPUT.QZ].loc[3], channel.loc[3])
+    assert torch.equal(embedded[OUTPUT.QZ].scale[3], channel.scale[3])
+    assert not torch.equal(embedded[OUTPUT.QZ].loc[4], channel.loc[4])
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [(REGISTRY.ATAC, LOSS.ATAC_RECONSTRUCTION), (REGISTRY.RNA, LOSS.RNA_RECONSTRUCTION)],
+)
+def test_missing_modality_costs_no_reconstruction(minibatch, key, part):
+    cost = forward(build(), without(minibatch, key, 3))[2].reconstruction_loss[part]
+    assert cost[3] == 0
+    assert (cost[:3] > 0).all()
+
+
+@pytest.mark.parametrize("key", [REGISTRY.ATAC, REGISTRY.RNA])
+def test_missing_modality_takes_no_part_in_the_alignment(minibatch, key):
+    module, incomplete = build(), without(minibatch, key, 3)
+    embedded = embed(module, incomplete)
+    terms = kl_divergence(embedded[OUTPUT.QZ], embedded[OUTPUT.QZ_RNA]).sum(-1)
+    terms = terms * (torch.arange(N_CELLS) != 3)
+    found = forward(module, incomplete)[2].parts[LOSS.ALIGNMENT_RNA]
+    torch.testing.assert_close(found, terms.mean().detach())
+
+
+@pytest.mark.parametrize("atac_target", ["counts", "tfidf"])
+@pytest.mark.parametrize("key", [REGISTRY.ATAC, REGISTRY.RNA])
+def test_missing_modality_gives_finite_losses_and_gradients(minibatch, key, atac_target):
+    module = build(fitted=True, atac_target=atac_target).train()
+    loss = forward(module, without(minibatch, key, 3), **WEIGHTS)[2]
+    loss.loss.backward()
+    assert all(part.isfinite() for part in loss.parts.values())
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("key", [REGISTRY.ATAC, REGISTRY.RNA])
+def test_minibatch_without_one_modality_gives_finite_gradients(minibatch, key):
+    module = build().train()
+    forward(module, {**minibatch, key: torch.zeros_like(minibatch[key])})[2].loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_outputs_of_a_cell_without_atac_are_finite(minibatch):
+    decoded = decode(build(fitted=True), without(minibatch, REGISTRY.ATAC, 3))
+    assert decoded[OUTPUT.PX].scale().isfinite().all()
+    assert decoded[OUTPUT.PY].scale().isfinite().all()
+
+
+# -- gradients ------------------------------------------------------------------------------------
+
+CONFIGURATIONS = [
+    {},
+    {"self_attention": "scalar"},
+    {"cluster_attention": False},
+    {"dispersion": "gene-batch"},
+    {"dispersion": "gene-label"},
+    {"encode_covariates": True},
+    {"n_categories": (3, 2), "n_continuous": 2},
+    {"n_categories": (3, 2), "n_continuous": 2, "encode_covariates": True},
+    {"n_batch": 1, "encode_covariates": True},
+    {"atac_target": "tfidf"},
+    {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0},
+]
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("changes", CONFIGURATIONS, ids=str)
+def test_every_parameter_gets_a_finite_gradient(minibatch, rng, changes, fitted):
+    """Distributed training waits for ever for a parameter that gets none."""
+    minibatch[REGISTRY.BATCH] %= changes.get("n_batch", 2)
+    minibatch[REGISTRY.CATEGORICAL_COVARIATES] = torch.tensor(rng.integers(0, 2, (N_CELLS, 2)))
+    minibatch[REGISTRY.CONTINUOUS_COVARIATES] = torch.randn(
+        N_CELLS, 2, generator=torch.Generator().manual_seed(0)
+    )
+    if "n_categories" not in changes:
+        del minibatch[REGISTRY.CATEGORICAL_COVARIATES], minibatch[REGISTRY.CONTINUOUS_COVARIATES]
+    module = build(fitted=fitted, **changes).train()
+    forward(module, minibatch, **WEIGHTS)[2].loss.backward()
+    without_gradient = [
+        name
+        for name, p in module.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all()
+    ]
+    assert without_gradient == []
+
+
+@pytest.mark.parametrize("cycle", [0.0, 0.1])
+def test_every_parameter_gets_a_gradient_without_the_cycle(minibatch, cycle):
+    module = build(fitted=True).train()
+    weights = {"cycle_weight": cycle, "cycle_cluster_weight": 0.0}
+    forward(module, minibatch, **weights)[2].loss.backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_prior_parameters_get_gradients_only_after_the_fit(minibatch):
+    for fitted in (False, True):
+        module = build(fitted=fitted).train()
+        forward(module, minibatch, cycle_weight=0.0, cycle_cluster_weight=0.0)[2].loss.backward()
+        assert bool((module.prior.means.grad != 0).any()) is fitted
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+def test_denoised_rna_sums_to_the_library(minibatch):
+    embedded, decoded = embed(build(), minibatch), decode(build(), minibatch)
+    mean = decoded[OUTPUT.PX].distribution().mean
+    torch.testing.assert_close(mean.sum(1, keepdim=True), embedded[OUTPUT.RNA_LIBRARY])
+    torch.testing.assert_close(embedded[OUTPUT.RNA_LIBRARY][:, 0], minibatch[REGISTRY.RNA].sum(1))
+
+
+def test_size_factors_replace_the_depths(minibatch):
+    minibatch[REGISTRY.RNA_SIZE_FACTOR] = torch.full((N_CELLS, 1), 5.0)
+    minibatch[REGISTRY.ATAC_SIZE_FACTOR] = torch.full((N_CELLS, 1), 6.0)
+    embedded = embed(build(), minibatch)
+    assert (embedded[OUTPUT.RNA_LIBRARY] == 5).all()
+    assert (embedded[OUTPUT.ATAC_LIBRARY] == 6).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"self_attention": "scalar"}], ids=str)
+def test_decoding_is_the_same_twice(minibatch, changes):
+    module = build(fitted=True, **changes)
+    first, second = decode(module, minibatch), decode(module, minibatch)
+    for law in (OUTPUT.PX, OUTPUT.PY):
+        assert torch.equal(first[law].scale(), second[law].scale())
+
+
+def test_embedding_of_a_cell_does_not_depend_on_its_minibatch(minibatch):
+    module = build()
+    whole = embed(module, minibatch)[OUTPUT.QZ].loc
+    part = embed(module, {key: value[3:5] for key, value in minibatch.items()})[OUTPUT.QZ].loc
+    torch.testing.assert_close(part, whole[3:5])
+
+
+def test_transform_batch_decodes_every_cell_as_if_from_that_batch(minibatch):
+    module, z = build(), torch.zeros(N_CELLS, 3)
+    moved = {**minibatch, REGISTRY.BATCH: torch.ones_like(minibatch[REGISTRY.BATCH])}
+    for law in (OUTPUT.PX, OUTPUT.PY):
+        expected = decode(module, moved, z)[law].scale()
+        found = decode(module, minibatch, z, transform_batch=1)[law].scale()
+        torch.testing.assert_close(found, expected)
+        assert not torch.equal(found, decode(module, minibatch, z)[law].scale())
+
+
+def test_decoder_that_ignores_the_batch_decodes_the_same_in_each(minibatch):
+    module = build()
+    with torch.no_grad():
+        for decoder in (module.rna_decoder, module.atac_decoder):
+            first = next(m for m in decoder.first_layer.modules() if isinstance(m, torch.nn.Linear))
+            first.weight[:, 3:] = 0
+    profiles = [
+        decode(module, minibatch, transform_batch=b)[OUTPUT.PX].scale() for b in (None, 0, 1)
+    ]
+    assert torch.equal(profiles[0], profiles[1])
+    assert torch.equal(profiles[1], profiles[2])
+
+
+@pytest.mark.parametrize(
+    ("dispersion", "key"), [("gene-batch", REGISTRY.BATCH), ("gene-label", REGISTRY.LABELS)]
+)
+def test_dispersion_of_a_cell_is_that_of_its_batch_or_label(minibatch, dispersion, key):
+    module = build(dispersion=dispersion)
+    found = decode(module, minibatch)[OUTPUT.PX].distribution().theta
+    rows = module.rna_decoder.log_inverse_dispersion.exp()
+    expected = torch.stack([rows[code] for code in minibatch[key][:, 0]])
+    torch.testing.assert_close(found, expected)
+    assert len(found.unique(dim=0)) == len(minibatch[key].unique())
+
+
+def test_dispersion_follows_transform_batch(minibatch):
+    module = build(dispersion="gene-batch")
+    found = decode(module, minibatch, transform_batch=1)[OUTPUT.PX].distribution().theta
+    expected = module.rna_decoder.log_inverse_dispersion[1].exp()
+    torch.testing.assert_close(found, expected.expand(N_CELLS, -1))
+
+
+def test_covariates_change_the_latent_only_if_they_are_encoded(minibatch):
+    moved = {**minibatch, REGISTRY.BATCH: 1 - minibatch[REGISTRY.BATCH]}
+    for encoded in (False, True):
+        module = build(encode_covariates=encoded)
+        first, second = (embed(module, m)[OUTPUT.QZ].loc for m in (minibatch, moved))
+        assert torch.equal(first, second) is not encoded
+
+
+def test_several_draws_have_an_axis_in_front(minibatch):
+    z = build().inference(**build()._get_inference_input(minibatch), n_samples=4)[OUTPUT.Z]
+    assert z.shape == (4, N_CELLS, 3)
+
+
+# -- marginal likelihood --------------------------------------------------------------------------
+
+
+def log_evidence(module: SCMVPModule, minibatch, cell: int) -> float:
+    """Integrate the joint density of one cell over a grid of a one-dimensional latent space."""
+    grid = torch.linspace(-12, 12, 4_001).unsqueeze(1)
+    one = {key: value[[cell]].expand(len(grid), -1) for key, value in minibatch.items()}
+    decoded = decode(module, one, grid)
+    density = decoded[OUTPUT.PX].log_prob(SparseCounts.from_tensor(one[REGISTRY.RNA]))
+    density = density + decoded[OUTPUT.PY].log_prob(SparseCounts.from_tensor(one[REGISTRY.ATAC]))
+    density = (density + module.prior.log_prob(grid)).detach().double().numpy()
+    peak = density.max()
+    return float(peak + np.log(np.trapezoid(np.exp(density - peak), grid[:, 0])))
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_marginal_likelihood_equals_the_integral_over_the_latent_space(minibatch, fitted):
+    module = build(n_latent=1, fitted=fitted)
+    head = module.joint_encoder.head
+    with torch.no_grad():  # draws that reach everywhere, as the estimator needs
+        for layer, value in ((head.mean, 0.0), (head.log_variance, np.log(4.0))):
+            layer.weight.zero_()
+            layer.bias.fill_(value)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = module.marginal_ll(minibatch, n_mc_samples=1_000)
+    expected = [log_evidence(module, minibatch, cell) for cell in range(N_CELLS)]
+    assert found.shape == (N_CELLS,)
+    np.testing.assert_allclose(found, expected, atol=0.15)
+
+
+def test_marginal_likelihood_is_above_the_elbo(minibatch):
+    module = build(n_latent=1, fitted=True)
+    elbo = np.zeros(N_CELLS)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(100):
+            loss = module(minibatch)[2]
+            cost = sum(loss.reconstruction_loss.values()) + loss.kl_local["kl_local"]
+            elbo -= cost.detach().numpy() / 100
+    evidence = np.array([log_evidence(module, minibatch, cell) for cell in range(N_CELLS)])
+    assert (evidence > elbo - 0.2).all()
+    assert evidence.mean() > elbo.mean()
+
+
+def test_marginal_likelihood_as_a_mean_is_the_mean_over_cells(minibatch):
+    module, found = build(), []
+    for return_mean in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found.append(module.marginal_ll(minibatch, 5, return_mean=return_mean))
+    assert found[1] == pytest.approx(found[0].mean().item(), rel=1e-6)
+
+
+# -- shapes ---------------------------------------------------------------------------------------
+
+
+def test_latent_point_of_wrong_width_is_refused(minibatch):
+    with pytest.raises(TypeCheckError, match="component_log_probs"):
+        decode(build(), minibatch, torch.zeros(N_CELLS, 4))
+
+
+def test_posterior_is_normal_of_cells_by_latent(minibatch):
+    qz = embed(build(), minibatch)[OUTPUT.QZ]
+    assert isinstance(qz, Normal)
+    assert qz.loc.shape == qz.scale.shape == (N_CELLS, 3)
+
+
+def test_moving_the_batch_keeps_the_other_covariates():
+    codes = torch.zeros(4, 1, dtype=torch.long)
+    covariates = Covariates((codes, codes + 2), torch.ones(4, 1)).with_batch(1)
+    assert (covariates.batch == 1).all()
+    assert (covariates.categorical[1] == 2).all()
+    assert torch.equal(covariates.continuous, torch.ones(4, 1))

@@ -1,0 +1,425 @@
+"""Training: schedules, the fit of the mixture, what is logged, and the ways to stop and go on."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scvi
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from scvi.train import SaveCheckpoint
+
+from scmvp_scvi import SCMVPModel
+from scmvp_scvi._keys import LOSS
+
+EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
+N_STEPS = EPOCHS * N_BATCHES
+
+
+class Recorder(Callback):
+    """What training looks like at the start of each minibatch, and the gradients it leaves."""
+
+    def __init__(self):
+        self.steps, self.gradient_norms = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        del batch, batch_idx
+        self.steps.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "kl_weight": float(pl_module.kl_weight),
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "in_train_mode": all(m.training for m in pl_module.module.modules()),
+                "is_fitted": bool(pl_module.module.prior.is_fitted),
+                "means": pl_module.module.prior.means.detach().clone(),
+            }
+        )
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        del trainer, optimizer
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if gradients:
+            squares = [float(gradient.square().sum()) for gradient in gradients]
+            self.gradient_norms.append(math.sqrt(sum(squares)))
+
+    def __getitem__(self, name: str) -> list:
+        return [step[name] for step in self.steps]
+
+
+PLAN = {"kl_warmup": 0.5, "mixture_start": 0.5, "lr": 1e-3, "lr_schedule": "cosine"}
+
+
+@pytest.fixture(scope="module")
+def recorded(make_mdata, register, train, train_more) -> tuple[SCMVPModel, Recorder, Recorder]:
+    """Model that was trained twice, and the records of both times."""
+    first, second = Recorder(), Recorder()
+    options = {"batch_size": 64, "plan_kwargs": PLAN}
+    mdata = register(make_mdata(), batch_key="batch")
+    model = train(mdata, max_epochs=EPOCHS, callbacks=[first], **options)
+    train_more(model, max_epochs=2, callbacks=[second], **options)
+    return model, first, second
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+def test_kl_weight_rises_along_a_line_over_the_warmup(recorded):
+    _, first, _ = recorded
+    expected = [min(1.0, step / (0.5 * N_STEPS)) for step in range(N_STEPS)]
+    assert first["step"] == list(range(N_STEPS))
+    np.testing.assert_allclose(first["kl_weight"], expected, rtol=1e-6)
+
+
+def test_kl_weight_stays_full_when_training_goes_on(recorded):
+    assert set(recorded[2]["kl_weight"]) == {1.0}
+
+
+def test_kl_weight_runs_between_the_weights_asked_for(fresh_mdata, train):
+    record, weights = Recorder(), {"min_kl_weight": 0.2, "max_kl_weight": 0.6}
+    train(fresh_mdata, max_epochs=2, callbacks=[record], plan_kwargs={**weights, "kl_warmup": 0.5})
+    assert record["kl_weight"] == pytest.approx([0.2, 0.3333333, 0.4666667, 0.6, 0.6, 0.6])
+
+
+def test_kl_weight_without_warmup_is_full_from_the_start(fresh_mdata, train):
+    record = Recorder()
+    train(fresh_mdata, max_epochs=1, callbacks=[record], plan_kwargs={"kl_warmup": 0.0})
+    assert set(record["kl_weight"]) == {1.0}
+
+
+def test_learning_rate_warms_up_and_falls_along_half_a_cosine(recorded):
+    found = np.array(recorded[1]["lr"])
+    warmup = 2  # a twentieth of the steps
+    cosine = [0.5 * (1 + math.cos(math.pi * step / N_STEPS)) for step in range(N_STEPS)]
+    assert found[0] == pytest.approx(1e-3 / warmup)
+    np.testing.assert_allclose(found[warmup:], 1e-3 * np.array(cosine)[warmup:], rtol=1e-6)
+    assert found[-1] < 1e-5
+
+
+def test_constant_learning_rate_stays(fresh_mdata, train):
+    record, plan = Recorder(), {"lr_schedule": "constant", "lr": 3e-3}
+    train(fresh_mdata, max_epochs=2, callbacks=[record], plan_kwargs=plan)
+    assert set(record["lr"]) == {3e-3}
+
+
+def test_plateau_takes_the_place_of_the_cosine(fresh_mdata, train):
+    record = Recorder()
+    plan = {"reduce_lr_on_plateau": True, "lr": 3e-3, "lr_patience": 100}
+    train(fresh_mdata, max_epochs=2, callbacks=[record], plan_kwargs=plan)
+    assert set(record["lr"]) == {3e-3}
+
+
+def test_module_is_in_train_mode_the_first_and_the_second_time(recorded):
+    _, first, second = recorded
+    assert all(first["in_train_mode"])
+    assert all(second["in_train_mode"])
+
+
+def test_module_is_left_in_eval_mode(recorded):
+    assert not any(layer.training for layer in recorded[0].module.modules())
+
+
+# -- history --------------------------------------------------------------------------------------
+
+
+def test_history_has_each_part_of_the_loss_for_both_sets(recorded):
+    history = recorded[0].history
+    for part in ("elbo", "reconstruction_loss", "kl_local", *LOSS):
+        for subset in ("train", "validation"):
+            values = history[f"{part}_{subset}"]
+            assert len(values) == EPOCHS + 2
+            assert np.isfinite(values.to_numpy(dtype=float)).all()
+
+
+def test_elbo_in_the_history_is_the_sum_of_its_logged_parts(recorded):
+    history = {name: frame.iloc[:, 0].to_numpy() for name, frame in recorded[0].history.items()}
+    parts = (LOSS.RNA_RECONSTRUCTION, LOSS.ATAC_RECONSTRUCTION, LOSS.KL)
+    expected = sum(history[f"{part}_validation"] for part in parts)
+    np.testing.assert_allclose(history["elbo_validation"], expected, rtol=1e-4)
+
+
+def test_training_lowers_the_validation_elbo(recorded):
+    elbo = recorded[0].history["elbo_validation"].to_numpy()
+    assert elbo[-1] < elbo[0]
+
+
+# -- fit of the mixture ---------------------------------------------------------------------------
+
+
+def test_mixture_is_fitted_at_the_epoch_asked_for(recorded):
+    _, first, _ = recorded
+    expected = [epoch >= EPOCHS // 2 for epoch in first["epoch"]]
+    assert first["is_fitted"] == expected
+
+
+def test_prior_does_not_move_before_its_fit(recorded):
+    _, first, _ = recorded
+    assert all((means == 0).all() for means in first["means"][: N_STEPS // 2])
+
+
+def test_prior_moves_after_its_fit(recorded):
+    _, first, _ = recorded
+    at_fit, later = first["means"][N_STEPS // 2], first["means"][-1]
+    assert (at_fit[:4] != later[:4]).any(dim=1).all()
+
+
+def test_mixture_is_fitted_once_and_not_again_when_training_goes_on(recorded):
+    model, first, second = recorded
+    assert all(second["is_fitted"])
+    moved = (second["means"][0] - first["means"][-1]).abs().max()
+    assert moved < 3e-3  # one step at most, at a learning rate of 1e-3
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_mixture_is_fitted_if_training_is_too_short_for_it(fresh_mdata, train, max_epochs):
+    plan = {"mixture_start": 1.0}
+    model = train(fresh_mdata, max_epochs=max_epochs, plan_kwargs=plan)
+    assert model.module.prior.n_clusters == 4
+
+
+def test_mixture_is_fitted_if_training_stops_early(fresh_mdata, train):
+    stop = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6}
+    model = train(fresh_mdata, max_epochs=20, plan_kwargs={"mixture_start": 0.9}, **stop)
+    assert model.trainer.current_epoch < 5
+    assert model.module.prior.n_clusters == 4
+
+
+def test_mixture_is_fitted_to_the_training_cells_alone(fresh_mdata, train):
+    rows = np.arange(0, 300, 2)
+    model = train(
+        fresh_mdata,
+        architecture={"n_clusters": 1},
+        plan_kwargs={"mixture_start": 1.0},
+        datasplitter_kwargs={"external_indexing": [rows, np.arange(1, 300, 2)]},
+    )
+    mean, variance = model.get_latent_representation(indices=rows, return_dist=True)
+    prior = model.module.prior
+    np.testing.assert_allclose(prior.means[0].detach(), mean.mean(0), atol=1e-5)
+    expected = mean.var(0) + variance.mean(0)
+    np.testing.assert_allclose(prior.variances[0].detach(), expected, rtol=0.02)
+
+
+def test_feature_statistics_are_those_of_the_training_cells(fresh_mdata, train):
+    rows = np.arange(100)
+    split = {"external_indexing": [rows, np.arange(100, 300)]}
+    module = train(fresh_mdata, max_epochs=1, datasplitter_kwargs=split).module
+    rna, atac = (fresh_mdata[key].X.toarray()[rows] for key in ("rna", "atac"))
+    assert float(module.rna_median_depth) == np.median(rna.sum(1))
+    np.testing.assert_allclose(module.atac_idf, 100 / atac.sum(0).clip(0.5), rtol=1e-6)
+
+
+def test_number_of_clusters_is_what_was_asked_for(fresh_mdata, train):
+    model = train(fresh_mdata, architecture={"n_clusters": 7}, max_epochs=1)
+    assert list(model.get_cluster_probabilities().columns) == [str(i) for i in range(7)]
+
+
+def test_leiden_chooses_the_number_of_clusters_if_it_is_none(fresh_mdata, train):
+    architecture = {"n_clusters": None, "max_clusters": 11}
+    module = train(fresh_mdata, architecture=architecture, max_epochs=1).module
+    assert 1 <= module.prior.n_clusters <= 11
+    assert len(module.prior.logits) == 11
+
+
+# -- labels ---------------------------------------------------------------------------------------
+
+
+def test_labels_seed_one_component_each_at_their_mean(make_mdata, register, train):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    plan = {"mixture_start": 1.0}
+    model = train(mdata, architecture={"n_clusters": None}, train_size=1.0, plan_kwargs=plan)
+    names = list(mdata.obs["cell_type"].cat.categories)
+    assert list(model.get_cluster_probabilities().columns) == names
+    latent = model.get_latent_representation()
+    expected = [latent[mdata.obs["cell_type"] == name].mean(0) for name in names]
+    np.testing.assert_allclose(model.module.prior.means.detach(), expected, atol=1e-5)
+
+
+def test_unlabeled_cells_seed_no_component(make_mdata, register, train):
+    mdata = make_mdata()
+    types = mdata.obs["cell_type"].astype(str)
+    mdata.obs["label"] = types.where(np.arange(300) % 3 > 0, "Unknown")
+    register(mdata, labels_key="label")
+    model = train(mdata, architecture={"n_clusters": None}, max_epochs=1)
+    probs = model.get_cluster_probabilities()
+    assert sorted(probs.columns) == sorted(types.unique())
+    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+
+
+def test_unlabeled_category_may_have_another_name(make_mdata, register, train):
+    mdata = make_mdata()
+    names = mdata.obs["cell_type"].cat.categories
+    architecture = {"n_clusters": None, "unlabeled_category": names[1]}
+    model = train(register(mdata, labels_key="cell_type"), architecture=architecture, max_epochs=1)
+    assert list(model.predict_clusters().cat.categories) == [names[0], *names[2:]]
+
+
+def test_labels_without_any_label_are_refused(make_mdata, register, small):
+    mdata = make_mdata()
+    mdata.obs["label"] = "Unknown"
+    register(mdata, labels_key="label")
+    with pytest.raises(ValueError, match="label"):
+        SCMVPModel(mdata, **small)
+
+
+def test_label_without_a_training_cell_is_refused(make_mdata, register, train):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    is_first = (mdata.obs["cell_type"].cat.codes == 0).to_numpy()
+    split = {"external_indexing": [np.flatnonzero(~is_first), np.flatnonzero(is_first)]}
+    with pytest.raises(ValueError, match=r"needs a training cell, but \[0\]"):
+        train(mdata, architecture={"n_clusters": None}, datasplitter_kwargs=split)
+
+
+def test_number_of_clusters_other_than_that_of_the_labels_is_refused(make_mdata, register, small):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    with pytest.raises(ValueError, match=r"must be None or the number of labels, 4.* got 5"):
+        SCMVPModel(mdata, n_clusters=5, **small)
+
+
+# -- stopping, saving, going on -------------------------------------------------------------------
+
+
+def test_checkpoints_are_written_where_scvi_says(fresh_mdata, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "_logging_dir", tmp_path, raising=False)
+    train(
+        fresh_mdata,
+        max_epochs=2,
+        enable_checkpointing=True,
+        checkpointing_monitor="elbo_validation",
+    )
+    assert len(list(tmp_path.glob("**/model.pt"))) == 1
+
+
+def test_best_checkpoint_is_loaded_at_the_end(fresh_mdata, train, tmp_path):
+    best = SaveCheckpoint(
+        dirpath=str(tmp_path), monitor="elbo_validation", mode="max", load_best_on_end=True
+    )
+    model = train(fresh_mdata, max_epochs=4, callbacks=[best])
+    (path,) = tmp_path.glob("*/model.pt")
+    assert "epoch=0" in path.parent.name
+    saved = torch.load(path, weights_only=False)["model_state_dict"]
+    same = ("rna_decoder.output.weight", "atac_encoder.first_layer.weight")
+    assert all(torch.equal(model.module.state_dict()[name], saved[name]) for name in same)
+    assert model.module.prior.n_clusters == 4
+
+
+def test_training_goes_on_from_a_lightning_checkpoint(fresh_mdata, train, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=3, save_top_k=-1)
+    whole = train(fresh_mdata, max_epochs=6, callbacks=[keep], enable_checkpointing=True)
+    (path,) = tmp_path.glob("epoch=2*.ckpt")
+    record = Recorder()
+    resumed = train(fresh_mdata, max_epochs=6, callbacks=[record], ckpt_path=str(path))
+    assert record["epoch"][0] == 3
+    assert resumed.module.prior.n_clusters == 4
+    assert whole.module.rna_median_depth == resumed.module.rna_median_depth
+
+
+def test_training_with_one_seed_twice_is_equal_to_the_bit(make_mdata, register, train):
+    runs = [train(register(make_mdata()), seed=3, max_epochs=3) for _ in range(2)]
+    first, second = (run.module.state_dict() for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_with_another_seed_differs(make_mdata, register, train):
+    first, second = (train(register(make_mdata()), seed=seed, max_epochs=1) for seed in (3, 4))
+    latents = first.get_latent_representation(), second.get_latent_representation()
+    assert not np.allclose(*latents)
+
+
+def test_training_without_validation_cells_logs_no_validation(fresh_mdata, train):
+    model = train(fresh_mdata, train_size=1.0)
+    assert not any(name.endswith("_validation") for name in model.history)
+    assert len(model.train_indices) == 300
+
+
+def test_last_batch_of_one_cell_moves_to_the_validation_by_default(make_mdata, register, train):
+    mdata = register(make_mdata(n_cells=143))  # 129 training cells, batches of 128
+    with pytest.warns(UserWarning, match="1 cells moved from training set to validation set"):
+        model = train(mdata)
+    assert len(model.train_indices) == 128
+
+
+@pytest.mark.filterwarnings("ignore:Last batch will have a small size of 1:UserWarning:scvi")
+def test_last_batch_of_one_cell_trains(make_mdata, register, train):
+    model = train(register(make_mdata(n_cells=129)), train_size=1.0)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(fresh_mdata, train):
+    record = Recorder()
+    train(fresh_mdata, max_epochs=1, gradient_clip_val=0.5, callbacks=[record])
+    assert record.gradient_norms
+    assert max(record.gradient_norms) <= 0.5 * (1 + 1e-4)
+
+
+def test_weights_of_the_terms_reach_the_loss(fresh_mdata, train):
+    plan = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+    model = train(fresh_mdata, max_epochs=1, plan_kwargs=plan)
+    assert not any(name.startswith("cycle") for name in model.history)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+def test_sparse_loader_trains_to_the_same_weights(make_mdata, register, train):
+    def weights(**split) -> torch.Tensor:
+        model = train(register(make_mdata()), max_epochs=2, datasplitter_kwargs=split)
+        return model.module.joint_encoder.shared.weight
+
+    torch.testing.assert_close(weights(load_sparse_tensor=True), weights(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("covariates", [False, True])
+def test_covariates_train_with_and_without_entering_the_encoders(
+    make_mdata, register, train, rng, covariates
+):
+    mdata = make_mdata()
+    mdata.obs["site"], mdata.obs["age"] = np.arange(300) % 3, rng.normal(size=300)
+    keys = {"categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["age"]}
+    register(mdata, batch_key="batch", **keys)
+    model = train(mdata, architecture={"encode_covariates": covariates})
+    assert np.isfinite(model.get_normalized_expression(return_numpy=True)).all()
+
+
+DISTRIBUTED = """
+import os, sys, warnings
+import numpy as np, scvi, torch
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+from scmvp_scvi import SCMVPModel
+from scmvp_scvi.datasets import synthetic
+
+if __name__ == "__main__":
+    scvi.settings.seed = 0
+    mdata = synthetic(n_cells=200, n_genes=40, n_peaks=60, n_types=3)
+    modalities = {"rna_layer": "rna", "atac_layer": "atac"}
+    SCMVPModel.setup_mudata(mdata, batch_key="batch", modalities=modalities)
+    model = SCMVPModel(mdata, n_clusters=3, n_latent=4, n_hidden=16, n_shared=16, n_heads=4)
+    model.train(
+        4, accelerator="cpu", devices=2, strategy="ddp", batch_size=32, enable_progress_bar=False
+    )
+    prior = model.module.prior
+    np.savez(
+        os.path.join(sys.argv[1], os.environ.get("LOCAL_RANK", "0")),
+        is_fitted=prior.is_fitted.numpy(),
+        means=prior.means.detach().numpy(),
+        idf=model.module.atac_idf.numpy(),
+        weight=model.module.joint_encoder.shared.weight.detach().numpy(),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(tmp_path):
+    script = tmp_path / "distributed.py"
+    script.write_text(DISTRIBUTED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
+    assert first["is_fitted"]
+    for name in first:
+        np.testing.assert_allclose(second[name], first[name], rtol=1e-6, err_msg=name)
