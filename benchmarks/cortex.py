@@ -17,6 +17,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import mudata
 import muon
 import numpy as np
@@ -103,7 +104,7 @@ def scmvp(
         "marginal_entropy": mean_entropy(probs.mean(0, keepdims=True)),
     }
     final = {key: float(values.iloc[-1, 0]) for key, values in model.history.items()}
-    return latent, {**clusters, "history": final}
+    return latent, {**clusters, "clusters": hard.tolist(), "history": final}
 
 
 def pca(counts: sparse.spmatrix, seed: int) -> np.ndarray:
@@ -210,6 +211,25 @@ def machine() -> Result:
     }
 
 
+def draw(mdata: mudata.MuData, latent: np.ndarray, clusters: np.ndarray, file: Path) -> None:
+    """UMAP of an embedding, coloured by the authors' cell types and by the mixture's clusters."""
+    cells = sc.AnnData(
+        obs=pd.DataFrame(
+            {
+                "cell type (authors)": mdata.obs["cell_type"].astype(str).to_numpy(),
+                "scMVP cluster": pd.Categorical(clusters),
+            },
+            index=mdata.obs_names,
+        ),
+        obsm={"X_scmvp": latent},
+    )
+    sc.pp.neighbors(cells, n_neighbors=15, use_rep="X_scmvp")
+    sc.tl.umap(cells)
+    sc.pl.umap(cells, color=list(cells.obs), show=False, frameon=False, wspace=0.5, size=5)
+    plt.savefig(file, dpi=130, bbox_inches="tight")
+    plt.close()
+
+
 def run(name: str, protocol: str, seed: int, compute: Callable[[], Result]) -> None:
     """Compute one result unless its file is there."""
     slug = name.replace(", ", "-").replace(" + ", "-").replace(" ", "_").replace("(30)", "")
@@ -232,11 +252,15 @@ def run_model(mdata: mudata.MuData, name: str, seed: int, epochs: int) -> None:
 
     def held_out_run() -> Result:
         latent, result = scmvp(mdata, train, seed, epochs, name)
+        result.pop("clusters")
         scores = {**held_out(mdata, latent, train, test), **all_cells(mdata, latent, seed)}
         return {"epochs": epochs, **scores, **result}
 
     def all_cells_run() -> Result:
         latent, result = scmvp(mdata, rows, seed, epochs, name)
+        clusters = np.asarray(result.pop("clusters"))
+        if seed == 0:
+            draw(mdata, latent["joint"], clusters, RESULTS / "cortex_umap.png")
         return {"epochs": epochs, **all_cells(mdata, latent, seed), **result}
 
     run(name, "held-out", seed, held_out_run)

@@ -59,11 +59,15 @@ def check_data(
     check_is_mudata(mdata)
     layers = {name: arguments.get(name) for name in ("rna_layer", "atac_layer")}
     check_modalities(mdata, modalities, layers)
-    rna, atac = modalities["rna_layer"], modalities["atac_layer"]
+    # `check_modalities` has made sure that both are named
+    rna, atac = str(modalities["rna_layer"]), str(modalities["atac_layer"])
     check_paired(mdata, rna, atac)
     empty = []
-    for argument, key in (("rna_layer", REGISTRY.RNA), ("atac_layer", REGISTRY.ATAC)):
-        modality, layer = modalities[argument], layers[argument]
+    for modality, argument, key in (
+        (rna, "rna_layer", REGISTRY.RNA),
+        (atac, "atac_layer", REGISTRY.ATAC),
+    ):
+        layer = layers[argument]
         adata = mdata.mod[modality]
         check_unique_features(adata, modality)
         if expected_features is not None:
@@ -73,9 +77,7 @@ def check_data(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
         empty.append(warn_about_empty(counts, modality=modality)[0])
-    check_no_cell_is_empty_in_both(
-        *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
-    )
+    check_no_cell_is_empty_in_both(*empty, cell_names=mdata.obs_names, modality_keys=(rna, atac))
     _check_columns(mdata, arguments, modalities, (rna, atac))
 
 

@@ -1,7 +1,7 @@
 """`SCMVPModel`: what the user holds."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from scmvp_scvi._data import check_data, data_fields, registered_features
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
-from scmvp_scvi._training_plan import SCMVPTrainingPlan
+from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
 from scmvp_scvi._validate import (
     check_fraction,
     check_integer_at_least,
@@ -32,9 +32,7 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 200
 
 
-class SCMVPModel(
-    PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass
-):
+class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
 
     Parameters
@@ -91,6 +89,7 @@ class SCMVPModel(
 
     _module_cls = SCMVPModule
     _training_plan_cls = SCMVPTrainingPlan
+    _train_runner_cls = SCMVPTrainRunner
 
     def __init__(
         self,
@@ -227,9 +226,7 @@ class SCMVPModel(
         check_is_mudata(adata)
         raise TypeError("`setup_anndata` is not for MuData: call `SCMVPModel.setup_mudata`.")
 
-    def _validate_anndata(
-        self, adata: MuData | None = None, copy_if_view: bool = True
-    ) -> MuData:
+    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         """Check new data against the model before scvi-tools registers it."""
         if adata is not None:
             check_is_mudata(adata)
@@ -314,7 +311,7 @@ class SCMVPModel(
         early_stopping
             Stop when the validation ELBO no longer improves; see :class:`scvi.train.Trainer`.
         check_val_every_n_epoch
-            Epochs between validations; None for none.
+            Epochs between validations, where cells are held out for it; None for none.
         datasplitter_kwargs
             Passed to :class:`scvi.dataloaders.DataSplitter`, such as ``external_indexing``.
         plan_kwargs
@@ -371,7 +368,8 @@ def _modality_of_each_argument(
 ) -> dict[str, str | None]:
     """Modality of each argument of `setup_mudata`, None for ``mdata`` itself."""
     needed = ("rna_layer", "atac_layer")
-    missing = [name for name in needed if name not in (modalities or {})]
+    modalities = modalities or {}
+    missing = [name for name in needed if name not in modalities]
     if missing:
         found = ", ".join(f"`{key}`" for key in mdata.mod)
         raise ValueError(
@@ -391,9 +389,7 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
     for name in ("dropout_rate", "rna_input_dropout", "atac_input_dropout"):
         check_fraction(arguments[name], name=name)
     check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
-    check_one_of(
-        arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion"
-    )
+    check_one_of(arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion")
     check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")
     if arguments["n_hidden"] % arguments["n_heads"] != 0:
         raise ValueError(

@@ -1,7 +1,7 @@
 """`SCMVPModule`: the generative story of scMVP, its inference and its objective."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -207,7 +207,7 @@ class SCMVPModule(BaseModuleClass):
         rna_size_factor: Tensor | None = None,
         atac_size_factor: Tensor | None = None,
         n_samples: int = 1,
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Embed a minibatch.
 
         A modality is observed in a cell if it has any count there. Cells with both modalities get
@@ -268,8 +268,8 @@ class SCMVPModule(BaseModuleClass):
     # -- generative model (equations 11 to 19) --------------------------------------------------
 
     def _get_generative_input(
-        self, tensors: dict[str, Tensor], inference_outputs: dict[str, object]
-    ) -> dict[str, object]:
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, Any]
+    ) -> dict[str, Any]:
         wanted = (
             OUTPUT.Z,
             OUTPUT.COVARIATES,
@@ -292,7 +292,7 @@ class SCMVPModule(BaseModuleClass):
         atac_observed: Float[Tensor, "cells"],
         labels: Tensor | None = None,
         transform_batch: int | None = None,
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Decode points of the latent space.
 
         Parameters
@@ -364,8 +364,8 @@ class SCMVPModule(BaseModuleClass):
     def loss(
         self,
         tensors: dict[str, Tensor],
-        inference_outputs: dict[str, object],
-        generative_outputs: dict[str, object],
+        inference_outputs: dict[str, Any],
+        generative_outputs: dict[str, Any],
         *,
         kl_weight: float | Tensor = 1.0,
         alignment_weight: float = 1.0,
@@ -477,9 +477,7 @@ class SCMVPModule(BaseModuleClass):
             )
             log_likelihood = decoded[OUTPUT.PX].log_prob(outputs[OUTPUT.RNA_COUNTS])
             log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_COUNTS])
-            log_weights.append(
-                log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1)
-            )
+            log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))
         stacked = torch.stack(log_weights).cpu()
         marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
         return marginal.mean().item() if return_mean else marginal

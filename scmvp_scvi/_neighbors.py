@@ -64,7 +64,7 @@ def leiden_partitions(
                 directed=False,
                 random_state=seed,
             )
-            partitions.append(adata.obs["leiden"].astype(int).to_numpy())
+            partitions.append(_largest_first(adata.obs["leiden"].astype(int).to_numpy()))
     return partitions
 
 
@@ -105,9 +105,13 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
         if mutual[a, b] <= 1 / n_neighbors:
             break
         group = np.unique(np.where(group == b, a, group), return_inverse=True)[1]
-    merged_labels = group[labels]
-    largest_first = np.argsort(-np.bincount(merged_labels), kind="stable")
-    return np.argsort(largest_first)[merged_labels]
+    return _largest_first(group[labels])
+
+
+def _largest_first(labels: np.ndarray) -> np.ndarray:
+    """Renumber groups by size."""
+    order = np.argsort(-np.bincount(labels), kind="stable")
+    return np.argsort(order)[labels]
 
 
 def _sum_groups(links: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""`PosteriorMixin`: what a trained model says of each cell, its clusters and its denoised profiles."""
+"""`PosteriorMixin`: embedding, clusters and denoised profiles of a trained model."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,9 @@ from mudata import MuData
 from scipy import sparse
 from scvi import settings
 from torch import Tensor
-from torch.distributions import Normal
 
 from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import check_indices, check_integer_at_least, check_names, check_one_of
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,17 @@ _OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
 
 class PosteriorMixin:
     """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
+
+    # what the model brings
+    adata: MuData
+    module: SCMVPModule
+    device: torch.device
+    _check_if_trained: Callable[..., None]
+    _validate_anndata: Callable[..., MuData]
+    _make_data_loader: Callable[..., Iterable[dict[str, Tensor]]]
+    _categories: Callable[[str], np.ndarray]
+    _feature_names: Callable[[str], np.ndarray]
+    _cluster_names: Callable[[], pd.Index]
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -68,7 +79,7 @@ class PosteriorMixin:
         self._check_if_trained(warn=False)
         means, variances, n_empty = [], [], 0
         for outputs in self._embed(adata, indices, batch_size, dataloader):
-            posterior: Normal = outputs[_POSTERIOR_OF[modality]]
+            posterior = outputs[_POSTERIOR_OF[modality]]
             if modality != "joint":
                 n_empty += int((outputs[_OBSERVED[modality]] == 0).sum())
             as_mean = give_mean or return_dist
@@ -336,9 +347,9 @@ class PosteriorMixin:
         batches = self._batch_codes(transform_batch)
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
-            total: Tensor | float = 0.0
+            inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
+            total = torch.zeros((), device=z.device)
             for batch in batches:
-                inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
                 decoded = self.module.generative(**inputs, transform_batch=batch)[law]
                 total = total + decoded.scale(chosen)
             library = outputs[library_key] if library_size == "observed" else library_size
@@ -352,21 +363,22 @@ class PosteriorMixin:
                 if n_samples is None:
                     yield denoise(qz.loc, tensors, outputs).cpu().numpy()
                     continue
-                draws = (denoise(qz.sample(), tensors, outputs) for _ in range(n_samples))
-                if return_mean:
-                    yield (sum(draws) / n_samples).cpu().numpy()
-                else:
-                    yield torch.stack(list(draws)).cpu().numpy()
+                draws = [
+                    denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)
+                ]
+                yield np.mean(draws, axis=0) if return_mean else np.stack(draws)
 
         return blocks(), names
 
-    def _batch_codes(
-        self, transform_batch: Batch | Sequence[Batch] | None
-    ) -> list[int | None]:
+    def _batch_codes(self, transform_batch: Batch | Sequence[Batch] | None) -> list[int | None]:
         """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
         if transform_batch is None:
             return [None]
-        asked = [transform_batch] if np.isscalar(transform_batch) else list(transform_batch)
+        asked = (
+            [transform_batch]
+            if isinstance(transform_batch, str | int | float)
+            else list(transform_batch)
+        )
         known = list(self._categories(REGISTRY.BATCH))
         for batch in asked:
             check_one_of(batch, known, name="transform_batch")

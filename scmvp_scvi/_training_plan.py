@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scvi.train import TrainingPlan
+from scvi.dataloaders import DataSplitter
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainingPlan, TrainRunner
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -14,6 +16,29 @@ from scmvp_scvi._data import feature_statistics
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
+
+
+class SCMVPTrainRunner(TrainRunner):
+    """Run the training, without validation epochs where no cell is held out for them.
+
+    Lightning refuses to validate without validation cells, and says so in terms of dataloaders.
+
+    Parameters
+    ----------
+    model, training_plan, data_splitter, **trainer_kwargs
+        As in :class:`scvi.train.TrainRunner`.
+    """
+
+    def __init__(
+        self,
+        model: BaseModelClass,
+        training_plan: TrainingPlan,
+        data_splitter: DataSplitter,
+        **trainer_kwargs: Any,
+    ) -> None:
+        if data_splitter.n_val == 0:
+            trainer_kwargs["check_val_every_n_epoch"] = None
+        super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
 
 class SCMVPTrainingPlan(TrainingPlan):

@@ -1,4 +1,4 @@
-"""Registration end to end: what `setup_mudata` refuses, what it registers, what it leaves alone."""
+"""Registration end to end: what `setup_mudata` refuses, registers, and leaves alone."""
 
 import mudata
 import numpy as np
@@ -185,11 +185,17 @@ def test_features_without_counts_are_kept_with_a_warning(raw, register):
         register(raw)
 
 
-@pytest.mark.filterwarnings("ignore:Training will be faster when sparse matrix is:UserWarning:scvi")
+@pytest.mark.filterwarnings(
+    "ignore:Training will be faster when sparse matrix is:UserWarning:scvi"
+)
 @pytest.mark.parametrize("kind", ["csc", "dense", "int"])
 def test_every_kind_of_matrix_gives_the_same_latent(raw, register, train, kind):
     expected = train(register(raw.copy()), max_epochs=1).get_latent_representation()
-    convert = {"csc": sp.csc_matrix, "dense": lambda x: x.toarray(), "int": lambda x: x.astype(int)}
+    convert = {
+        "csc": sp.csc_matrix,
+        "dense": lambda x: x.toarray(),
+        "int": lambda x: x.astype(int),
+    }
     for modality in ("rna", "atac"):
         raw[modality].X = convert[kind](raw[modality].X)
     latent = train(register(raw), max_epochs=1).get_latent_representation()
@@ -249,7 +255,9 @@ def test_counts_are_registered_from_layers(raw, register):
         raw[modality].layers["raw"] = raw[modality].X.copy()
         raw[modality].X = raw[modality].X * 0.3
     register(raw, rna_layer="raw", atac_layer="raw")
-    np.testing.assert_array_equal(registered(raw, REGISTRY.RNA), raw["rna"].layers["raw"].toarray())
+    np.testing.assert_array_equal(
+        registered(raw, REGISTRY.RNA), raw["rna"].layers["raw"].toarray()
+    )
     np.testing.assert_array_equal(
         registered(raw, REGISTRY.ATAC), raw["atac"].layers["raw"].toarray()
     )
@@ -334,7 +342,9 @@ def test_registration_adds_nothing_but_its_own_columns(raw, register):
     obs = raw.obs.copy()
     register(raw, batch_key="batch", labels_key="cell_type")
     for key, table in (("", raw), *raw.mod.items()):
-        assert all(name.startswith("_scvi_") for name in table.obs.columns.difference(columns[key]))
+        assert all(
+            name.startswith("_scvi_") for name in table.obs.columns.difference(columns[key])
+        )
     pd.testing.assert_frame_equal(raw.obs[obs.columns], obs)
 
 

@@ -150,7 +150,10 @@ def test_decoders_start_at_the_mean_profile():
 def test_feature_without_training_counts_leaves_every_output_finite(minibatch):
     module = build()
     module.set_feature_statistics(
-        rna_median_depth=1.0, rna_totals=np.zeros(N_GENES), atac_totals=np.zeros(N_PEAKS), n_cells=5
+        rna_median_depth=1.0,
+        rna_totals=np.zeros(N_GENES),
+        atac_totals=np.zeros(N_PEAKS),
+        n_cells=5,
     )
     assert forward(module, minibatch)[2].loss.isfinite()
 
@@ -437,7 +440,9 @@ def test_decoder_that_ignores_the_batch_decodes_the_same_in_each(minibatch):
     module = build()
     with torch.no_grad():
         for decoder in (module.rna_decoder, module.atac_decoder):
-            first = next(m for m in decoder.first_layer.modules() if isinstance(m, torch.nn.Linear))
+            first = next(
+                m for m in decoder.first_layer.modules() if isinstance(m, torch.nn.Linear)
+            )
             first.weight[:, 3:] = 0
     profiles = [
         decode(module, minibatch, transform_batch=b)[OUTPUT.PX].scale() for b in (None, 0, 1)

@@ -71,7 +71,10 @@ def test_thread_count_of_torch_is_restored_after_a_change():
 
 def test_thread_count_of_torch_is_restored_after_an_error():
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="stop"), preserved_torch_threads():
+    with (  # noqa: PT012  the error must be raised inside the context under test
+        pytest.raises(RuntimeError, match="stop"),
+        preserved_torch_threads(),
+    ):
         torch.set_num_threads(before + 1)
         raise RuntimeError("stop")
     assert torch.get_num_threads() == before

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -60,7 +61,9 @@ def recorded(make_mdata, register, train, train_more) -> tuple[SCMVPModel, Recor
     options = {"batch_size": 64, "plan_kwargs": PLAN}
     mdata = register(make_mdata(), batch_key="batch")
     model = train(mdata, max_epochs=EPOCHS, callbacks=[first], **options)
-    train_more(model, max_epochs=2, callbacks=[second], **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found .* in eval mode")  # has a test of its own
+        train_more(model, max_epochs=2, callbacks=[second], **options)
     return model, first, second
 
 
@@ -118,6 +121,13 @@ def test_module_is_in_train_mode_the_first_and_the_second_time(recorded):
     assert all(second["in_train_mode"])
 
 
+def test_training_goes_on_without_a_warning_of_layers_in_eval_mode(fresh_mdata, train, train_more):
+    model = train(fresh_mdata, max_epochs=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found .* in eval mode")
+        train_more(model, max_epochs=1)
+
+
 def test_module_is_left_in_eval_mode(recorded):
     assert not any(layer.training for layer in recorded[0].module.modules())
 
@@ -135,14 +145,14 @@ def test_history_has_each_part_of_the_loss_for_both_sets(recorded):
 
 
 def test_elbo_in_the_history_is_the_sum_of_its_logged_parts(recorded):
-    history = {name: frame.iloc[:, 0].to_numpy() for name, frame in recorded[0].history.items()}
+    history = {name: x.iloc[:, 0].to_numpy(float) for name, x in recorded[0].history.items()}
     parts = (LOSS.RNA_RECONSTRUCTION, LOSS.ATAC_RECONSTRUCTION, LOSS.KL)
     expected = sum(history[f"{part}_validation"] for part in parts)
     np.testing.assert_allclose(history["elbo_validation"], expected, rtol=1e-4)
 
 
 def test_training_lowers_the_validation_elbo(recorded):
-    elbo = recorded[0].history["elbo_validation"].to_numpy()
+    elbo = recorded[0].history["elbo_validation"].to_numpy(float)
     assert elbo[-1] < elbo[0]
 
 
@@ -229,11 +239,12 @@ def test_leiden_chooses_the_number_of_clusters_if_it_is_none(fresh_mdata, train)
 def test_labels_seed_one_component_each_at_their_mean(make_mdata, register, train):
     mdata = register(make_mdata(), labels_key="cell_type")
     plan = {"mixture_start": 1.0}
-    model = train(mdata, architecture={"n_clusters": None}, train_size=1.0, plan_kwargs=plan)
+    model = train(mdata, architecture={"n_clusters": None}, plan_kwargs=plan)
     names = list(mdata.obs["cell_type"].cat.categories)
     assert list(model.get_cluster_probabilities().columns) == names
-    latent = model.get_latent_representation()
-    expected = [latent[mdata.obs["cell_type"] == name].mean(0) for name in names]
+    latent = model.get_latent_representation(indices=model.train_indices)
+    types = mdata.obs["cell_type"].iloc[model.train_indices]
+    expected = [latent[types == name].mean(0) for name in names]
     np.testing.assert_allclose(model.module.prior.means.detach(), expected, atol=1e-5)
 
 
@@ -260,7 +271,7 @@ def test_labels_without_any_label_are_refused(make_mdata, register, small):
     mdata = make_mdata()
     mdata.obs["label"] = "Unknown"
     register(mdata, labels_key="label")
-    with pytest.raises(ValueError, match="label"):
+    with pytest.raises(ValueError, match="`labels_key`"):
         SCMVPModel(mdata, **small)
 
 
@@ -305,6 +316,7 @@ def test_best_checkpoint_is_loaded_at_the_end(fresh_mdata, train, tmp_path):
     assert model.module.prior.n_clusters == 4
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning:lightning")
 def test_training_goes_on_from_a_lightning_checkpoint(fresh_mdata, train, tmp_path):
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=3, save_top_k=-1)
     whole = train(fresh_mdata, max_epochs=6, callbacks=[keep], enable_checkpointing=True)
@@ -334,16 +346,22 @@ def test_training_without_validation_cells_logs_no_validation(fresh_mdata, train
     assert len(model.train_indices) == 300
 
 
+# `pytest.warns` emits what it does not match again, out of reach of the filters by module
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning")
+@pytest.mark.filterwarnings("ignore:The '.*' does not have many workers:UserWarning")
 def test_last_batch_of_one_cell_moves_to_the_validation_by_default(make_mdata, register, train):
-    mdata = register(make_mdata(n_cells=143))  # 129 training cells, batches of 128
+    # 271 training cells in batches of 135
     with pytest.warns(UserWarning, match="1 cells moved from training set to validation set"):
-        model = train(mdata)
-    assert len(model.train_indices) == 128
+        model = train(register(make_mdata(n_cells=301)), batch_size=135)
+    assert len(model.train_indices) == 270
 
 
 @pytest.mark.filterwarnings("ignore:Last batch will have a small size of 1:UserWarning:scvi")
 def test_last_batch_of_one_cell_trains(make_mdata, register, train):
-    model = train(register(make_mdata(n_cells=129)), train_size=1.0)
+    split = {"train_size": 0.5, "batch_size": 149}
+    model = train(register(make_mdata()), **split)
+    assert len(model.train_indices) % 149 == 1
     assert np.isfinite(model.get_latent_representation()).all()
 
 
@@ -363,7 +381,7 @@ def test_weights_of_the_terms_reach_the_loss(fresh_mdata, train):
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
 def test_sparse_loader_trains_to_the_same_weights(make_mdata, register, train):
     def weights(**split) -> torch.Tensor:
-        model = train(register(make_mdata()), max_epochs=2, datasplitter_kwargs=split)
+        model = train(register(make_mdata()), max_epochs=2, **split)
         return model.module.joint_encoder.shared.weight
 
     torch.testing.assert_close(weights(load_sparse_tensor=True), weights(), rtol=1e-3, atol=1e-4)

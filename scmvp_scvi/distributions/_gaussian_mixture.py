@@ -144,9 +144,7 @@ class GaussianMixture(nn.Module):
         """Log of pi_c N(z | mu_c, sigma_c)."""
         return component_log_probs(z, self.means, self.variances) + self.log_weights
 
-    def log_prob(
-        self, z: Float[Tensor, "*draws cells latent"]
-    ) -> Float[Tensor, "*draws cells"]:
+    def log_prob(self, z: Float[Tensor, "*draws cells latent"]) -> Float[Tensor, "*draws cells"]:
         """Log-density of the prior: logsumexp over the components, or N(0, I) before the fit."""
         mixture = self._joint_log_probs(z).logsumexp(-1)
         standard_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
@@ -168,9 +166,7 @@ class GaussianMixture(nn.Module):
         probs = self.cluster_log_probs(z).clamp_min(_MIN_LOG_PROB).exp()
         return probs * (self.active & self.is_fitted)
 
-    def kl(
-        self, qz: Normal, z: Float[Tensor, "*draws cells latent"]
-    ) -> Float[Tensor, "cells"]:
+    def kl(self, qz: Normal, z: Float[Tensor, "*draws cells latent"]) -> Float[Tensor, "cells"]:
         """KL(q(z) || p(z)) by reparameterised draws; no closed form exists for a mixture.
 
         Parameters

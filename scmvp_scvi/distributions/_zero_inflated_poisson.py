@@ -95,7 +95,9 @@ class ZeroInflatedPoisson(Distribution):
         return self.mean * (1 + (1 - self.inclusion_probs) * self.rate)
 
     def expand(
-        self, batch_shape: torch.Size, _instance: Distribution | None = None
+        self,
+        batch_shape: torch.Size | list[int] | tuple[int, ...],
+        _instance: Distribution | None = None,
     ) -> "ZeroInflatedPoisson":
         """Return the law with its parameters broadcast to ``batch_shape``."""
         del _instance
@@ -107,7 +109,7 @@ class ZeroInflatedPoisson(Distribution):
         )
 
     @torch.inference_mode()
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw counts, ``(*sample_shape, *batch_shape)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         counts = torch.poisson(self.rate.expand(shape))

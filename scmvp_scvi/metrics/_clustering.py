@@ -13,7 +13,24 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scmvp_scvi._neighbors import leiden_partitions
 
-LEIDEN_RESOLUTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+LEIDEN_RESOLUTIONS = (
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.2,
+    1.4,
+    1.6,
+    1.8,
+    2.0,
+)
 
 
 def leiden_agreement(

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 SelfAttentionForm = Literal["token", "scalar"]
 
-# momentum and epsilon of scvi-tools' layers
-BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}
+
+def _batch_norm(n_hidden: int) -> nn.BatchNorm1d:
+    """BatchNorm with the momentum and epsilon of scvi-tools' layers."""
+    return nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3)
 
 
 def attention(
@@ -49,7 +51,7 @@ class MaskAttention(nn.Module):
     def __init__(self, n_hidden: int) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(n_hidden)
-        self.batch_norm = nn.BatchNorm1d(n_hidden, **BATCH_NORM)
+        self.batch_norm = _batch_norm(n_hidden)
         self.mask = nn.Linear(n_hidden, n_hidden)
 
     def forward(self, linear: Float[Tensor, "cells hidden"]) -> Float[Tensor, "cells hidden"]:
@@ -85,7 +87,7 @@ class SelfAttention(nn.Module):
         self.n_heads = n_heads
         self.form = form
         self.layer_norm = nn.LayerNorm(n_hidden)
-        self.batch_norm = nn.BatchNorm1d(n_hidden, **BATCH_NORM)
+        self.batch_norm = _batch_norm(n_hidden)
         self.query = nn.Linear(n_hidden, n_hidden)
         self.key = nn.Linear(n_hidden, n_hidden)
         self.value = nn.Linear(n_hidden, n_hidden)

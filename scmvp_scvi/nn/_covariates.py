@@ -1,4 +1,4 @@
-"""Covariates as one bundle, and the linear layer through which they enter encoders and decoders."""
+"""Covariates as one bundle, and the linear layer by which they enter encoders and decoders."""
 
 from dataclasses import dataclass
 

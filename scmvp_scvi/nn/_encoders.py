@@ -43,7 +43,7 @@ class ProfileLinear(nn.Module):
     def forward(
         self, profile: SparseCounts | Float[Tensor, "cells features"], covariates: Covariates
     ) -> Float[Tensor, "cells hidden"]:
-        """Map transformed values, ``(cells, features)``; the zeros of a sparse profile are free."""
+        """Map transformed values, ``(cells, features)``; zeros of a sparse profile are free."""
         if isinstance(profile, SparseCounts):
             hidden = F.embedding_bag(
                 profile.columns,

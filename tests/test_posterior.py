@@ -1,0 +1,523 @@
+"""What a trained model says of cells: embeddings, clusters and denoised profiles."""
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from mudata import MuData
+
+from scmvp_scvi import SCMVPModel
+
+N_CELLS, N_GENES, N_PEAKS, N_LATENT, N_CLUSTERS = 300, 80, 150, 5, 4
+
+
+@pytest.fixture(scope="module")
+def latent(trained_model) -> np.ndarray:
+    return trained_model.get_latent_representation()
+
+
+@pytest.fixture(scope="module")
+def expression(trained_model) -> pd.DataFrame:
+    return trained_model.get_normalized_expression()
+
+
+@pytest.fixture(scope="module")
+def accessibility(trained_model) -> pd.DataFrame:
+    return trained_model.get_normalized_accessibility()
+
+
+@pytest.fixture
+def some_cells(mdata) -> MuData:
+    """Cells 50 to 79 of the training data, as data of their own."""
+    with mudata.set_options(pull_on_update=False):
+        modalities = {key: mdata[key][50:80].copy() for key in ("rna", "atac")}
+        return MuData(modalities, obs=mdata.obs[["batch"]].iloc[50:80].copy())
+
+
+@pytest.fixture(scope="module")
+def with_empty_cells(make_mdata, register, train) -> SCMVPModel:
+    """Model of data where some cells lack RNA and others ATAC."""
+    mdata = make_mdata(missing_rna=0.1, missing_atac=0.1)
+    with pytest.warns(UserWarning, match="30 of 300 cells have no counts in"):
+        register(mdata)
+    return train(mdata, max_epochs=2)
+
+
+def shuffled(adata, rng):
+    return adata[:, rng.permutation(adata.n_vars)].copy()
+
+
+# -- embedding ------------------------------------------------------------------------------------
+
+
+def test_latent_has_a_row_a_cell(latent):
+    assert latent.shape == (N_CELLS, N_LATENT)
+    assert np.isfinite(latent).all()
+
+
+def test_latent_is_the_same_twice(trained_model, latent):
+    np.testing.assert_array_equal(trained_model.get_latent_representation(), latent)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 300])
+def test_latent_does_not_depend_on_the_batch_size(trained_model, latent, batch_size):
+    found = trained_model.get_latent_representation(batch_size=batch_size)
+    np.testing.assert_allclose(found, latent, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, tuple])
+def test_latent_keeps_the_order_of_the_indices(trained_model, latent, kind):
+    rows = [17, 3, 250, 4]
+    found = trained_model.get_latent_representation(indices=kind(rows))
+    np.testing.assert_allclose(found, latent[rows], atol=1e-5)
+
+
+def test_latent_takes_a_boolean_mask(trained_model, latent, mdata):
+    mask = (mdata.obs["cell_type"].cat.codes == 1).to_numpy()
+    found = trained_model.get_latent_representation(indices=mask)
+    np.testing.assert_allclose(found, latent[mask], atol=1e-5)
+
+
+def test_cell_that_does_not_exist_is_refused(trained_model):
+    with pytest.raises(
+        ValueError, match=r"`indices` must lie between 0 and 299, got values.* 300"
+    ):
+        trained_model.get_latent_representation(indices=[0, 300])
+
+
+def test_new_data_give_the_latent_of_the_same_training_cells(trained_model, latent, some_cells):
+    found = trained_model.get_latent_representation(some_cells)
+    np.testing.assert_allclose(found, latent[50:80], atol=1e-5)
+
+
+def test_new_data_take_indices_of_their_own(trained_model, latent, some_cells):
+    found = trained_model.get_latent_representation(some_cells, indices=[5, 2])
+    np.testing.assert_allclose(found, latent[[55, 52]], atol=1e-5)
+
+
+def test_return_dist_gives_mean_and_variance(trained_model, latent):
+    mean, variance = trained_model.get_latent_representation(return_dist=True)
+    np.testing.assert_array_equal(mean, latent)
+    assert variance.shape == latent.shape
+    assert (variance > 0).all()
+
+
+def test_draws_of_the_latent_have_the_spread_that_return_dist_says(trained_model):
+    mean, variance = trained_model.get_latent_representation(return_dist=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draw = trained_model.get_latent_representation(give_mean=False)
+    # 1,500 standard normal numbers: five standard errors of their mean square
+    standardised = (draw - mean) / np.sqrt(variance)
+    assert np.mean(standardised**2) == pytest.approx(1, abs=5 * np.sqrt(2 / 1_500))
+
+
+def test_dataloader_takes_the_place_of_data(trained_model, latent, mdata):
+    loader = trained_model._make_data_loader(mdata, indices=np.arange(20))
+    found = trained_model.get_latent_representation(dataloader=loader)
+    np.testing.assert_allclose(found, latent[:20], atol=1e-5)
+
+
+def test_dataloader_together_with_indices_is_refused(trained_model, mdata):
+    loader = trained_model._make_data_loader(mdata)
+    with pytest.raises(ValueError, match="`dataloader` brings its own cells"):
+        trained_model.get_latent_representation(dataloader=loader, indices=[1])
+
+
+def test_channel_alone_ignores_the_other_modality(trained_model, some_cells):
+    expected = trained_model.get_latent_representation(some_cells, modality="rna")
+    changed = some_cells.copy()
+    changed["atac"].X = changed["atac"].X + sp.csr_matrix(np.eye(30, N_PEAKS, dtype="float32"))
+    found = trained_model.get_latent_representation(changed, modality="rna")
+    np.testing.assert_array_equal(found, expected)
+    joint = trained_model.get_latent_representation(changed)
+    assert not np.allclose(joint, trained_model.get_latent_representation(some_cells))
+
+
+def test_unknown_modality_is_refused(trained_model):
+    with pytest.raises(ValueError, match="`modality` must be one of 'joint', 'rna', 'atac'"):
+        trained_model.get_latent_representation(modality="RNA")
+
+
+def test_single_channel_of_empty_cells_is_warned_about(with_empty_cells):
+    with pytest.warns(UserWarning, match="30 cells have no atac counts"):
+        with_empty_cells.get_latent_representation(modality="atac")
+
+
+def test_joint_embedding_of_empty_cells_is_that_of_the_other_channel(with_empty_cells):
+    joint = with_empty_cells.get_latent_representation()
+    with pytest.warns(UserWarning, match="30 cells have no rna counts"):
+        rna = with_empty_cells.get_latent_representation(modality="rna")
+    empty = with_empty_cells.adata.obs["atac_missing"].to_numpy()
+    np.testing.assert_array_equal(joint[empty], rna[empty])
+
+
+def test_outputs_of_empty_cells_are_finite(with_empty_cells):
+    outputs = (
+        with_empty_cells.get_latent_representation(),
+        with_empty_cells.get_cluster_probabilities(),
+        with_empty_cells.get_normalized_expression(library_size="observed"),
+        with_empty_cells.get_normalized_accessibility(library_size="observed"),
+        with_empty_cells.get_elbo(return_mean=False),
+    )
+    assert all(np.isfinite(np.asarray(output)).all() for output in outputs)
+
+
+# -- new data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_new_data_with_permuted_features_are_refused(trained_model, some_cells, rng, modality):
+    with mudata.set_options(pull_on_update=False):
+        modalities = {**some_cells.mod, modality: shuffled(some_cells[modality], rng)}
+        permuted = MuData(modalities, obs=some_cells.obs)
+    with pytest.raises(ValueError, match=f"`{modality}` has the features .* in another order"):
+        trained_model.get_latent_representation(permuted)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_new_data_with_missing_features_are_refused(trained_model, some_cells, modality):
+    with mudata.set_options(pull_on_update=False):
+        modalities = {**some_cells.mod, modality: some_cells[modality][:, 1:].copy()}
+        missing = MuData(modalities, obs=some_cells.obs)
+    with pytest.raises(ValueError, match=rf"`{modality}` must have the \d+ .* 1 are missing"):
+        trained_model.get_latent_representation(missing)
+
+
+def test_new_data_with_permuted_cells_are_refused(trained_model, some_cells, rng):
+    with mudata.set_options(pull_on_update=False):
+        atac = some_cells["atac"][rng.permutation(30)].copy()
+        permuted = MuData({"rna": some_cells["rna"], "atac": atac}, obs=some_cells.obs)
+    with pytest.raises(ValueError, match="hold the same 30 cells in different orders"):
+        trained_model.get_latent_representation(permuted)
+
+
+def test_new_data_without_the_batch_are_refused(trained_model, some_cells):
+    del some_cells.obs["batch"]
+    with pytest.raises(KeyError, match=r"`batch_key=\"batch\"` is not a column of `mdata\.obs`"):
+        trained_model.get_latent_representation(some_cells)
+
+
+def test_new_data_of_an_unknown_batch_are_refused(trained_model, some_cells):
+    some_cells.obs["batch"] = "elsewhere"
+    with pytest.raises(ValueError, match="Category elsewhere not found in source registry"):
+        trained_model.get_latent_representation(some_cells)
+
+
+def test_anndata_is_refused_as_new_data(trained_model, some_cells):
+    with pytest.raises(TypeError, match="`mdata` must be a MuData .* got an AnnData"):
+        trained_model.get_latent_representation(some_cells["rna"])
+
+
+def test_normalized_new_data_are_refused(trained_model, some_cells):
+    some_cells["rna"].X = some_cells["rna"].X.multiply(0.3).tocsr()
+    with pytest.raises(ValueError, match="`rna_layer`.* must hold raw counts"):
+        trained_model.get_normalized_expression(some_cells)
+
+
+def test_new_data_are_left_alone(trained_model, some_cells):
+    counts = {key: some_cells[key].X.copy() for key in ("rna", "atac")}
+    columns = some_cells.obs.columns
+    trained_model.get_latent_representation(some_cells)
+    for key, before in counts.items():
+        assert (some_cells[key].X != before).nnz == 0
+    assert all(name.startswith("_scvi_") for name in some_cells.obs.columns.difference(columns))
+
+
+# -- clusters -------------------------------------------------------------------------------------
+
+
+def test_cluster_probabilities_are_named_by_cell_and_component(trained_model, mdata):
+    probs = trained_model.get_cluster_probabilities()
+    assert probs.index.equals(mdata.obs_names)
+    assert list(probs.columns) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("n_samples", [None, 1, 5])
+def test_cluster_probabilities_of_a_cell_sum_to_one(trained_model, n_samples):
+    probs = trained_model.get_cluster_probabilities(n_samples=n_samples).to_numpy()
+    assert (probs >= 0).all()
+    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+
+
+def test_cluster_probabilities_follow_bayes_rule_at_the_latent_mean(trained_model, latent):
+    prior = trained_model.module.prior
+    means, variances, weights = (
+        values.detach().numpy()[:N_CLUSTERS]
+        for values in (prior.means, prior.variances, prior.log_weights.exp())
+    )
+    squares = ((latent[:, None] - means) ** 2 / variances + np.log(variances)).sum(-1)
+    joint = np.exp(-0.5 * squares) * weights
+    expected = joint / joint.sum(1, keepdims=True)
+    found = trained_model.get_cluster_probabilities()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_predicted_cluster_is_the_most_probable_one(trained_model):
+    clusters = trained_model.predict_clusters()
+    probs = trained_model.get_cluster_probabilities()
+    assert list(clusters) == list(probs.idxmax(axis=1))
+    assert list(clusters.cat.categories) == list(probs.columns)
+
+
+def test_predicted_clusters_follow_the_order_of_the_indices(trained_model, mdata):
+    clusters = trained_model.predict_clusters(indices=[9, 1])
+    assert list(clusters.index) == list(mdata.obs_names[[9, 1]])
+    assert list(clusters) == list(trained_model.predict_clusters().iloc[[9, 1]])
+
+
+def test_number_of_draws_must_be_positive(trained_model):
+    with pytest.raises(ValueError, match="`n_samples` must be at least 1, got 0"):
+        trained_model.get_cluster_probabilities(n_samples=0)
+    with pytest.raises(ValueError, match="`n_samples` must be at least 1, got 0"):
+        trained_model.get_normalized_expression(n_samples=0)
+
+
+# -- denoised profiles ----------------------------------------------------------------------------
+
+
+def test_denoised_profiles_are_named_by_cell_and_feature(expression, accessibility, mdata):
+    for found, modality in ((expression, "rna"), (accessibility, "atac")):
+        assert found.index.equals(mdata.obs_names)
+        assert list(found.columns) == list(mdata[modality].var_names)
+
+
+def test_denoised_profiles_are_the_same_twice(trained_model, expression, accessibility):
+    pd.testing.assert_frame_equal(trained_model.get_normalized_expression(), expression)
+    pd.testing.assert_frame_equal(trained_model.get_normalized_accessibility(), accessibility)
+
+
+def test_denoised_profiles_do_not_depend_on_the_batch_size(
+    trained_model, expression, accessibility
+):
+    found = trained_model.get_normalized_expression(batch_size=7)
+    np.testing.assert_allclose(found, expression, rtol=1e-4)
+    found = trained_model.get_normalized_accessibility(batch_size=7)
+    np.testing.assert_allclose(found, accessibility, rtol=1e-4)
+
+
+def test_denoised_profiles_follow_the_order_of_the_indices(
+    trained_model, expression, accessibility
+):
+    rows = [17, 3, 250]
+    found = trained_model.get_normalized_expression(indices=rows)
+    pd.testing.assert_frame_equal(found, expression.iloc[rows], rtol=1e-4)
+    found = trained_model.get_normalized_accessibility(indices=rows)
+    pd.testing.assert_frame_equal(found, accessibility.iloc[rows], rtol=1e-4)
+
+
+def test_denoised_profiles_of_new_data_are_those_of_the_training_cells(
+    trained_model, some_cells, expression, accessibility
+):
+    found = trained_model.get_normalized_expression(some_cells)
+    np.testing.assert_allclose(found, expression.iloc[50:80], rtol=1e-4)
+    found = trained_model.get_normalized_accessibility(some_cells)
+    np.testing.assert_allclose(found, accessibility.iloc[50:80], rtol=1e-4)
+
+
+def test_denoised_expression_sums_to_one(expression):
+    np.testing.assert_allclose(expression.sum(1), 1, rtol=1e-4)
+
+
+def test_library_size_scales_the_profile(trained_model, expression, accessibility):
+    found = trained_model.get_normalized_expression(library_size=1e4)
+    np.testing.assert_allclose(found, 1e4 * expression, rtol=1e-5)
+    found = trained_model.get_normalized_accessibility(library_size=1e4)
+    np.testing.assert_allclose(found, 1e4 * accessibility, rtol=1e-5)
+
+
+def test_observed_library_size_is_the_depth_of_the_cell(
+    trained_model, mdata, expression, accessibility
+):
+    found = trained_model.get_normalized_expression(library_size="observed")
+    depth = mdata["rna"].X.sum(1).A1[:, None]
+    np.testing.assert_allclose(found, depth * expression, rtol=1e-4)
+    found = trained_model.get_normalized_accessibility(library_size="observed")
+    depth = mdata["atac"].X.sum(1).A1[:, None]
+    np.testing.assert_allclose(found, depth * accessibility, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_library_size_may_be_a_number_of_numpy(trained_model, expression, kind):
+    found = trained_model.get_normalized_expression(library_size=kind(100))
+    np.testing.assert_allclose(found, 100 * expression, rtol=1e-5)
+
+
+@pytest.mark.parametrize("library_size", [0, -1, np.nan, np.inf, "latent", None])
+def test_library_size_that_is_no_depth_is_refused(trained_model, library_size):
+    with pytest.raises((TypeError, ValueError), match="`library_size` must be a .*number"):
+        trained_model.get_normalized_expression(library_size=library_size)
+
+
+def test_gene_list_chooses_columns_of_the_whole_in_its_order(trained_model, expression):
+    genes = list(expression.columns[[40, 3, 77]])
+    found = trained_model.get_normalized_expression(gene_list=genes)
+    pd.testing.assert_frame_equal(found, expression[genes], rtol=1e-5)
+
+
+def test_region_list_chooses_columns_of_the_whole_in_its_order(trained_model, accessibility):
+    regions = list(accessibility.columns[[140, 3, 77]])
+    found = trained_model.get_normalized_accessibility(region_list=regions)
+    pd.testing.assert_frame_equal(found, accessibility[regions], rtol=1e-5)
+
+
+def test_unknown_gene_is_refused(trained_model):
+    with pytest.raises(KeyError, match="`gene_list`: 1 of 1 names are unknown: `nobody`"):
+        trained_model.get_normalized_expression(gene_list=["nobody"])
+
+
+def test_unknown_region_is_refused(trained_model):
+    with pytest.raises(KeyError, match="`region_list`: 1 of 1 names are unknown: `chr0:1-2`"):
+        trained_model.get_normalized_accessibility(region_list=["chr0:1-2"])
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_draws_that_are_not_averaged_have_an_axis_in_front(trained_model, n_samples):
+    draws = {"n_samples": n_samples, "return_mean": False, "indices": np.arange(20)}
+    expression = trained_model.get_normalized_expression(**draws)
+    assert expression.shape == (n_samples, 20, N_GENES)
+    accessibility = trained_model.get_normalized_accessibility(**draws, batch_size=8)
+    assert accessibility.shape == (n_samples, 20, N_PEAKS)
+
+
+def test_averaged_draws_are_the_mean_of_the_draws(trained_model, mdata):
+    found = []
+    for return_mean in (True, False):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found.append(
+                trained_model.get_normalized_expression(n_samples=4, return_mean=return_mean)
+            )
+    assert found[0].index.equals(mdata.obs_names)
+    np.testing.assert_allclose(found[0], found[1].mean(0), rtol=1e-5)
+    assert (found[1].std(0) > 0).any()
+
+
+def test_transform_batch_of_a_cells_own_batch_changes_nothing(trained_model, mdata, expression):
+    name = mdata.obs["batch"].cat.categories[0]
+    found = trained_model.get_normalized_expression(transform_batch=name)
+    own = (mdata.obs["batch"] == name).to_numpy()
+    np.testing.assert_allclose(found[own], expression[own], rtol=1e-5)
+    assert not np.allclose(found[~own], expression[~own], rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["get_normalized_expression", "get_normalized_accessibility"])
+def test_transform_batch_of_several_batches_is_their_average(trained_model, mdata, method):
+    names = list(mdata.obs["batch"].cat.categories)
+    denoise = getattr(trained_model, method)
+    each = [denoise(transform_batch=name) for name in names]
+    np.testing.assert_allclose(denoise(transform_batch=names), sum(each) / 2, rtol=1e-5)
+    np.testing.assert_allclose(denoise(transform_batch=names[:1]), each[0], rtol=1e-6)
+
+
+def test_unknown_batch_is_refused(trained_model):
+    with pytest.raises(ValueError, match="`transform_batch` must be one of .*got 'elsewhere'"):
+        trained_model.get_normalized_expression(transform_batch="elsewhere")
+
+
+def test_empty_list_of_batches_is_refused(trained_model):
+    with pytest.raises(ValueError, match="`transform_batch`"):
+        trained_model.get_normalized_expression(transform_batch=[])
+
+
+@pytest.mark.parametrize("return_numpy", [False, True])
+def test_threshold_gives_the_sparse_form_of_the_thresholded_profile(
+    trained_model, accessibility, return_numpy
+):
+    cut = float(np.quantile(accessibility, 0.7))
+    found = trained_model.get_normalized_accessibility(threshold=cut, return_numpy=return_numpy)
+    if return_numpy:
+        assert isinstance(found, sp.csr_matrix)
+        assert found.nnz < 0.31 * found.shape[0] * found.shape[1]
+    else:
+        assert all(isinstance(dtype, pd.SparseDtype) for dtype in found.dtypes)
+        assert found.columns.equals(accessibility.columns)
+        found = sp.csr_matrix(found.sparse.to_coo())
+    np.testing.assert_allclose(
+        found.toarray(), accessibility.where(accessibility >= cut, 0), rtol=1e-5
+    )
+
+
+def test_negative_threshold_is_refused(trained_model):
+    with pytest.raises(ValueError, match=r"`threshold` must not be negative, got -0\.1"):
+        trained_model.get_normalized_accessibility(threshold=-0.1)
+
+
+def test_threshold_on_draws_that_are_not_averaged_is_refused(trained_model):
+    with pytest.raises(ValueError, match="set `return_mean=True` or leave `threshold` out"):
+        trained_model.get_normalized_accessibility(threshold=0.1, n_samples=2, return_mean=False)
+
+
+def test_return_numpy_gives_the_values_of_the_table(trained_model, expression, accessibility):
+    found = trained_model.get_normalized_expression(return_numpy=True)
+    np.testing.assert_array_equal(found, expression)
+    found = trained_model.get_normalized_accessibility(return_numpy=True)
+    np.testing.assert_array_equal(found, accessibility)
+
+
+def test_outputs_carry_no_graph_of_gradients(trained_model):
+    before = {name: p.grad for name, p in trained_model.module.named_parameters()}
+    trained_model.get_normalized_expression(n_samples=2)
+    after = {name: p.grad for name, p in trained_model.module.named_parameters()}
+    assert all(before[name] is after[name] for name in before)
+    assert not any(m.training for m in trained_model.module.modules())
+
+
+# -- likelihoods ----------------------------------------------------------------------------------
+
+
+def test_elbo_of_each_cell_averages_to_the_elbo(trained_model):
+    values = []
+    for return_mean in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            values.append(trained_model.get_elbo(return_mean=return_mean))
+    assert values[0].shape == (N_CELLS,)
+    assert float(values[1]) == pytest.approx(float(values[0].mean()), rel=1e-5)
+
+
+def test_reconstruction_error_has_a_value_for_each_modality(trained_model):
+    error = trained_model.get_reconstruction_error()
+    assert {"reconstruction_loss_rna", "reconstruction_loss_atac"} <= set(error)
+    assert all(np.isfinite(float(value)) for value in error.values())
+
+
+def test_elbo_lies_below_the_marginal_likelihood(trained_model):
+    rows = np.arange(40)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        evidence = trained_model.get_marginal_ll(indices=rows, n_mc_samples=30, return_mean=False)
+        elbo = np.mean([trained_model.get_elbo(indices=rows) for _ in range(10)])
+    assert evidence.shape == (40,)
+    assert elbo < float(evidence.mean())
+
+
+def test_marginal_likelihood_is_a_mean_over_cells_and_not_over_minibatches(trained_model):
+    rows, values = np.arange(9), []
+    for options in ({"return_mean": False}, {"return_mean": True}):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            options |= {"n_mc_samples": 2, "batch_size": 8, "indices": rows}
+            values.append(trained_model.get_marginal_ll(**options))
+    assert float(values[1]) == pytest.approx(float(values[0].mean()), rel=1e-5)
+
+
+# -- before training ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "get_latent_representation",
+        "get_cluster_probabilities",
+        "predict_clusters",
+        "get_normalized_expression",
+        "get_normalized_accessibility",
+    ],
+)
+def test_untrained_model_is_refused(fresh_mdata, small, method):
+    model = SCMVPModel(fresh_mdata, **small)
+    with pytest.raises(RuntimeError, match="[Tt]rain"):
+        getattr(model, method)()
