@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
 
-from scmvp_scvi._neighbors import leiden_partitions, preserved_torch_threads
+from scmvp_scvi._neighbors import (
+    leiden_partitions,
+    merge_communities,
+    preserved_torch_threads,
+)
 
 SIZES = (300, 200, 100)
 MEANS = np.array([[0.0, 0, 0], [9, 0, 0], [0, 9, 9]])
@@ -60,6 +65,45 @@ def test_leiden_leaves_its_input_alone(latent):
     before = latent.copy()
     leiden_partitions(latent, [0.1])
     np.testing.assert_array_equal(latent, before)
+
+
+def test_merging_rejoins_the_blobs_that_leiden_has_cut(latent, planted):
+    (cut,) = leiden_partitions(latent, [2.0])
+    assert cut.max() + 1 > 10
+    merged = merge_communities(latent, cut)
+    assert adjusted_rand_score(planted, merged) > 0.95
+    np.testing.assert_array_equal(np.bincount(merged), SIZES)
+
+
+def test_merging_leaves_distinct_blobs_apart_and_numbers_the_largest_first(latent, planted):
+    smallest_first = 2 - planted
+    np.testing.assert_array_equal(merge_communities(latent, smallest_first), planted)
+
+
+def test_merging_joins_labels_that_say_nothing_into_one(rng):
+    latent, labels = rng.normal(size=(200, 3)), rng.integers(0, 5, 200)
+    assert not merge_communities(latent, labels).any()
+
+
+@pytest.mark.parametrize(("n_crossing", "n_merged"), [(1, 2), (2, 1)])
+def test_merging_wants_more_than_one_neighbour_in_all_to_cross(monkeypatch, n_crossing, n_merged):
+    labels = np.repeat([0, 1], 8)
+    same, other = (labels[:, None] == labels), (labels[:, None] != labels)
+    # every cell has 5 neighbours, of which `n_crossing` lie in the other community
+    neighbors = np.stack(
+        [
+            np.r_[i, same[i].nonzero()[0][: 5 - n_crossing], other[i].nonzero()[0][:n_crossing]]
+            for i in range(16)
+        ]
+    )
+    monkeypatch.setattr(NearestNeighbors, "kneighbors", lambda *_, **__: neighbors)
+    merged = merge_communities(np.zeros((16, 2)), labels, n_neighbors=5)
+    assert len(np.unique(merged)) == n_merged
+
+
+def test_merging_keeps_a_single_community_and_fewer_cells_than_neighbours(rng):
+    labels = merge_communities(rng.normal(size=(6, 3)), np.zeros(6, dtype=int))
+    np.testing.assert_array_equal(labels, np.zeros(6))
 
 
 def test_thread_count_of_torch_is_restored_after_a_change():

@@ -30,10 +30,10 @@ def accessibility(trained_model) -> pd.DataFrame:
 
 @pytest.fixture
 def some_cells(mdata) -> MuData:
-    """Cells 50 to 79 of the training data, as data of their own."""
+    """Cells 30 to 229 of the training data, as data of their own."""
     with mudata.set_options(pull_on_update=False):
-        modalities = {key: mdata[key][50:80].copy() for key in ("rna", "atac")}
-        return MuData(modalities, obs=mdata.obs[["batch"]].iloc[50:80].copy())
+        modalities = {key: mdata[key][30:230].copy() for key in ("rna", "atac")}
+        return MuData(modalities, obs=mdata.obs[["batch"]].iloc[30:230].copy())
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def test_cell_that_does_not_exist_is_refused(trained_model):
 
 def test_new_data_give_the_latent_of_the_same_training_cells(trained_model, latent, some_cells):
     found = trained_model.get_latent_representation(some_cells)
-    np.testing.assert_allclose(found, latent[50:80], atol=1e-5)
+    np.testing.assert_allclose(found, latent[30:230], atol=1e-5)
 
 
 def test_new_data_take_indices_of_their_own(trained_model, latent, some_cells):
     found = trained_model.get_latent_representation(some_cells, indices=[5, 2])
-    np.testing.assert_allclose(found, latent[[55, 52]], atol=1e-5)
+    np.testing.assert_allclose(found, latent[[35, 32]], atol=1e-5)
 
 
 def test_return_dist_gives_mean_and_variance(trained_model, latent):
@@ -129,7 +129,7 @@ def test_dataloader_together_with_indices_is_refused(trained_model, mdata):
 def test_channel_alone_ignores_the_other_modality(trained_model, some_cells):
     expected = trained_model.get_latent_representation(some_cells, modality="rna")
     changed = some_cells.copy()
-    changed["atac"].X = changed["atac"].X + sp.csr_matrix(np.eye(30, N_PEAKS, dtype="float32"))
+    changed["atac"].X = changed["atac"].X + sp.csr_matrix(np.eye(200, N_PEAKS, dtype="float32"))
     found = trained_model.get_latent_representation(changed, modality="rna")
     np.testing.assert_array_equal(found, expected)
     joint = trained_model.get_latent_representation(changed)
@@ -188,9 +188,9 @@ def test_new_data_with_missing_features_are_refused(trained_model, some_cells, m
 
 def test_new_data_with_permuted_cells_are_refused(trained_model, some_cells, rng):
     with mudata.set_options(pull_on_update=False):
-        atac = some_cells["atac"][rng.permutation(30)].copy()
+        atac = some_cells["atac"][rng.permutation(200)].copy()
         permuted = MuData({"rna": some_cells["rna"], "atac": atac}, obs=some_cells.obs)
-    with pytest.raises(ValueError, match="hold the same 30 cells in different orders"):
+    with pytest.raises(ValueError, match="hold the same 200 cells in different orders"):
         trained_model.get_latent_representation(permuted)
 
 
@@ -215,6 +215,14 @@ def test_normalized_new_data_are_refused(trained_model, some_cells):
     some_cells["rna"].X = some_cells["rna"].X.multiply(0.3).tocsr()
     with pytest.raises(ValueError, match="`rna_layer`.* must hold raw counts"):
         trained_model.get_normalized_expression(some_cells)
+
+
+def test_new_data_are_not_asked_to_drop_features_that_the_model_needs(trained_model, mdata):
+    with mudata.set_options(pull_on_update=False):
+        modalities = {key: mdata[key][50:80].copy() for key in ("rna", "atac")}
+        few = MuData(modalities, obs=mdata.obs[["batch"]].iloc[50:80].copy())
+    assert (few["atac"].X.sum(0) == 0).any()
+    assert trained_model.get_latent_representation(few).shape == (30, N_LATENT)
 
 
 def test_new_data_are_left_alone(trained_model, some_cells):
@@ -312,9 +320,9 @@ def test_denoised_profiles_of_new_data_are_those_of_the_training_cells(
     trained_model, some_cells, expression, accessibility
 ):
     found = trained_model.get_normalized_expression(some_cells)
-    np.testing.assert_allclose(found, expression.iloc[50:80], rtol=1e-4)
+    np.testing.assert_allclose(found, expression.iloc[30:230], rtol=1e-4)
     found = trained_model.get_normalized_accessibility(some_cells)
-    np.testing.assert_allclose(found, accessibility.iloc[50:80], rtol=1e-4)
+    np.testing.assert_allclose(found, accessibility.iloc[30:230], rtol=1e-4)
 
 
 def test_denoised_expression_sums_to_one(expression):
@@ -415,6 +423,15 @@ def test_transform_batch_of_several_batches_is_their_average(trained_model, mdat
 def test_unknown_batch_is_refused(trained_model):
     with pytest.raises(ValueError, match="`transform_batch` must be one of .*got 'elsewhere'"):
         trained_model.get_normalized_expression(transform_batch="elsewhere")
+
+
+def test_batches_named_by_numbers_are_found(make_mdata, register, train):
+    mdata = make_mdata()
+    mdata.obs["run"] = np.arange(300) % 2 + 7
+    model = train(register(mdata, batch_key="run"), max_epochs=1)
+    plain = model.get_normalized_expression(transform_batch=8)
+    numpy = model.get_normalized_expression(transform_batch=mdata.obs["run"].max())
+    pd.testing.assert_frame_equal(numpy, plain)
 
 
 def test_empty_list_of_batches_is_refused(trained_model):

@@ -379,6 +379,7 @@ def test_weights_of_the_terms_reach_the_loss(fresh_mdata, train):
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
 def test_sparse_loader_trains_to_the_same_weights(make_mdata, register, train):
     def weights(**split) -> torch.Tensor:
         model = train(register(make_mdata()), max_epochs=2, **split)

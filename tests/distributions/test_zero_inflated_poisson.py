@@ -132,12 +132,14 @@ def test_parameters_broadcast_against_each_other(rng):
     np.testing.assert_allclose(zip_law.mean, rates * expit(logits))
 
 
-def test_expanded_law_gives_the_log_prob_of_the_law_in_each_row(rng):
-    zip_law = law(rng.gamma(2.0, 1.0, 3), rng.normal(size=3), scale=torch.rand(3))
+def test_expanded_law_gives_the_log_prob_and_scale_of_the_law_in_each_row(rng):
+    scale = torch.as_tensor(rng.random(3))
+    zip_law = law(rng.gamma(2.0, 1.0, 3), rng.normal(size=3), scale=scale)
     expanded = zip_law.expand(torch.Size((5, 3)))
     counts = torch.as_tensor(rng.poisson(1.0, (5, 3)).astype(float))
-    assert expanded.batch_shape == expanded.scale.shape == (5, 3)
+    assert expanded.batch_shape == (5, 3)
     torch.testing.assert_close(expanded.log_prob(counts), zip_law.log_prob(counts))
+    torch.testing.assert_close(expanded.scale, torch.stack([scale] * 5))
 
 
 def test_expanded_law_keeps_unchecked_arguments_unchecked():

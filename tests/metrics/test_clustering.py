@@ -1,0 +1,89 @@
+"""Agreement scores against scikit-learn and scipy by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from scmvp_scvi.metrics import label_transfer_f1, leiden_agreement, mean_entropy
+
+
+@pytest.fixture
+def labels(rng) -> np.ndarray:
+    return rng.integers(0, 3, 120)
+
+
+@pytest.fixture
+def latent(rng, labels) -> np.ndarray:
+    """Three blobs, one a label."""
+    return 8.0 * np.eye(3)[labels] + rng.normal(size=(120, 3))
+
+
+def test_leiden_agreement_of_separate_blobs_is_one(latent, labels):
+    table = leiden_agreement(latent, labels, resolutions=[0.1])
+    assert table.loc[0, ["n_clusters", "nmi", "ari"]].tolist() == pytest.approx([3, 1, 1])
+
+
+def test_leiden_agreement_has_a_row_a_resolution_in_their_order(latent, labels):
+    table = leiden_agreement(latent, labels, resolutions=[2.0, 0.1])
+    assert list(table.columns) == ["resolution", "n_clusters", "nmi", "ari"]
+    assert list(table["resolution"]) == [2.0, 0.1]
+    assert table["n_clusters"].is_monotonic_decreasing
+
+
+def test_leiden_agreement_equals_scikit_learn_on_the_partition(latent, labels, monkeypatch, rng):
+    found = rng.integers(0, 4, 120)
+    monkeypatch.setattr("scmvp_scvi.metrics._clustering.leiden_partitions", lambda *_: [found])
+    table = leiden_agreement(latent, labels, resolutions=[1.0])
+    expected = {
+        "resolution": 1.0,
+        "n_clusters": 4,
+        "nmi": normalized_mutual_info_score(labels, found),
+        "ari": adjusted_rand_score(labels, found),
+    }
+    pd.testing.assert_frame_equal(table, pd.DataFrame([expected]))
+
+
+def test_leiden_agreement_takes_labels_as_text(latent, labels):
+    by_number, by_name = (
+        leiden_agreement(latent, names, resolutions=[0.1])
+        for names in (labels, labels.astype(str))
+    )
+    pd.testing.assert_frame_equal(by_number, by_name)
+
+
+def test_leiden_agreement_is_the_same_for_the_same_seed(latent, labels):
+    first, second = (leiden_agreement(latent, labels, [0.5, 1.0], seed=3) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_label_transfer_equals_scikit_learn(rng, labels):
+    latent = rng.normal(size=(120, 3)) + labels[:, None]
+    train, test = np.arange(80), np.arange(80, 120)
+    found = label_transfer_f1(latent[train], labels[train], latent[test], labels[test], 5)
+    neighbours = KNeighborsClassifier(5).fit(latent[train], labels[train])
+    expected = f1_score(labels[test], neighbours.predict(latent[test]), average="macro")
+    assert found == expected
+
+
+def test_label_transfer_counts_a_rare_label_as_much_as_a_common_one():
+    latent = np.array([0.0, 0.1, 0.2, 0.3, 9.0])[:, None]
+    labels = np.array(["a", "a", "a", "a", "b"])
+    # the lost `b` costs its own F1 of 0 and one false `a`: (2 * 4 / 9 + 0) / 2
+    found = label_transfer_f1(latent[:4], labels[:4], latent, labels, n_neighbors=1)
+    assert found == pytest.approx(4 / 9)
+
+
+def test_mean_entropy_equals_scipy(rng):
+    probs = rng.dirichlet(np.ones(5), 20)
+    assert mean_entropy(probs) == pytest.approx(stats.entropy(probs, axis=1).mean())
+
+
+def test_mean_entropy_of_certain_cells_is_zero():
+    assert mean_entropy(np.eye(4)) == 0
+
+
+def test_mean_entropy_of_equal_probabilities_is_the_log_of_their_number():
+    assert mean_entropy(np.full((3, 8), 1 / 8)) == pytest.approx(np.log(8))

@@ -1,0 +1,257 @@
+"""The model as an object: its arguments, its default epochs, saving, loading and going on."""
+
+import numpy as np
+import pytest
+import torch
+from mudata import MuData
+
+from scmvp_scvi import SCMVPModel
+from scmvp_scvi._model import default_max_epochs
+
+
+def assert_same_outputs(model: SCMVPModel, other: SCMVPModel):
+    for method in ("get_latent_representation", "get_cluster_probabilities"):
+        np.testing.assert_array_equal(getattr(other, method)(), getattr(model, method)())
+    for method in ("get_normalized_expression", "get_normalized_accessibility"):
+        np.testing.assert_array_equal(getattr(other, method)(), getattr(model, method)())
+
+
+@pytest.fixture(scope="module")
+def own_mdata(make_mdata, register) -> MuData:
+    """Data of this file: loading takes over their registration."""
+    return register(make_mdata(), batch_key="batch")
+
+
+@pytest.fixture(scope="module")
+def model(own_mdata, train) -> SCMVPModel:
+    return train(own_mdata, max_epochs=3)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    model.save(path, save_anndata=True)
+    return path
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("n_latent", 0),
+        ("n_hidden", 0),
+        ("n_shared", 0),
+        ("n_heads", 0),
+        ("max_clusters", 0),
+        ("n_clusters", 0),
+    ],
+)
+def test_number_below_one_is_refused(mdata, argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be at least 1, got 0"):
+        SCMVPModel(mdata, **{argument: value})
+
+
+@pytest.mark.parametrize("argument", ["n_latent", "n_clusters", "n_heads"])
+def test_number_that_is_no_integer_is_refused(mdata, argument):
+    with pytest.raises(TypeError, match=rf"`{argument}` must be an integer, got 2\.0"):
+        SCMVPModel(mdata, **{argument: 2.0})
+
+
+@pytest.mark.parametrize("argument", ["dropout_rate", "rna_input_dropout", "atac_input_dropout"])
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_share_out_of_range_is_refused(mdata, argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be at least 0 and below 1, got"):
+        SCMVPModel(mdata, **{argument: value})
+
+
+@pytest.mark.parametrize("argument", ["self_attention", "dispersion", "atac_target"])
+def test_unknown_option_is_refused_with_the_known_ones(mdata, argument):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be one of '.*', got 'other'"):
+        SCMVPModel(mdata, **{argument: "other"})
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(mdata):
+    with pytest.raises(ValueError, match="`n_heads` must divide `n_hidden`, got 3 heads .* 32"):
+        SCMVPModel(mdata, n_hidden=32, n_heads=3)
+
+
+def test_data_that_are_not_registered_are_refused(make_mdata):
+    with pytest.raises(ValueError, match="Please set up your"):
+        SCMVPModel(make_mdata())
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"self_attention": "scalar"},
+        {"cluster_attention": False},
+        {"dispersion": "gene-batch"},
+        {"dispersion": "gene-label"},
+        {"atac_target": "tfidf"},
+        {"encode_covariates": True},
+    ],
+    ids=str,
+)
+def test_every_architecture_trains_and_answers(fresh_mdata, train, architecture):
+    model = train(fresh_mdata, architecture=architecture)
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert np.isfinite(model.get_normalized_expression(return_numpy=True)).all()
+    assert np.isfinite(model.get_normalized_accessibility(return_numpy=True)).all()
+
+
+def test_representation_tells_the_arguments(mdata, capsys):
+    repr(SCMVPModel(mdata, n_latent=7, n_hidden=24, n_clusters=9, dispersion="gene-batch"))
+    text = capsys.readouterr().out  # scvi-tools prints it
+    for part in ("n_latent: 7", "n_hidden: 24", "clusters: 9", "dispersion: gene-batch"):
+        assert part in text
+
+
+def test_representation_tells_that_leiden_chooses(mdata, capsys):
+    repr(SCMVPModel(mdata))
+    assert "clusters: chosen by Leiden" in " ".join(capsys.readouterr().out.split())
+
+
+def test_arguments_are_kept_as_they_were_given(mdata):
+    model = SCMVPModel(mdata, n_clusters=None, max_clusters=13, n_latent=7)
+    kept = model.init_params_["non_kwargs"]
+    assert (kept["n_clusters"], kept["max_clusters"], kept["n_latent"]) == (None, 13, 7)
+
+
+def test_setup_can_be_looked_up(mdata, capsys):
+    SCMVPModel(mdata).view_anndata_setup()
+    shown = capsys.readouterr().out
+    assert "rna_layer" in shown
+    assert "batch" in shown
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "epochs"), [(500, 200), (2_000, 100), (10_000, 20), (1_000_000, 10)]
+)
+def test_default_epochs_show_about_as_many_cells_within_limits(n_cells, epochs):
+    assert default_max_epochs(n_cells) == epochs
+
+
+def test_building_a_model_leaves_the_data_alone(fresh_mdata):
+    before = fresh_mdata["rna"].X.copy(), list(fresh_mdata.obs.columns)
+    SCMVPModel(fresh_mdata)
+    assert (fresh_mdata["rna"].X != before[0]).nnz == 0
+    assert list(fresh_mdata.obs.columns) == before[1]
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+def test_training_fills_history_and_indices(model):
+    assert model.is_trained
+    assert len(model.history["elbo_train"]) == 3
+    together = np.concatenate((model.train_indices, model.validation_indices))
+    np.testing.assert_array_equal(np.sort(together), np.arange(300))
+
+
+def test_default_number_of_epochs_is_used(fresh_mdata, small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "scvi.model.base.UnsupervisedTrainingMixin.train",
+        lambda self, **arguments: asked.append(arguments["max_epochs"]),
+    )
+    SCMVPModel(fresh_mdata, **small).train()
+    assert asked == [200]
+
+
+# -- saving and loading ---------------------------------------------------------------------------
+
+
+def test_model_saved_with_its_data_answers_the_same(model, saved):
+    assert_same_outputs(model, SCMVPModel.load(saved))
+
+
+def test_model_loaded_onto_the_same_data_answers_the_same(model, own_mdata, saved):
+    assert_same_outputs(model, SCMVPModel.load(saved, adata=own_mdata))
+
+
+def test_model_loaded_without_data_embeds_new_data(model, saved, make_mdata):
+    loaded = SCMVPModel.load(saved, adata=False)
+    found = loaded.get_latent_representation(make_mdata())
+    np.testing.assert_array_equal(found, model.get_latent_representation())
+
+
+def test_model_loaded_without_data_denoises_new_data(model, saved, make_mdata):
+    loaded = SCMVPModel.load(saved, adata=False)
+    new = make_mdata()
+    options = {"transform_batch": new.obs["batch"].cat.categories[0]}
+    found = loaded.get_normalized_expression(new, **options)
+    np.testing.assert_array_equal(found, model.get_normalized_expression(**options))
+    assert found.index.equals(new.obs_names)
+
+
+def test_model_loads_onto_the_cpu(saved):
+    loaded = SCMVPModel.load(saved, accelerator="cpu")
+    assert {p.device.type for p in loaded.module.parameters()} == {"cpu"}
+
+
+def test_loaded_model_keeps_history_arguments_and_prior(model, saved):
+    loaded = SCMVPModel.load(saved)
+    assert loaded.init_params_["non_kwargs"] == model.init_params_["non_kwargs"]
+    np.testing.assert_array_equal(loaded.history["elbo_train"], model.history["elbo_train"])
+    assert loaded.module.prior.n_clusters == 4
+    assert bool(loaded.module.feature_statistics_known)
+
+
+def test_loaded_model_is_in_eval_mode(saved):
+    assert not any(m.training for m in SCMVPModel.load(saved).module.modules())
+
+
+def test_loaded_model_trains_on_in_train_mode_at_full_kl_weight(saved, train_more):
+    loaded = SCMVPModel.load(saved)
+    before = loaded.module.state_dict()["rna_encoder.attention.batch_norm.running_mean"].clone()
+    train_more(loaded, max_epochs=1)
+    after = loaded.module.state_dict()["rna_encoder.attention.batch_norm.running_mean"]
+    assert not torch.equal(before, after)
+    assert set(loaded.history["kl_weight"].iloc[-1:, 0].astype(float)) == {1.0}
+
+
+def test_saving_over_a_model_is_refused_unless_asked_for(model, tmp_path):
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="already exists"):
+        model.save(tmp_path / "model")
+    model.save(tmp_path / "model", overwrite=True)
+
+
+def test_models_with_prefixes_share_a_folder(model, own_mdata, tmp_path):
+    for prefix in ("first_", "second_"):
+        model.save(tmp_path / "models", prefix=prefix, overwrite=True)
+    loaded = SCMVPModel.load(tmp_path / "models", adata=own_mdata, prefix="second_")
+    latents = (m.get_latent_representation() for m in (loaded, model))
+    np.testing.assert_array_equal(*latents)
+
+
+def test_loading_onto_data_with_permuted_features_is_refused(saved, make_mdata, rng):
+    mdata = make_mdata()
+    rna = mdata["rna"][:, rng.permutation(80)].copy()
+    permuted = MuData({"rna": rna, "atac": mdata["atac"]}, obs=mdata.obs)
+    with (
+        pytest.warns(UserWarning, match="`var_names` for the loaded `model` does not match"),
+        pytest.raises(ValueError, match="`rna` has the features of the model in another order"),
+    ):
+        SCMVPModel.load(saved, adata=permuted)
+
+
+def test_model_with_labels_saves_its_component_names(make_mdata, register, train, tmp_path):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    model = train(mdata, architecture={"n_clusters": None}, max_epochs=1)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCMVPModel.load(tmp_path / "model")
+    assert loaded.predict_clusters().equals(model.predict_clusters())
+
+
+def test_model_with_covariates_and_size_factors_loads(make_mdata, register, train, rng, tmp_path):
+    mdata = make_mdata()
+    mdata.obs["site"], mdata.obs["age"] = np.arange(300) % 3, rng.normal(size=300)
+    mdata.obs["size"] = rng.uniform(1, 2, 300)
+    keys = {"categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["age"]}
+    register(mdata, batch_key="batch", rna_size_factor_key="size", **keys)
+    model = train(mdata, max_epochs=1, architecture={"encode_covariates": True})
+    model.save(tmp_path / "model", save_anndata=True)
+    assert_same_outputs(model, SCMVPModel.load(tmp_path / "model"))
