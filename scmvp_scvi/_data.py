@@ -76,7 +76,11 @@ def check_data(
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
-        empty.append(warn_about_empty(counts, modality=modality)[0])
+        empty.append(
+            warn_about_empty(counts, modality=modality, features_may_go=expected_features is None)[
+                0
+            ]
+        )
     check_no_cell_is_empty_in_both(*empty, cell_names=mdata.obs_names, modality_keys=(rna, atac))
     _check_columns(mdata, arguments, modalities, (rna, atac))
 
@@ -176,17 +180,31 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
     rna = adata_manager.get_from_registry(REGISTRY.RNA)
     atac = adata_manager.get_from_registry(REGISTRY.ATAC)
     rna_totals, atac_totals = np.zeros(rna.shape[1]), np.zeros(atac.shape[1])
-    depths = []
+    rna_depths, atac_depths = [], []
     for rows in np.array_split(np.sort(indices), -(-len(indices) // _ROWS_PER_BLOCK)):
-        block = rna[rows]
-        depths.append(np.asarray(block.sum(1)).ravel())
-        rna_totals += np.asarray(block.sum(0)).ravel()
-        atac_totals += np.asarray(atac[rows].sum(0)).ravel()
-    depth = np.concatenate(depths)
-    depth = depth[depth > 0]
-    return {
-        "rna_median_depth": float(np.median(depth)) if len(depth) > 0 else 1.0,
+        rna_block, atac_block = rna[rows], atac[rows]
+        rna_depths.append(np.asarray(rna_block.sum(1)).ravel())
+        atac_depths.append(np.asarray(atac_block.sum(1)).ravel())
+        rna_totals += np.asarray(rna_block.sum(0)).ravel()
+        atac_totals += np.asarray(atac_block.sum(0)).ravel()
+    rna_median, atac_median = _median_depth(rna_depths), _median_depth(atac_depths)
+    statistics = {
+        "rna_median_depth": rna_median,
         "rna_totals": rna_totals,
         "atac_totals": atac_totals,
         "n_cells": len(indices),
     }
+    for name, key, median in (
+        ("rna_depth_per_size_factor", REGISTRY.RNA_SIZE_FACTOR, rna_median),
+        ("atac_depth_per_size_factor", REGISTRY.ATAC_SIZE_FACTOR, atac_median),
+    ):
+        if key in adata_manager.data_registry:
+            factors = adata_manager.get_from_registry(key)[indices]
+            statistics[name] = median / float(np.median(factors))
+    return statistics
+
+
+def _median_depth(depths: list[np.ndarray]) -> float:
+    """Median over the cells that have any count."""
+    depth = np.concatenate(depths)
+    return float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0

@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 from scvi.data import AnnDataManager
-from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
+from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._data import check_data, data_fields, registered_features
 from scmvp_scvi._keys import REGISTRY
@@ -32,7 +32,7 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 200
 
 
-class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
 
     Parameters
@@ -57,14 +57,14 @@ class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelC
     n_heads
         Heads of the self attentions; divides ``n_hidden``.
     self_attention
-        ``"token"`` as published, ``"scalar"`` as in the seed's code; see
+        ``"token"`` as published, ``"scalar"`` as in the authors' code; see
         :class:`~scmvp_scvi.nn.SelfAttention`.
     cluster_attention
         Whether p(c | z) weights the decoders' last hidden layer.
     dispersion
         Inverse dispersion of the RNA counts: one a gene, or one a gene and batch or label.
     atac_target
-        What the ATAC decoder reconstructs: the counts, or their TF-IDF as in the seed.
+        What the ATAC decoder reconstructs: the counts, or the log1p of their TF-IDF.
     encode_covariates
         Whether batch and covariates enter the encoders as well as the decoders.
     dropout_rate
@@ -110,7 +110,7 @@ class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelC
         encode_covariates: bool = False,
         dropout_rate: float = 0.1,
         rna_input_dropout: float = 0.1,
-        atac_input_dropout: float = 0.5,
+        atac_input_dropout: float = 0.7,
     ) -> None:
         super().__init__(mdata, registry)
         _check_architecture(locals())
@@ -178,7 +178,8 @@ class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelC
         labels_key
             Column with labels; they seed the components of the mixture prior.
         rna_size_factor_key, atac_size_factor_key
-            Columns with size factors, positive, used in place of the observed depth.
+            Columns with size factors, positive, used in place of the observed depth. Only their
+            ratios matter: their median is scaled to the median depth.
         categorical_covariate_keys, continuous_covariate_keys
             Columns with further covariates.
         modalities
@@ -261,6 +262,11 @@ class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelC
         if not self._has_labels:
             return max_clusters if n_clusters is None else n_clusters
         n_labels = len(self._seeding_labels(unlabeled_category))
+        if n_labels == 0:
+            raise ValueError(
+                "`labels_key` must name a column with labels that seed components, but all cells "
+                f"have the category of unlabeled cells, {unlabeled_category!r}. Leave it out."
+            )
         if n_clusters not in (None, n_labels):
             raise ValueError(
                 f"`n_clusters` must be None or the number of labels, {n_labels}, where labels "
@@ -286,7 +292,7 @@ class SCMVPModel(PosteriorMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelC
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
-        batch_size: int = 128,
+        batch_size: int = 64,
         early_stopping: bool = False,
         check_val_every_n_epoch: int | None = 1,
         datasplitter_kwargs: Mapping[str, Any] | None = None,

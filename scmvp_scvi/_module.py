@@ -22,7 +22,6 @@ from scmvp_scvi.nn._attention import (
     ClusterAttention,
     SelfAttentionForm,
     without_running_statistics,
-    zero_rows,
 )
 from scmvp_scvi.nn._covariates import Covariates, CovariateSizes
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
@@ -68,7 +67,8 @@ class SCMVPModule(BaseModuleClass):
     dispersion
         What the inverse dispersion of the RNA counts depends on.
     atac_target
-        What the ATAC decoder reconstructs: ``"counts"``, or ``"tfidf"`` as the seed has it.
+        What the ATAC decoder reconstructs: ``"counts"``, or ``"tfidf"``, the log1p of TF-IDF that
+        the encoder reads, as published.
     encode_covariates
         Whether covariates enter the encoders; they always enter the decoders.
     dropout_rate
@@ -134,6 +134,8 @@ class SCMVPModule(BaseModuleClass):
             n_latent, n_hidden, n_peaks, decoded, dropout_rate, n_heads, self_attention
         )
         self.register_buffer("rna_median_depth", torch.tensor(1.0))
+        self.register_buffer("rna_depth_per_size_factor", torch.tensor(1.0))
+        self.register_buffer("atac_depth_per_size_factor", torch.tensor(1.0))
         self.register_buffer("atac_idf", torch.ones(n_peaks))
         self.register_buffer("feature_statistics_known", torch.tensor(False))
 
@@ -147,6 +149,8 @@ class SCMVPModule(BaseModuleClass):
         rna_totals: np.ndarray,
         atac_totals: np.ndarray,
         n_cells: int,
+        rna_depth_per_size_factor: float = 1.0,
+        atac_depth_per_size_factor: float = 1.0,
     ) -> None:
         """Store the constants of the input transforms and start the output biases at the mean.
 
@@ -158,8 +162,12 @@ class SCMVPModule(BaseModuleClass):
             ``(features,)``, sum of each feature's counts over the training cells.
         n_cells
             Number of training cells.
+        rna_depth_per_size_factor, atac_depth_per_size_factor
+            What turns a size factor into a depth: the ratio of their medians.
         """
         self.rna_median_depth.fill_(rna_median_depth)
+        self.rna_depth_per_size_factor.fill_(rna_depth_per_size_factor)
+        self.atac_depth_per_size_factor.fill_(atac_depth_per_size_factor)
         # a feature without counts is treated as if it had been seen in half a cell
         rna, atac = (
             torch.as_tensor(totals, dtype=torch.float32, device=self.device).clamp_min(0.5)
@@ -167,10 +175,12 @@ class SCMVPModule(BaseModuleClass):
         )
         self.atac_idf.copy_(n_cells / atac)
         self.rna_decoder.start_at(rna / rna.sum())
+        if self.atac_target == "tfidf":  # what a single count of each peak typically becomes
+            atac = atac * torch.log1p(TF_SCALE * self.atac_idf * n_cells / atac.sum())
         self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
 
-    # -- input transforms (spec 1): everything from raw counts ----------------------------------
+    # -- input transforms : everything from raw counts ----------------------------------
 
     def rna_profile(self, counts: SparseCounts) -> SparseCounts:
         """Encoder input: log1p of counts per median depth, zero stays zero."""
@@ -222,7 +232,7 @@ class SCMVPModule(BaseModuleClass):
         categorical, continuous
             Further covariates, ``(cells, covariates)``.
         rna_size_factor, atac_size_factor
-            ``(cells, 1)``, used by the decoders in place of the depth.
+            ``(cells, 1)``, used by the decoders in place of the depth, which they are scaled to.
         n_samples
             Draws of z; the draws axis is present only if there are several.
 
@@ -238,18 +248,20 @@ class SCMVPModule(BaseModuleClass):
         covariates = Covariates((batch, *codes), continuous)
 
         atac_profile = self.atac_profile(atac_counts)
-        rna_features = self.rna_encoder(self.rna_profile(rna_counts), covariates)
-        atac_features = self.atac_encoder(atac_profile, covariates)
+        rna_profile = self.rna_profile(rna_counts)
+        rna_features = self.rna_encoder(rna_profile, covariates, rna_observed)
+        atac_features = self.atac_encoder(atac_profile, covariates, atac_observed)
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
-        qz_joint = self.joint_encoder(
-            zero_rows(rna_features, rna_observed), zero_rows(atac_features, atac_observed)
-        )
+        qz_joint = self.joint_encoder(rna_features, atac_features)
         qz = _choose_posterior(qz_joint, qz_rna, qz_atac, rna_observed, atac_observed)
 
         atac_target = atac_counts if self.atac_target == "counts" else atac_profile
-        atac_library = atac_target.depth if atac_size_factor is None else atac_size_factor
-        rna_library = rna_depth if rna_size_factor is None else rna_size_factor
+        rna_library, atac_library = rna_depth, atac_target.depth
+        if rna_size_factor is not None:
+            rna_library = rna_size_factor * self.rna_depth_per_size_factor
+        if atac_size_factor is not None:
+            atac_library = atac_size_factor * self.atac_depth_per_size_factor
         return {
             OUTPUT.QZ: qz,
             OUTPUT.QZ_RNA: qz_rna,
@@ -318,7 +330,7 @@ class SCMVPModule(BaseModuleClass):
             covariates = covariates.with_batch(transform_batch)
         cluster_probs = self.prior.cluster_probs(z)
         if self.cluster_attention is None:
-            weights = z.new_ones(())
+            weights = z.new_ones(z.shape[0], 1)
         else:
             weights = self.cluster_attention(cluster_probs)
         by_batch = covariates.batch if self.dispersion == "gene-batch" else None
@@ -352,12 +364,16 @@ class SCMVPModule(BaseModuleClass):
             Batch and other covariates of each cell.
         """
         rna = torch.log1p(px.scale() * self.rna_median_depth)
-        atac = torch.log1p(py.scale() * (TF_SCALE * self.atac_idf))
+        if self.atac_target == "tfidf":  # the decoder's mean is the encoder's input already
+            atac = py.scale() * py.library
+        else:
+            atac = torch.log1p(py.scale() * (TF_SCALE * self.atac_idf))
+        everywhere = torch.ones_like(px.observed)
         with without_running_statistics(self.rna_encoder):
-            qz_rna = self.rna_encoder.head(self.rna_encoder(rna, covariates))
+            rna_features = self.rna_encoder(rna, covariates, everywhere)
         with without_running_statistics(self.atac_encoder):
-            qz_atac = self.atac_encoder.head(self.atac_encoder(atac, covariates))
-        return qz_rna, qz_atac
+            atac_features = self.atac_encoder(atac, covariates, everywhere)
+        return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -367,10 +383,10 @@ class SCMVPModule(BaseModuleClass):
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Any],
         *,
-        kl_weight: float | Tensor = 1.0,
+        kl_weight: float | int | Tensor = 1.0,
         alignment_weight: float = 1.0,
-        cycle_weight: float = 0.1,
-        cycle_cluster_weight: float = 0.1,
+        cycle_weight: float = 0.05,
+        cycle_cluster_weight: float = 0.05,
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
 

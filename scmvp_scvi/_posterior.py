@@ -11,11 +11,25 @@ import torch
 from mudata import MuData
 from scipy import sparse
 from scvi import settings
+from scvi.model.base import VAEMixin
 from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    StudentT,
+)
 
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._validate import check_indices, check_integer_at_least, check_names, check_one_of
+from scmvp_scvi._validate import (
+    check_indices,
+    check_integer_at_least,
+    check_names,
+    check_one_of,
+    check_positive,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +39,7 @@ _POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATA
 _OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
 
 
-class PosteriorMixin:
+class PosteriorMixin(VAEMixin):
     """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
 
     # what the model brings
@@ -286,6 +300,69 @@ class PosteriorMixin:
             return values
         return pd.DataFrame(values, index=cells, columns=names)
 
+    @torch.inference_mode()
+    def get_marginal_ll(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_mc_samples: int = 1_000,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+    ) -> float | Tensor:
+        """Importance-sampled estimate of the marginal log-likelihood log p(x, y), in nats.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        n_mc_samples
+            Draws of z a cell.
+        return_mean
+            Average over the cells.
+
+        Returns
+        -------
+        The mean over the cells, or ``(cells,)``. The estimate is biased downwards, less so with
+        more draws.
+        """
+        check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
+        self._check_if_trained(warn=False)
+        of_cells = torch.cat(
+            [
+                self.module.marginal_ll(tensors, n_mc_samples)
+                for tensors in self._minibatches(adata, indices, batch_size)
+            ]
+        )
+        return of_cells.mean().item() if return_mean else of_cells
+
+    @torch.inference_mode()
+    def get_aggregated_posterior(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        dof: float | None = 3.0,
+    ) -> MixtureSameFamily:
+        """Mixture of the posteriors of cells, what `differential_abundance` compares.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        dof
+            Degrees of freedom of Student's t components of the posteriors' location and scale;
+            None for the Gaussian posteriors themselves.
+        """
+        means, variances = self.get_latent_representation(
+            adata, indices, batch_size=batch_size, return_dist=True
+        )
+        # scvi-tools 1.4 takes the variance for the scale
+        loc = torch.as_tensor(means, device=self.device)
+        scale = torch.as_tensor(variances, device=self.device).sqrt()
+        components = Normal(loc, scale) if dof is None else StudentT(dof, loc, scale)
+        equal = Categorical(logits=torch.zeros(len(loc), device=self.device))
+        return MixtureSameFamily(equal, Independent(components, 1))
+
     # -- shared -------------------------------------------------------------------------------
 
     def _minibatches(
@@ -331,12 +408,8 @@ class PosteriorMixin:
         self._check_if_trained(warn=False)
         if n_samples is not None:
             check_integer_at_least(n_samples, 1, name="n_samples")
-        if library_size != "observed" and not (
-            isinstance(library_size, int | float) and library_size > 0
-        ):
-            raise ValueError(
-                f"`library_size` must be a positive number or 'observed', got {library_size!r}."
-            )
+        if library_size != "observed":
+            check_positive(library_size, name="library_size")
         key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
         library_key = OUTPUT.RNA_LIBRARY if law == OUTPUT.PX else OUTPUT.ATAC_LIBRARY
         names = pd.Index(self._feature_names(key))
@@ -374,11 +447,9 @@ class PosteriorMixin:
         """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
         if transform_batch is None:
             return [None]
-        asked = (
-            [transform_batch]
-            if isinstance(transform_batch, str | int | float)
-            else list(transform_batch)
-        )
+        asked: list[Any] = list(np.atleast_1d(np.asarray(transform_batch, dtype=object)))
+        if not asked:
+            raise ValueError("`transform_batch` must name at least one batch, got none.")
         known = list(self._categories(REGISTRY.BATCH))
         for batch in asked:
             check_one_of(batch, known, name="transform_batch")

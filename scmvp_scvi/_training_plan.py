@@ -16,6 +16,7 @@ from scmvp_scvi._data import feature_statistics
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
+from scmvp_scvi._validate import check_one_of, check_positive
 
 
 class SCMVPTrainRunner(TrainRunner):
@@ -38,6 +39,8 @@ class SCMVPTrainRunner(TrainRunner):
     ) -> None:
         if data_splitter.n_val == 0:
             trainer_kwargs["check_val_every_n_epoch"] = None
+        if data_splitter.n_train % data_splitter.data_loader_kwargs["batch_size"] == 1:
+            data_splitter.drop_last = True  # BatchNorm cannot train on one cell
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
 
@@ -56,13 +59,18 @@ class SCMVPTrainingPlan(TrainingPlan):
     cluster_resolution
         Leiden resolution, used if `n_clusters` is None and there are no labels.
     mixture_start
-        Share of the epochs that are trained under the broad Gaussian.
+        Share of the epochs that are trained under the broad Gaussian, above 0 and at most 1; the
+        mixture is fitted to what they have learned, at 1 after the last epoch.
     kl_warmup
         Share of the steps over which the weight of the KL rises to its maximum.
     lr_schedule
         ``"cosine"``: a short linear warm-up, then half a cosine down to zero; ``"constant"``.
-    lr, weight_decay, eps
-        Of AdamW. The decay is decoupled from the gradient and applies to the weight matrices.
+    optimizer, lr, weight_decay, eps
+        Of the optimiser; the decay applies to weight matrices. ``"Adam"`` adds it to the gradient,
+        as a Gaussian prior on the weights asks for.
+    rna_output_scale, atac_output_scale
+        Standard deviation of the Gaussian prior on the weights of the decoders' output layers. A
+        peak has few counts: without a prior its weights fit the noise of the training cells.
     max_kl_weight
         Weight of the KL after warm-up.
     seed
@@ -81,7 +89,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         seeding_labels: Sequence[int] | None,
         seed: int,
         cluster_resolution: float = 1.0,
-        mixture_start: float = 0.5,
+        mixture_start: float = 0.6,
         kl_warmup: float = 0.3,
         lr_schedule: Literal["cosine", "constant"] = "cosine",
         optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam",
@@ -89,9 +97,26 @@ class SCMVPTrainingPlan(TrainingPlan):
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
         rna_output_scale: float = 0.3,
-        atac_output_scale: float = 0.05,
+        atac_output_scale: float = 0.01,
+        max_kl_weight: float = 0.3,
         **kwargs: Any,
     ) -> None:
+        check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
+        for name, value in (
+            ("lr", lr),
+            ("mixture_start", mixture_start),
+            ("rna_output_scale", rna_output_scale),
+            ("atac_output_scale", atac_output_scale),
+        ):
+            check_positive(value, name=name)
+        for name, share in (("mixture_start", mixture_start), ("kl_warmup", kl_warmup)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{name}` is a share of the training, 0 to 1, got {share}.")
+        if "n_epochs_kl_warmup" in kwargs or "n_steps_kl_warmup" in kwargs:
+            raise ValueError(
+                "`n_epochs_kl_warmup` and `n_steps_kl_warmup` are replaced by `kl_warmup`, the "
+                "share of the training over which the weight of the KL rises."
+            )
         super().__init__(
             module,
             optimizer=optimizer,
@@ -99,6 +124,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             weight_decay=weight_decay,
             eps=eps,
             n_epochs_kl_warmup=None,
+            max_kl_weight=max_kl_weight,
             **kwargs,
         )
         self.n_clusters = n_clusters
@@ -172,21 +198,21 @@ class SCMVPTrainingPlan(TrainingPlan):
     # -- what happens before and between the epochs ---------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Learn the constants of the input transforms from the training cells, once."""
+        """Enter train mode and learn the constants of the input transforms, once.
+
+        A trained module is left in eval mode; Lightning keeps it, and warns of it.
+        """
+        self.module.train()
         if not bool(self.module.feature_statistics_known):
             data = self.trainer.datamodule
             self.module.set_feature_statistics(
                 **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
             )
 
-    def on_train_start(self) -> None:
-        """Enter train mode: a trained module is left in eval mode, and Lightning keeps it."""
-        self.module.train()
-
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come."""
-        start = round(self.mixture_start * self.trainer.max_epochs)
-        if start > 0 and self.current_epoch >= start:
+        start = max(1, round(self.mixture_start * self.trainer.max_epochs))
+        if self.current_epoch >= start:
             self._fit_prior_once()
 
     def on_train_end(self) -> None:

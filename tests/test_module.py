@@ -254,12 +254,27 @@ def test_cycle_is_the_divergence_from_the_embedding_of_the_imputed_profile(minib
     embedded, decoded, loss = forward(module, minibatch)
     rna = torch.log1p(decoded[OUTPUT.PX].scale() * module.rna_median_depth)
     covariates = embedded[OUTPUT.COVARIATES]
-    imputed = module.rna_encoder.head(module.rna_encoder(rna, covariates))
+    imputed = module.rna_encoder.head(module.rna_encoder(rna, covariates, torch.ones(N_CELLS)))
     expected = kl_divergence(embedded[OUTPUT.QZ], imputed).sum(-1).mean()
     torch.testing.assert_close(loss.parts[LOSS.CYCLE_RNA], expected.detach())
     probs = [module.prior.cluster_probs(q.loc)[:, :2] for q in (embedded[OUTPUT.QZ], imputed)]
     expected = (probs[0] * (probs[0] / probs[1]).log()).sum(-1).mean()
     torch.testing.assert_close(loss.parts[LOSS.CYCLE_CLUSTER_RNA], expected.detach())
+
+
+@pytest.mark.parametrize("atac_target", ["counts", "tfidf"])
+def test_cycle_gives_the_atac_channel_what_it_reads_of_observed_cells(minibatch, atac_target):
+    module = build(atac_target=atac_target)
+    embedded, decoded, loss = forward(module, minibatch)
+    py = decoded[OUTPUT.PY]
+    if atac_target == "tfidf":
+        profile = py.scale() * embedded[OUTPUT.ATAC_LIBRARY]
+    else:
+        profile = torch.log1p(py.scale() * 1e4 * module.atac_idf)
+    encoder = module.atac_encoder
+    imputed = encoder.head(encoder(profile, embedded[OUTPUT.COVARIATES], torch.ones(N_CELLS)))
+    expected = kl_divergence(embedded[OUTPUT.QZ], imputed).sum(-1).mean()
+    torch.testing.assert_close(loss.parts[LOSS.CYCLE_ATAC], expected.detach())
 
 
 def test_cycle_terms_are_left_out_if_their_weights_are_zero(minibatch):

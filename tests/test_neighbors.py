@@ -85,17 +85,19 @@ def test_merging_joins_labels_that_say_nothing_into_one(rng):
     assert not merge_communities(latent, labels).any()
 
 
+def neighbors_crossing(labels: np.ndarray, n_crossing: int) -> np.ndarray:
+    """Each cell and its five neighbours, ``n_crossing`` of them in the other community."""
+    rows = []
+    for cell, label in enumerate(labels):
+        same, other = (labels == label).nonzero()[0], (labels != label).nonzero()[0]
+        rows.append(np.r_[cell, same[: 5 - n_crossing], other[:n_crossing]])
+    return np.stack(rows)
+
+
 @pytest.mark.parametrize(("n_crossing", "n_merged"), [(1, 2), (2, 1)])
-def test_merging_wants_more_than_one_neighbour_in_all_to_cross(monkeypatch, n_crossing, n_merged):
+def test_merging_wants_more_than_one_neighbour_of_each_to_cross(monkeypatch, n_crossing, n_merged):
     labels = np.repeat([0, 1], 8)
-    same, other = (labels[:, None] == labels), (labels[:, None] != labels)
-    # every cell has 5 neighbours, of which `n_crossing` lie in the other community
-    neighbors = np.stack(
-        [
-            np.r_[i, same[i].nonzero()[0][: 5 - n_crossing], other[i].nonzero()[0][:n_crossing]]
-            for i in range(16)
-        ]
-    )
+    neighbors = neighbors_crossing(labels, n_crossing)
     monkeypatch.setattr(NearestNeighbors, "kneighbors", lambda *_, **__: neighbors)
     merged = merge_communities(np.zeros((16, 2)), labels, n_neighbors=5)
     assert len(np.unique(merged)) == n_merged

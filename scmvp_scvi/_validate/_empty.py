@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def warn_about_empty(matrix: Any, *, modality: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def warn_about_empty(
+    matrix: Any, *, modality: str, features_may_go: bool = True
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Warn about cells and features without a single count.
 
     Parameters
@@ -24,6 +26,8 @@ def warn_about_empty(matrix: Any, *, modality: str) -> tuple[NDArray[np.bool_], 
         ``(cells, features)``, counts that `check_counts` accepts.
     modality
         Key of the modality.
+    features_may_go
+        Whether features can be removed: not those that a trained model needs.
 
     Returns
     -------
@@ -39,7 +43,7 @@ def warn_about_empty(matrix: Any, *, modality: str) -> tuple[NDArray[np.bool_], 
             UserWarning,
             stacklevel=3,
         )
-    if n_features > 0:
+    if n_features > 0 and features_may_go:
         warnings.warn(
             f"{n_features} of {features.size} features have no counts in `{modality}`. They carry "
             "no information and cost time. Remove them: "

@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +73,7 @@ class SelfAttention(nn.Module):
     form
         ``"token"``, the published text: each piece is one token of ``n_hidden / n_heads``
         features, logits are divided by the root of that width, and an output projection W^O, a
-        residual and a LayerNorm follow. ``"scalar"``, the seed's code: within each head the
+        residual and a LayerNorm follow. ``"scalar"``, the authors' code: within each head the
         features are tokens of width one, logits are unscaled, and a LayerNorm follows.
     dropout_rate
         Dropout on the attended values, in training.
@@ -159,10 +158,3 @@ class _FrozenStatistics:
     def __exit__(self, *exception: object) -> None:
         for layer, momentum in zip(self.layers, self.momenta, strict=True):
             layer.momentum = momentum
-
-
-def zero_rows(
-    values: Float[Tensor, "cells hidden"], keep: Float[Tensor, "cells"]
-) -> Float[Tensor, "cells hidden"]:
-    """Set the rows of cells whose modality is missing to zero."""
-    return torch.where(keep.unsqueeze(-1) > 0, values, torch.zeros_like(values))

@@ -13,7 +13,7 @@ from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttention
 from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
 
 _VARIANCE_FLOOR = 1e-4  # equation 5: exp(.) + 1e-4
-_MAX_LOG_VARIANCE = 5.0  # the seed clamps the exponent to [-5, 5]
+_MAX_LOG_VARIANCE = 5.0  # the published description clamps the exponent to [-5, 5]
 
 
 class ProfileLinear(nn.Module):
@@ -108,10 +108,33 @@ class ChannelEncoder(nn.Module):
         self.head = PosteriorHead(n_hidden, n_latent)
 
     def forward(
-        self, profile: SparseCounts | Float[Tensor, "cells features"], covariates: Covariates
+        self,
+        profile: SparseCounts | Float[Tensor, "cells features"],
+        covariates: Covariates,
+        observed: Float[Tensor, "cells"],
     ) -> Float[Tensor, "cells hidden"]:
-        """Features of the channel, from a transformed profile."""
-        return self.dropout(self.attention(self.first_layer(profile, covariates)))
+        """Features of the channel, zero for cells whose modality was not measured.
+
+        Parameters
+        ----------
+        profile
+            Transformed values.
+        covariates
+            Batch and other covariates.
+        observed
+            1 where the modality was measured, else 0. Other cells stay out of the statistics of
+            the BatchNorm.
+        """
+        linear = self.first_layer(profile, covariates)
+        keep = observed > 0
+        n_observed = int(keep.sum())
+        if n_observed == len(keep):
+            return self.dropout(self.attention(linear))
+        if n_observed < 2:  # too few for BatchNorm by themselves
+            return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
+        features = torch.zeros_like(linear)
+        features[keep] = self.dropout(self.attention(linear[keep]))
+        return features
 
 
 def rna_encoder(

@@ -246,9 +246,11 @@ def test_zip_rate_and_inclusion_follow_their_equations_in_numpy(atac_law):
 
 
 @pytest.mark.parametrize("size", [-1e4, 1e4])
-def test_zip_is_finite_at_extreme_hidden_values_in_float32(atac_law, atac_counts, size):
+@pytest.mark.parametrize("library", [1e-4, 1e4])
+def test_zip_is_finite_at_extreme_hidden_values_in_float32(atac_law, atac_counts, size, library):
     law, counts = in_float32(atac_law, atac_counts)
-    law = replace(law, hidden=torch.full((N_CELLS, N_HIDDEN), size))
+    hidden, libraries = torch.full((N_CELLS, N_HIDDEN), size), torch.full((N_CELLS, 1), library)
+    law = replace(law, hidden=hidden, library=libraries)
     parameters, log_prob = parameters_of(law), law.log_prob(counts)
     assert log_prob.isfinite().all()
     assert all(g.isfinite().all() for g in torch.autograd.grad(log_prob.sum(), parameters))

@@ -164,7 +164,7 @@ def test_copy_fit_gives_back_weights_means_and_variances(fit):
 
 
 def test_copy_fit_keeps_large_and_small_variances_in_float32():
-    variances = np.array([[3e-4, 1e-2], [1.0, 500.0]])
+    variances = np.array([[3e-4, 1e-2], [1.0, 5e3]])
     prior = GaussianMixture(2, 2)
     prior.copy_fit(MixtureFit(np.array([0.5, 0.5]), np.zeros((2, 2)), variances))
     np.testing.assert_allclose(prior.variances.detach(), variances, rtol=1e-4)

@@ -7,7 +7,7 @@ from scipy.special import expit
 from torch import nn
 
 from scmvp_scvi.nn import ClusterAttention, MaskAttention, SelfAttention
-from scmvp_scvi.nn._attention import attention, without_running_statistics, zero_rows
+from scmvp_scvi.nn._attention import attention, without_running_statistics
 
 N_CELLS, N_HIDDEN, N_HEADS = 7, 12, 3
 WIDTH = N_HIDDEN // N_HEADS
@@ -233,11 +233,3 @@ def test_momenta_are_restored_after_an_error():
     with pytest.raises(RuntimeError, match="stop"), without_running_statistics(layer):
         raise RuntimeError("stop")
     assert layer.batch_norm.momentum == 0.01
-
-
-def test_zero_rows_blanks_missing_cells_even_where_they_are_not_finite(linear):
-    keep = torch.tensor([1.0, 0, 1, 1, 0, 1, 1], dtype=torch.float64)
-    linear[1] = torch.nan
-    kept = zero_rows(linear, keep)
-    torch.testing.assert_close(kept[keep > 0], linear[keep > 0])
-    assert not kept[keep == 0].any()

@@ -1,5 +1,7 @@
 """Encoders: sparse and dense input, covariates, posterior heads."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -40,13 +42,16 @@ def covariates(rng) -> Covariates:
 
 
 NO_COVARIATES = Covariates((torch.zeros(N_CELLS, 1, dtype=torch.long),), None)
+ALL_OBSERVED = torch.ones(N_CELLS)
 
 
-def build(modality: str, sizes: CovariateSizes, input_dropout: float = 0.0) -> ChannelEncoder:
-    widths = (N_FEATURES, N_HIDDEN, N_LATENT, sizes)
+def build(
+    modality: str, sizes: CovariateSizes, dropout_rate: float = 0.1, input_dropout: float = 0.0
+) -> ChannelEncoder:
+    arguments = (N_FEATURES, N_HIDDEN, N_LATENT, sizes, dropout_rate, input_dropout)
     if modality == "rna":
-        return rna_encoder(*widths, dropout_rate=0.1, input_dropout=input_dropout)
-    return atac_encoder(*widths, 0.1, input_dropout, n_heads=4, form="token")
+        return rna_encoder(*arguments)
+    return atac_encoder(*arguments, n_heads=4, form="token")
 
 
 def one_hot_input(dense: torch.Tensor, covariates: Covariates) -> torch.Tensor:
@@ -121,16 +126,59 @@ def test_input_dropout_keeps_the_expected_hidden_layer():
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_encodes_sparse_input_like_dense_input_in_eval_mode(dense, covariates, modality):
     encoder = build(modality, SIZES, input_dropout=0.3).eval()
-    from_sparse = encoder(SparseCounts.from_tensor(dense), covariates)
+    from_sparse = encoder(SparseCounts.from_tensor(dense), covariates, ALL_OBSERVED)
     assert from_sparse.shape == (N_CELLS, N_HIDDEN)
-    torch.testing.assert_close(from_sparse, encoder(dense, covariates))
+    torch.testing.assert_close(from_sparse, encoder(dense, covariates, ALL_OBSERVED))
+
+
+OBSERVED = torch.tensor([1.0, 0, 1, 1, 0, 1, 1, 0])
+
+
+def rows_of(covariates: Covariates, rows: torch.Tensor) -> Covariates:
+    codes = tuple(column[rows] for column in covariates.categorical)
+    return Covariates(codes, covariates.continuous[rows])
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_gives_observed_cells_what_they_get_alone(
+    dense, covariates, modality, is_training
+):
+    encoder, rows = build(modality, SIZES, dropout_rate=0.0).train(is_training), OBSERVED > 0
+    features = encoder(SparseCounts.from_tensor(dense), covariates, OBSERVED)
+    alone = encoder(dense[rows], rows_of(covariates, rows), OBSERVED[rows])
+    torch.testing.assert_close(features[rows], alone)
+    assert not features[~rows].any()
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_cells_without_the_modality_stay_out_of_running_statistics(dense, covariates, modality):
+    encoder, rows = build(modality, SIZES), OBSERVED > 0
+    same_encoder = copy.deepcopy(encoder)
+    encoder(dense, covariates, OBSERVED)
+    same_encoder(dense[rows], rows_of(covariates, rows), OBSERVED[rows])
+    statistics, expected = (e.attention.batch_norm.running_mean for e in (encoder, same_encoder))
+    assert expected.any()
+    torch.testing.assert_close(statistics, expected)
+
+
+@pytest.mark.parametrize("n_observed", [0, 1, 2])
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_channel_trains_on_minibatches_with_few_observed_cells(
+    dense, covariates, modality, n_observed
+):
+    encoder, observed = build(modality, SIZES), (torch.arange(N_CELLS) < n_observed).float()
+    features = encoder(SparseCounts.from_tensor(dense), covariates, observed)
+    features.square().sum().backward()
+    torch.testing.assert_close(features.abs().sum(-1) > 0, observed > 0)
+    assert encoder.first_layer.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, modality):
     encoder = build(modality, SIZES).eval()
-    first = encoder(dense, covariates.with_batch(0))
-    second = encoder(dense, covariates.with_batch(1))
+    first = encoder(dense, covariates.with_batch(0), ALL_OBSERVED)
+    second = encoder(dense, covariates.with_batch(1), ALL_OBSERVED)
     assert not torch.isclose(first, second).all(-1).any()
 
 
@@ -138,7 +186,9 @@ def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, mo
 def test_channel_without_covariates_ignores_them(dense, covariates, modality):
     encoder = build(modality, NO_SIZES).eval()
     assert encoder.first_layer.covariates is None
-    torch.testing.assert_close(encoder(dense, covariates), encoder(dense, NO_COVARIATES))
+    torch.testing.assert_close(
+        encoder(dense, covariates, ALL_OBSERVED), encoder(dense, NO_COVARIATES, ALL_OBSERVED)
+    )
 
 
 def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
@@ -151,14 +201,14 @@ def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
 
 def test_repeated_covariates_go_sample_by_sample(dense, covariates):
     encoder = build("rna", SIZES).eval()
-    repeated = encoder(dense.repeat(3, 1), covariates.repeat(3))
-    torch.testing.assert_close(repeated, encoder(dense, covariates).repeat(3, 1))
+    repeated = encoder(dense.repeat(3, 1), covariates.repeat(3), ALL_OBSERVED.repeat(3))
+    torch.testing.assert_close(repeated, encoder(dense, covariates, ALL_OBSERVED).repeat(3, 1))
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_head_is_a_posterior_for_each_cell(dense, covariates, modality):
     encoder = build(modality, SIZES)
-    posterior = encoder.head(encoder(SparseCounts.from_tensor(dense), covariates))
+    posterior = encoder.head(encoder(SparseCounts.from_tensor(dense), covariates, ALL_OBSERVED))
     assert posterior.batch_shape == (N_CELLS, N_LATENT)
     assert posterior.mean.isfinite().all()
     assert (posterior.scale > 0).all()
