@@ -20,6 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 import scmvp_scvi
 from scmvp_scvi import SCMVPModel
 
+GENERATED_EPOCHS = 60  # enough for the generated data, and quick; by default 133 for their number
 N_IMPUTED = 20  # features of each modality whose denoised values are written
 
 
@@ -41,6 +42,7 @@ def read(arguments: argparse.Namespace) -> mudata.MuData:
     """Read the data of the user, or generate some."""
     if arguments.data is None:
         arguments.batch_key, arguments.color = "batch", "cell_type"
+        arguments.max_epochs = arguments.max_epochs or GENERATED_EPOCHS
         return scmvp_scvi.datasets.synthetic(n_cells=1500, seed=arguments.seed)
     return mudata.read_h5mu(arguments.data)
 

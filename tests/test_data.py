@@ -398,3 +398,12 @@ def test_median_depth_leaves_empty_cells_out(make_mdata, register):
     depth = mdata["rna"].X.sum(1).A1
     found = feature_statistics(manager, np.arange(100))["rna_median_depth"]
     assert found == pytest.approx(np.median(depth[depth > 0]))
+
+
+def test_size_factors_become_depths_with_the_median_of_the_observed(raw, register, rng):
+    raw.obs["size"] = rng.uniform(0.5, 2, raw.n_obs)
+    register(raw, rna_size_factor_key="size")
+    manager = SCMVPModel._get_most_recent_anndata_manager(raw)
+    found = feature_statistics(manager, np.arange(raw.n_obs))
+    depths = raw.obs["size"] * found["rna_depth_per_size_factor"]
+    assert np.median(depths) == pytest.approx(found["rna_median_depth"], rel=1e-5)

@@ -76,6 +76,11 @@ def test_fit_is_the_same_for_the_same_seed(latent, latent_variances, n_clusters)
     np.testing.assert_array_equal(first.variances, second.variances)
 
 
+def test_fit_merges_the_communities_that_a_high_resolution_cuts(latent, latent_variances):
+    mixture = fit_mixture(latent, latent_variances, None, max_clusters=50, resolution=2.0, seed=0)
+    assert_recovers_the_planted_clusters(mixture)
+
+
 def test_fit_of_an_integer_has_that_many_components(latent, latent_variances):
     mixture = fit(latent, latent_variances, n_clusters=5)
     assert mixture.means.shape == mixture.variances.shape == (5, 3)

@@ -442,3 +442,45 @@ def test_two_processes_train_the_same_model(tmp_path):
     assert first["is_fitted"]
     for name in first:
         np.testing.assert_allclose(second[name], first[name], rtol=1e-6, err_msg=name)
+
+
+# -- priors on weights ----------------------------------------------------------------------------
+
+
+def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train):
+    scales = {"rna_output_scale": 0.5, "atac_output_scale": 0.1}
+    model = train(fresh_mdata, max_epochs=1, plan_kwargs={**scales, "weight_decay": 1e-3})
+    (optimizer,) = model.trainer.optimizers
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    rna, atac = model.module.rna_decoder, model.module.atac_decoder
+    n_cells = len(model.train_indices)
+    assert decay[id(rna.output.weight)] == pytest.approx(1 / (0.5**2 * n_cells))
+    assert decay[id(atac.rate.weight)] == pytest.approx(1 / (0.1**2 * n_cells))
+    assert decay[id(atac.inclusion.weight)] == pytest.approx(1 / (0.1**2 * n_cells))
+    assert decay[id(model.module.joint_encoder.shared.weight)] == 1e-3
+    assert decay[id(atac.rate.bias)] == decay[id(model.module.prior.logits)] == 0
+
+
+def test_a_narrower_prior_leaves_smaller_weights(make_mdata, register, train):
+    def size(atac_output_scale: float) -> float:
+        mdata = register(make_mdata(), batch_key="batch")
+        plan = {"atac_output_scale": atac_output_scale}
+        return float(train(mdata, plan_kwargs=plan).module.atac_decoder.rate.weight.norm())
+
+    assert size(0.01) < size(0.1)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"mixture_start": 7}, "`mixture_start` is a share"),
+        ({"mixture_start": 0}, "`mixture_start`"),
+        ({"kl_warmup": -0.1}, "`kl_warmup` is a share"),
+        ({"lr_schedule": "cosin"}, "`lr_schedule`"),
+        ({"atac_output_scale": 0}, "`atac_output_scale`"),
+        ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
+    ],
+)
+def test_plan_refuses_what_it_cannot_do(fresh_mdata, train, plan, message):
+    with pytest.raises(ValueError, match=message):
+        train(fresh_mdata, plan_kwargs=plan)

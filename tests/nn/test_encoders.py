@@ -162,6 +162,15 @@ def test_cells_without_the_modality_stay_out_of_running_statistics(dense, covari
     torch.testing.assert_close(statistics, expected)
 
 
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_running_statistics_stay_where_no_cell_has_the_modality(dense, covariates, modality):
+    encoder = build(modality, SIZES)
+    batch_norm = encoder.attention.batch_norm
+    before = batch_norm.running_mean.clone(), batch_norm.running_var.clone()
+    encoder(dense, covariates, torch.zeros(N_CELLS))
+    torch.testing.assert_close((batch_norm.running_mean, batch_norm.running_var), before)
+
+
 @pytest.mark.parametrize("n_observed", [0, 1, 2])
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_trains_on_minibatches_with_few_observed_cells(
