@@ -99,7 +99,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
         n_clusters: int | None = None,
         max_clusters: int = 50,
         unlabeled_category: str = "Unknown",
-        n_latent: int = 20,
+        n_latent: int = 30,
         n_hidden: int = 128,
         n_shared: int = 256,
         n_heads: int = 8,
@@ -108,7 +108,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
         dispersion: Dispersion = "gene",
         atac_target: Literal["counts", "tfidf"] = "counts",
         encode_covariates: bool = False,
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.0,
         rna_input_dropout: float = 0.1,
         atac_input_dropout: float = 0.7,
     ) -> None:

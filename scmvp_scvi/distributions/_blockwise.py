@@ -52,9 +52,11 @@ class _ZeroInflatedPoissonSum(torch.autograd.Function):
         library: Tensor,
         observed: Tensor,
         counts: SparseCounts,
+        grad_enabled: bool,
     ) -> Tensor:
         parameters = (hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias)
-        wants_gradient = any(ctx.needs_input_grad[:5])
+        # `needs_input_grad` does not know of `no_grad`, and grad mode is off in here
+        wants_gradient = grad_enabled and any(ctx.needs_input_grad[:5])
         log_prob, gradients = _pass(parameters, library, observed, counts, wants_gradient)
         ctx.counts = counts
         ctx.save_for_backward(*parameters, library, observed, *gradients)
@@ -69,7 +71,7 @@ class _ZeroInflatedPoissonSum(torch.autograd.Function):
             gradients = tuple(gradient * upstream[0] for gradient in gradients)
         else:
             _, gradients = _pass(parameters, library, observed * upstream, ctx.counts, True)
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
 def _pass(
@@ -177,4 +179,5 @@ def zero_inflated_poisson_sum(
         library,
         observed,
         counts,
+        torch.is_grad_enabled(),
     )

@@ -39,8 +39,8 @@ class MixtureFit:
                 "`weights`, `means` and `variances` must describe the same clusters, got shapes "
                 f"{self.weights.shape}, {self.means.shape} and {self.variances.shape}."
             )
-        if (self.variances <= 0).any() or (self.weights <= 0).any():
-            raise ValueError("`weights` and `variances` must be positive.")
+        if not ((self.variances > 0).all() and (self.weights > 0).all()):
+            raise ValueError("`weights` and `variances` must be positive and not NaN.")
 
 
 def component_log_probs(
@@ -122,6 +122,11 @@ class GaussianMixture(nn.Module):
             If the fit has more components than the prior has room for.
         """
         n_clusters, max_clusters = len(fit.weights), len(self.logits)
+        if fit.means.shape[1] != self.means.shape[1]:
+            raise ValueError(
+                f"`fit` must have the {self.means.shape[1]} dimensions of the prior, got "
+                f"{fit.means.shape[1]}."
+            )
         if n_clusters > max_clusters:
             raise ValueError(
                 f"`fit` has {n_clusters} components and the prior has room for {max_clusters}; "

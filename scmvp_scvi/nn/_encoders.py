@@ -9,7 +9,12 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttentionForm
+from scmvp_scvi.nn._attention import (
+    MaskAttention,
+    SelfAttention,
+    SelfAttentionForm,
+    without_running_statistics,
+)
 from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
 
 _VARIANCE_FLOOR = 1e-4  # equation 5: exp(.) + 1e-4
@@ -130,8 +135,9 @@ class ChannelEncoder(nn.Module):
         n_observed = int(keep.sum())
         if n_observed == len(keep):
             return self.dropout(self.attention(linear))
-        if n_observed < 2:  # too few for BatchNorm by themselves
-            return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
+        if n_observed < 2:  # too few for BatchNorm by themselves; all take part, none is counted
+            with without_running_statistics(self):
+                return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         features = torch.zeros_like(linear)
         features[keep] = self.dropout(self.attention(linear[keep]))
         return features
