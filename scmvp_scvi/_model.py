@@ -114,6 +114,12 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
     ) -> None:
         super().__init__(mdata, registry)
         _check_architecture(locals())
+        if atac_target == "tfidf" and self.registry["setup_args"]["atac_size_factor_key"]:
+            raise ValueError(
+                '`atac_target="tfidf"` has depth normalised away, so that ATAC size factors have '
+                "nothing to scale: leave `atac_size_factor_key` out of `setup_mudata`, or "
+                'reconstruct the counts, `atac_target="counts"`.'
+            )
         stats = self.summary_stats
         cat_covs = self.registry["field_registries"][REGISTRY.CATEGORICAL_COVARIATES]
         self.module = SCMVPModule(

@@ -180,7 +180,7 @@ class SCMVPModule(BaseModuleClass):
         self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
 
-    # -- input transforms : everything from raw counts ----------------------------------
+    # -- input transforms: everything from raw counts --------------------------------------------
 
     def rna_profile(self, counts: SparseCounts) -> SparseCounts:
         """Encoder input: log1p of counts per median depth, zero stays zero."""

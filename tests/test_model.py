@@ -259,3 +259,11 @@ def test_model_with_covariates_and_size_factors_loads(make_mdata, register, trai
     model = train(mdata, max_epochs=1, architecture={"encode_covariates": True})
     model.save(tmp_path / "model", save_anndata=True)
     assert_same_outputs(model, SCMVPModel.load(tmp_path / "model"))
+
+
+def test_atac_size_factors_are_refused_for_a_tfidf_target(make_mdata, register):
+    mdata = make_mdata()
+    mdata.obs["size"] = 1.0
+    register(mdata, atac_size_factor_key="size")
+    with pytest.raises(ValueError, match="nothing to scale"):
+        SCMVPModel(mdata, atac_target="tfidf")
