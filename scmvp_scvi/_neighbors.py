@@ -9,6 +9,8 @@ import scanpy as sc
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+_FEW_CELLS = 5_000
+
 
 @contextmanager
 def preserved_torch_threads() -> Iterator[None]:
@@ -74,7 +76,9 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     Leiden at a fixed resolution cuts large homogeneous types into pieces, whose cells then have
     many of their nearest neighbours in the next piece; the cells of distinct types have hardly
     any. The two communities with the largest mutual share of neighbours are merged, again and
-    again, until no two share more than one neighbour in ``n_neighbors``.
+    again, until no two share more than one neighbour in ``n_neighbors``. Among fewer than 5,000
+    cells the neighbours of a cell reach further and cross borders more often: the limit then rises
+    with the square root of 5,000 over the number of cells, up to two neighbours.
 
     Parameters
     ----------
@@ -97,12 +101,13 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     links = np.zeros((n_communities, n_communities))
     np.add.at(links, (np.repeat(labels, n_neighbors), labels[neighbors].ravel()), 1)
     group = np.arange(n_communities)
+    limit = np.clip(np.sqrt(_FEW_CELLS / len(latent)), 1, 2) / n_neighbors
     while True:
         merged = _sum_groups(links, group)
         shares = merged / np.maximum(merged.sum(1, keepdims=True), 1)
         mutual = np.triu((shares + shares.T) / 2, k=1)
         a, b = np.unravel_index(mutual.argmax(), mutual.shape)
-        if mutual[a, b] <= 1 / n_neighbors:
+        if mutual[a, b] <= limit:
             break
         group = np.unique(np.where(group == b, a, group), return_inverse=True)[1]
     return _largest_first(group[labels])

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
+from scmvp_scvi import _neighbors
 from scmvp_scvi._neighbors import (
     leiden_partitions,
     merge_communities,
@@ -67,7 +68,8 @@ def test_leiden_leaves_its_input_alone(latent):
     np.testing.assert_array_equal(latent, before)
 
 
-def test_merging_rejoins_the_blobs_that_leiden_has_cut(latent, planted):
+def test_merging_rejoins_the_blobs_that_leiden_has_cut(monkeypatch, latent, planted):
+    monkeypatch.setattr(_neighbors, "_FEW_CELLS", len(latent))
     (cut,) = leiden_partitions(latent, [2.0])
     assert cut.max() + 1 > 10
     merged = merge_communities(latent, cut)
@@ -94,8 +96,13 @@ def neighbors_crossing(labels: np.ndarray, n_crossing: int) -> np.ndarray:
     return np.stack(rows)
 
 
-@pytest.mark.parametrize(("n_crossing", "n_merged"), [(1, 2), (2, 1)])
-def test_merging_wants_more_than_one_neighbour_of_each_to_cross(monkeypatch, n_crossing, n_merged):
+@pytest.mark.parametrize(
+    ("few_cells", "n_crossing", "n_merged"), [(16, 1, 2), (16, 2, 1), (1000, 2, 2), (1000, 3, 1)]
+)
+def test_merging_wants_more_than_one_neighbour_to_cross_or_two_among_few_cells(
+    monkeypatch, few_cells, n_crossing, n_merged
+):
+    monkeypatch.setattr(_neighbors, "_FEW_CELLS", few_cells)
     labels = np.repeat([0, 1], 8)
     neighbors = neighbors_crossing(labels, n_crossing)
     monkeypatch.setattr(NearestNeighbors, "kneighbors", lambda *_, **__: neighbors)

@@ -82,6 +82,7 @@ def test_kidney_half_counts_are_warned_about_and_train(register, train):
 
 
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+@pytest.mark.filterwarnings("ignore:2 cells moved from training set:UserWarning")
 def test_bone_marrow_trains_with_its_donors_as_batches(register, train):
     mdata = register(read("neurips_bmmc_starter.h5mu"), batch_key="batch")
     model = train(mdata)
@@ -92,6 +93,7 @@ def test_bone_marrow_trains_with_its_donors_as_batches(register, train):
 
 
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+@pytest.mark.filterwarnings("ignore:2 cells moved from training set:UserWarning")
 def test_bone_marrow_labels_seed_the_components(register, train):
     mdata = read("neurips_bmmc_starter.h5mu")
     types = mdata.obs["cell_type"].astype(str)
