@@ -1,6 +1,5 @@
 """`SCMVPModel`: what the user holds."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,8 +24,6 @@ from scmvp_scvi._validate import (
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._decoders import Dispersion
-
-logger = logging.getLogger(__name__)
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 200

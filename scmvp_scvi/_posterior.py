@@ -1,6 +1,5 @@
 """`PosteriorMixin`: embedding, clusters and denoised profiles of a trained model."""
 
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -30,8 +29,6 @@ from scmvp_scvi._validate import (
     check_one_of,
     check_positive,
 )
-
-logger = logging.getLogger(__name__)
 
 Modality = Literal["joint", "rna", "atac"]
 Batch = str | int | float
@@ -221,10 +218,7 @@ class PosteriorMixin(VAEMixin):
             return_mean,
             batch_size,
         )
-        values = np.concatenate(list(blocks), axis=-2)
-        if return_numpy or values.ndim == 3:
-            return values
-        return pd.DataFrame(values, index=self._cell_names(adata, indices), columns=names)
+        return _as_table(blocks, self._cell_names(adata, indices), names, return_numpy)
 
     def get_normalized_accessibility(
         self,
@@ -295,10 +289,7 @@ class PosteriorMixin(VAEMixin):
             if return_numpy:
                 return matrix
             return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
-        values = np.concatenate(list(blocks), axis=-2)
-        if return_numpy or values.ndim == 3:
-            return values
-        return pd.DataFrame(values, index=cells, columns=names)
+        return _as_table(blocks, cells, names, return_numpy)
 
     @torch.inference_mode()
     def get_marginal_ll(
@@ -460,3 +451,13 @@ class PosteriorMixin(VAEMixin):
     ) -> pd.Index:
         names = (self.adata if adata is None else adata).obs_names
         return names if indices is None else names[check_indices(indices, len(names))]
+
+
+def _as_table(
+    blocks: Iterable[np.ndarray], cells: pd.Index, features: pd.Index, return_numpy: bool
+) -> pd.DataFrame | np.ndarray:
+    """Join denoised minibatches; draws that were not averaged have no table and stay an array."""
+    values = np.concatenate(list(blocks), axis=-2)
+    if return_numpy or values.ndim == 3:
+        return values
+    return pd.DataFrame(values, index=cells, columns=features)

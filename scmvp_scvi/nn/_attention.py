@@ -1,6 +1,8 @@
 """The three attentions of the paper: mask (RNA), multi-head self (ATAC) and cluster attention."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from jaxtyping import Float
@@ -137,24 +139,19 @@ class ClusterAttention(nn.Module):
         return weights * weights.shape[-1]
 
 
-def without_running_statistics(module: nn.Module) -> "_FrozenStatistics":
+@contextmanager
+def without_running_statistics(module: nn.Module) -> Iterator[None]:
     """Context in which BatchNorm layers of ``module`` leave their running statistics alone.
 
     The cycle passes imputed profiles through the encoders; their statistics are not those of the
     observed profiles that the encoders see in use.
     """
-    return _FrozenStatistics(module)
-
-
-class _FrozenStatistics:
-    def __init__(self, module: nn.Module) -> None:
-        self.layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
-
-    def __enter__(self) -> None:
-        self.momenta = [layer.momentum for layer in self.layers]
-        for layer in self.layers:
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
             layer.momentum = 0.0
-
-    def __exit__(self, *exception: object) -> None:
-        for layer, momentum in zip(self.layers, self.momenta, strict=True):
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
