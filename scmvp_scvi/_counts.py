@@ -1,6 +1,7 @@
 """Sparse minibatches: the counts of a few cells as flat arrays, the form every layer reads."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,13 +30,15 @@ class SparseCounts:
 
     @classmethod
     def from_tensor(cls, counts: Tensor) -> "SparseCounts":
-        """Read a dense or a CSR tensor.
+        """Read a dense, a CSR or a CSC tensor.
 
         Parameters
         ----------
         counts
-            ``(cells, features)``, strided or ``torch.sparse_csr``.
+            ``(cells, features)``.
         """
+        if counts.layout == torch.sparse_csc:
+            counts = counts.to_sparse_csr()
         if counts.layout == torch.sparse_csr:
             return cls(
                 counts.values(),
@@ -53,13 +56,13 @@ class SparseCounts:
         """Number of rows."""
         return self.offsets.shape[0] - 1
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """``(nonzeros,)``, the cell of each value."""
         cells = torch.arange(self.n_cells, device=self.offsets.device)
         return cells.repeat_interleave(self.offsets.diff(), output_size=self.values.shape[0])
 
-    @property
+    @cached_property
     def depth(self) -> Tensor:
         """``(cells, 1)``, the sum of each row."""
         total = torch.zeros(self.n_cells, dtype=self.values.dtype, device=self.values.device)
@@ -68,6 +71,34 @@ class SparseCounts:
     def with_values(self, values: Tensor) -> "SparseCounts":
         """Return the same pattern with other values, ``(nonzeros,)``."""
         return SparseCounts(values, self.columns, self.offsets, self.n_features)
+
+    def keep(self, kept: Tensor) -> "SparseCounts":
+        """Return some of the entries, the others become zeros that are not stored.
+
+        Parameters
+        ----------
+        kept
+            ``(nonzeros,)``, boolean.
+        """
+        positions = kept.nonzero().squeeze(-1)
+        # entries that are kept before each offset
+        offsets = torch.searchsorted(positions, self.offsets)
+        return SparseCounts(
+            self.values[positions], self.columns[positions], offsets, self.n_features
+        )
+
+    def select_columns(self, columns: Tensor) -> "SparseCounts":
+        """Return the counts of some features.
+
+        Parameters
+        ----------
+        columns
+            ``(chosen,)``, without repeats; they become the columns 0, 1, 2, ... in this order.
+        """
+        new_column = self.columns.new_full((self.n_features,), -1)
+        new_column[columns] = torch.arange(len(columns), device=columns.device)
+        moved = SparseCounts(self.values, new_column[self.columns], self.offsets, len(columns))
+        return moved.keep(moved.columns >= 0)
 
     def to_dense(self) -> Tensor:
         """``(cells, features)``, the zeros written out."""

@@ -204,6 +204,15 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
     return statistics
 
 
+def has_empty_cells(adata_manager: AnnDataManager, key: str) -> bool:
+    """Whether any cell has no count in the modality that is registered as ``key``."""
+    counts = adata_manager.get_from_registry(key)
+    return any(
+        bool((np.asarray(counts[start : start + _ROWS_PER_BLOCK].sum(1)) == 0).any())
+        for start in range(0, counts.shape[0], _ROWS_PER_BLOCK)
+    )
+
+
 def _median_depth(depths: list[np.ndarray]) -> float:
     """Median over the cells that have any count."""
     depth = np.concatenate(depths)

@@ -9,9 +9,11 @@ from anndata import AnnData
 from mudata import MuData
 from scvi import settings
 from scvi.data import AnnDataManager
+from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._data import check_data, data_fields, registered_features
+from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
@@ -87,6 +89,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
     _module_cls = SCMVPModule
     _training_plan_cls = SCMVPTrainingPlan
     _train_runner_cls = SCMVPTrainRunner
+    _data_splitter_cls = SCMVPDataSplitter
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
         atac_input_dropout: float = 0.7,
     ) -> None:
         super().__init__(mdata, registry)
+        silence_csr_warnings()
         _check_architecture(locals())
         if atac_target == "tfidf" and self.registry["setup_args"]["atac_size_factor_key"]:
             raise ValueError(
@@ -242,6 +246,10 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
                 check_data(adata, arguments, where, registered_features(self.registry))
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)
 
+    def _make_data_loader(self, *args: Any, **kwargs: Any) -> AnnDataLoader:
+        """Make scvi-tools' loader of minibatches that stay sparse."""
+        return super()._make_data_loader(*args, load_sparse_tensor=True, **kwargs)
+
     def _categories(self, key: str) -> np.ndarray:
         """Names of the categories of a registered key, in the order of their codes."""
         return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
@@ -295,6 +303,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
+        load_sparse_tensor: bool = True,
         batch_size: int = 64,
         early_stopping: bool = False,
         check_val_every_n_epoch: int | None = 1,
@@ -315,6 +324,8 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
             Shares of the cells; the rest is held out as a test set. By default 0.9 and 0.1.
         shuffle_set_split
             Whether the split is random.
+        load_sparse_tensor
+            Whether sparse counts stay sparse in the minibatches, or are written out.
         batch_size
             Cells a minibatch.
         early_stopping
@@ -352,6 +363,7 @@ class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
             batch_size=batch_size,
             early_stopping=early_stopping,
             check_val_every_n_epoch=check_val_every_n_epoch,
+            load_sparse_tensor=load_sparse_tensor,
             datasplitter_kwargs=dict(datasplitter_kwargs or {}),
             plan_kwargs=plan,
             **trainer_kwargs,

@@ -1,5 +1,6 @@
 """`SCMVPModule`: the generative story of scMVP, its inference and its objective."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,20 +14,18 @@ from torch.distributions import Normal
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
 )
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
-from scmvp_scvi.nn._attention import (
-    ClusterAttention,
-    SelfAttentionForm,
-    without_running_statistics,
-)
+from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
 from scmvp_scvi.nn._covariates import Covariates, CovariateSizes
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
-from scmvp_scvi.nn._encoders import JointEncoder, atac_encoder, rna_encoder
+from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
 
+_PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 TF_SCALE = 1e4  # term frequencies are counts per ten thousand
 
 
@@ -351,29 +350,57 @@ class SCMVPModule(BaseModuleClass):
     def reencode(
         self,
         px: FactoredNegativeBinomial,
-        py: FactoredZeroInflatedPoisson,
+        atac_profile: Iterator[ProfileBlock],
         covariates: Covariates,
     ) -> tuple[Normal, Normal]:
         """Embed the imputed profiles, q(z | x_hat) and q(z | y_hat), each by its own channel.
 
         Parameters
         ----------
-        px, py
-            Laws of the counts; their means per count of depth are the imputed profiles.
+        px
+            Law of the RNA counts; its mean at the median depth is the imputed profile.
+        atac_profile
+            What `imputed_atac` yields.
         covariates
             Batch and other covariates of each cell.
         """
         rna = torch.log1p(px.scale() * self.rna_median_depth)
-        if self.atac_target == "tfidf":  # the decoder's mean is the encoder's input already
-            atac = py.scale() * py.library
-        else:
-            atac = torch.log1p(py.scale() * (TF_SCALE * self.atac_idf))
-        everywhere = torch.ones_like(px.observed)
-        with without_running_statistics(self.rna_encoder):
-            rna_features = self.rna_encoder(rna, covariates, everywhere)
-        with without_running_statistics(self.atac_encoder):
-            atac_features = self.atac_encoder(atac, covariates, everywhere)
+        rna_features = self.rna_encoder.of_imputed([(slice(None), rna)], covariates)
+        atac_features = self.atac_encoder.of_imputed(atac_profile, covariates)
         return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
+
+    def imputed_atac(
+        self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None = None
+    ) -> Iterator[ProfileBlock]:
+        """Yield the imputed profile in the encoder's units, block by block or at some peaks.
+
+        Parameters
+        ----------
+        py
+            Law of the ATAC counts, of the sampled peaks alone if there is a sample.
+        sample
+            Peaks that stand for all, by their weights.
+        """
+        if sample is not None:
+            profile = self._encoder_units(py, self.atac_idf[sample.columns])
+            yield sample.columns, profile * sample.weights
+            return
+        for start in range(0, len(self.atac_idf), _PEAKS_PER_BLOCK):
+            block = slice(start, start + _PEAKS_PER_BLOCK)
+            yield block, self._encoder_units(py.at(block), self.atac_idf[block])
+
+    def _encoder_units(
+        self, py: FactoredZeroInflatedPoisson, idf: Float[Tensor, "peaks"]
+    ) -> Float[Tensor, "cells peaks"]:
+        if self.atac_target == "tfidf":  # the decoder's mean is the encoder's input already
+            return py.scale() * py.library
+        return torch.log1p(py.scale() * (TF_SCALE * idf))
+
+    def _draw_peaks(self, n_peaks: int, *, by_abundance: bool) -> FeatureSample:
+        """Draw peaks that stand for all, abundant ones more often or each alike."""
+        idf = self.atac_idf
+        abundance = idf.reciprocal() if by_abundance else torch.ones_like(idf)
+        return sample_features(inclusion_probabilities(abundance, n_peaks))
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -387,8 +414,12 @@ class SCMVPModule(BaseModuleClass):
         alignment_weight: float = 1.0,
         cycle_weight: float = 0.05,
         cycle_cluster_weight: float = 0.05,
+        n_cycle_peaks: int = 8192,
+        n_peaks_per_step: int | None = None,
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
+
+        Outside of training every term is taken over all peaks.
 
         Parameters
         ----------
@@ -404,6 +435,12 @@ class SCMVPModule(BaseModuleClass):
             Weight of the same divergence on the imputed profiles.
         cycle_cluster_weight
             Weight of the divergence between the cluster posteriors of both.
+        n_cycle_peaks
+            Peaks of the imputed ATAC profile, drawn anew in each step, that are embedded again;
+            the others are dropped as input values are.
+        n_peaks_per_step
+            Peaks, drawn anew in each step, that the ATAC likelihood and the cycle are estimated
+            from without bias; None for the exact likelihood.
         """
         del tensors
         i, g = inference_outputs, generative_outputs
@@ -411,9 +448,22 @@ class SCMVPModule(BaseModuleClass):
         rna_observed, atac_observed = i[OUTPUT.RNA_OBSERVED], i[OUTPUT.ATAC_OBSERVED]
         paired = rna_observed * atac_observed
 
+        counts, sample = i[OUTPUT.ATAC_COUNTS], None
+        if self.training and n_peaks_per_step is not None:
+            sample = self._draw_peaks(n_peaks_per_step, by_abundance=True)
+            counts = counts.select_columns(sample.columns)
+            py = py.at(sample.columns, gradient_factors=1 / sample.weights)
+
+        cycle = {}
+        if cycle_weight > 0 or cycle_cluster_weight > 0:
+            decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks)
+            latent, cluster = self._cycle_terms(qz, px, decoded_atac, i[OUTPUT.COVARIATES])
+            cycle = latent | cluster
         reconstruction = {
             LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS]),
-            LOSS.ATAC_RECONSTRUCTION: -py.log_prob(i[OUTPUT.ATAC_COUNTS]),
+            LOSS.ATAC_RECONSTRUCTION: -py.log_prob(
+                counts, None if sample is None else sample.weights
+            ),
         }
         kl = self.prior.kl(qz, z)
 
@@ -425,13 +475,10 @@ class SCMVPModule(BaseModuleClass):
         }
         total = sum(reconstruction.values()) + kl_weight * kl
         total = total + alignment_weight * sum(alignment.values())
-        parts = {**reconstruction, LOSS.KL: kl, **alignment}
-
-        if cycle_weight > 0 or cycle_cluster_weight > 0:
-            latent, cluster = self._cycle_terms(qz, px, py, i[OUTPUT.COVARIATES])
+        if cycle:
             total = total + cycle_weight * sum(latent.values())
             total = total + cycle_cluster_weight * sum(cluster.values())
-            parts |= latent | cluster
+        parts = {**reconstruction, LOSS.KL: kl, **alignment, **cycle}
 
         return SCMVPLossOutput(
             loss=total.mean(),
@@ -440,15 +487,24 @@ class SCMVPModule(BaseModuleClass):
             parts={name: part.detach().mean() for name, part in parts.items()},
         )
 
+    def _cycle_profile(
+        self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None, n_cycle_peaks: int
+    ) -> Iterator[ProfileBlock]:
+        """Imputed ATAC profile to embed again: the step's sample, one of its own, or all peaks."""
+        if sample is not None or not self.training or n_cycle_peaks >= len(self.atac_idf):
+            return self.imputed_atac(py, sample)
+        own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
+        return self.imputed_atac(py.at(own.columns), own)
+
     def _cycle_terms(
         self,
         qz: Normal,
         px: FactoredNegativeBinomial,
-        py: FactoredZeroInflatedPoisson,
+        atac_profile: Iterator[ProfileBlock],
         covariates: Covariates,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Both consistency terms of both modalities, each ``(cells,)``."""
-        cycle_rna, cycle_atac = self.reencode(px, py, covariates)
+        cycle_rna, cycle_atac = self.reencode(px, atac_profile, covariates)
         log_probs = self.prior.cluster_log_probs
         joint_clusters = log_probs(qz.loc)
         latent = {

@@ -1,7 +1,7 @@
 """`SCMVPTrainingPlan`: schedules, the fit of the mixture, and what is logged."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +12,12 @@ from scvi.train import TrainingPlan, TrainRunner
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from scmvp_scvi._data import feature_statistics
+from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
+from scmvp_scvi._optimizer import RowAdam, values_of_gradient
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
-from scmvp_scvi._validate import check_one_of, check_positive
+from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
 
 class SCMVPTrainRunner(TrainRunner):
@@ -77,8 +78,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         Of the fit of the mixture.
     **kwargs
         Passed to :class:`scvi.train.TrainingPlan`; the weights of the consistency terms
-        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) go on to
-        `SCMVPModule.loss`.
+        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) and the numbers of peaks
+        (``n_cycle_peaks``, ``n_peaks_per_step``) go on to `SCMVPModule.loss`.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         **kwargs: Any,
     ) -> None:
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
+        _check_peak_numbers(optimizer, kwargs)
         for name, value in (
             ("lr", lr),
             ("mixture_start", mixture_start),
@@ -171,11 +173,11 @@ class SCMVPTrainingPlan(TrainingPlan):
                     # the loss is a mean over cells, so that a prior counts as one cell of many
                     decay = 1 / (scales[id(p)] ** 2 * self.n_obs_training)
                 groups.setdefault(decay, []).append(p)
-            return optimizer_cls(
+            return RowAdam(
                 [{"params": ps, "weight_decay": decay} for decay, ps in groups.items()],
                 lr=self.lr,
                 eps=self.eps,
-                fused=True,
+                decoupled_weight_decay=optimizer_cls is torch.optim.AdamW,
             )
 
         return create
@@ -195,6 +197,36 @@ class SCMVPTrainingPlan(TrainingPlan):
         scheduler = LambdaLR(config["optimizer"], factor)
         return {**config, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step and let the gradients go, which would else lie beside those of the next."""
+        super().optimizer_step(*args, **kwargs)
+        self.optimizers().zero_grad()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | int | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, those of sampled peaks by the rows they hold."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not gradient_clip_val or not any(
+            p.grad is not None and p.grad.is_sparse for p in parameters
+        ):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        # torch clips dense gradients alone: stand-ins share the values of the sparse ones
+        stand_ins = []
+        for parameter in parameters:
+            values = values_of_gradient(parameter)
+            if values is not None:
+                stand_ins.append(torch.nn.Parameter(torch.empty_like(values)))
+                stand_ins[-1].grad = values
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(stand_ins, gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(stand_ins, gradient_clip_val)
+
     # -- what happens before and between the epochs ---------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -203,8 +235,13 @@ class SCMVPTrainingPlan(TrainingPlan):
         A trained module is left in eval mode; Lightning keeps it, and warns of it.
         """
         self.module.train()
+        data = self.trainer.datamodule
+        for encoder, key in (
+            (self.module.rna_encoder, REGISTRY.RNA),
+            (self.module.atac_encoder, REGISTRY.ATAC),
+        ):
+            encoder.some_unobserved = has_empty_cells(data.adata_manager, key)
         if not bool(self.module.feature_statistics_known):
-            data = self.trainer.datamodule
             self.module.set_feature_statistics(
                 **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
             )
@@ -271,4 +308,18 @@ class SCMVPTrainingPlan(TrainingPlan):
             on_epoch=self.on_epoch,
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
+        )
+
+
+def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:
+    n_sampled = arguments.get("n_peaks_per_step")
+    check_integer_at_least(arguments.get("n_cycle_peaks", 1), 1, name="n_cycle_peaks")
+    if n_sampled is None:
+        return
+    check_integer_at_least(n_sampled, 1, name="n_peaks_per_step")
+    if optimizer == "Custom":
+        raise ValueError(
+            "`n_peaks_per_step` makes gradients of the sampled peaks alone, which a custom "
+            'optimizer does not expect: set `optimizer` to "Adam" or "AdamW", or leave '
+            "`n_peaks_per_step` out."
         )

@@ -16,7 +16,15 @@ ROOT = Path(find_spec(PACKAGE).origin).parent
 
 # Bottom row first. A file imports from the rows above its own in this table, never from its row.
 LAYERS = (
-    {"_keys", "_scvi", "_counts", "_neighbors", "_validate._blocks", "_validate._messages"},
+    {
+        "_keys",
+        "_scvi",
+        "_counts",
+        "_rows",
+        "_neighbors",
+        "_validate._blocks",
+        "_validate._messages",
+    },
     {
         "_validate._arguments",
         "_validate._columns",
@@ -31,11 +39,12 @@ LAYERS = (
         "distributions._gaussian_mixture",
         "distributions._zero_inflated_poisson",
     },
+    {"distributions._negative_binomial_sum", "distributions._zero_inflated_poisson_sum"},
     {"distributions._factored"},
     {"nn._attention", "nn._covariates"},
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit"},
-    {"_module"},
+    {"_module", "_optimizer", "_data_splitter"},
     {"_training_plan", "_posterior", "_differential"},
     {"_model"},
 )

@@ -93,3 +93,26 @@ def test_gradient_of_the_dense_form_reaches_the_values(matrix):
     values = counts.values.clone().requires_grad_()
     counts.with_values(values).to_dense().square().sum().backward()
     torch.testing.assert_close(values.grad, 2 * counts.values)
+
+
+def test_kept_entries_are_those_of_a_masked_matrix(matrix, rng):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    kept = torch.as_tensor(rng.random(len(counts.values)) < 0.5)
+    expected = matrix.copy()
+    expected[counts.rows[~kept], counts.columns[~kept]] = 0
+    np.testing.assert_array_equal(counts.keep(kept).to_dense(), expected)
+    assert len(counts.keep(kept).values) == int(kept.sum())
+
+
+@pytest.mark.parametrize("columns", [[0, 3, 8], [8, 1], [], list(range(9))])
+def test_selected_columns_are_those_of_numpy(matrix, columns):
+    counts = SparseCounts.from_tensor(torch.as_tensor(matrix))
+    chosen = counts.select_columns(torch.tensor(columns, dtype=torch.long))
+    assert chosen.n_features == len(columns)
+    np.testing.assert_array_equal(chosen.to_dense(), matrix[:, columns])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS. tensor support:UserWarning")
+def test_csc_input_is_read_like_dense_input(matrix):
+    from_csc = SparseCounts.from_tensor(torch.as_tensor(matrix).to_sparse_csc())
+    np.testing.assert_array_equal(from_csc.to_dense(), matrix)

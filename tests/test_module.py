@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
-from scmvp_scvi import SCMVPModule
+from scmvp_scvi import SCMVPModule, _module
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi.distributions import MixtureFit
@@ -257,7 +257,8 @@ def test_cycle_is_the_divergence_from_the_embedding_of_the_imputed_profile(minib
     embedded, decoded, loss = forward(module, minibatch)
     rna = torch.log1p(decoded[OUTPUT.PX].scale() * module.rna_median_depth)
     covariates = embedded[OUTPUT.COVARIATES]
-    imputed = module.rna_encoder.head(module.rna_encoder(rna, covariates, torch.ones(N_CELLS)))
+    features = module.rna_encoder.of_imputed([(slice(None), rna)], covariates)
+    imputed = module.rna_encoder.head(features)
     expected = kl_divergence(embedded[OUTPUT.QZ], imputed).sum(-1).mean()
     torch.testing.assert_close(loss.parts[LOSS.CYCLE_RNA], expected.detach())
     probs = [module.prior.cluster_probs(q.loc)[:, :2] for q in (embedded[OUTPUT.QZ], imputed)]
@@ -275,7 +276,8 @@ def test_cycle_gives_the_atac_channel_what_it_reads_of_observed_cells(minibatch,
     else:
         profile = torch.log1p(py.scale() * 1e4 * module.atac_idf)
     encoder = module.atac_encoder
-    imputed = encoder.head(encoder(profile, embedded[OUTPUT.COVARIATES], torch.ones(N_CELLS)))
+    features = encoder.of_imputed([(slice(None), profile)], embedded[OUTPUT.COVARIATES])
+    imputed = encoder.head(features)
     expected = kl_divergence(embedded[OUTPUT.QZ], imputed).sum(-1).mean()
     torch.testing.assert_close(loss.parts[LOSS.CYCLE_ATAC], expected.detach())
 
@@ -289,7 +291,8 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     module = build().train()
     embedded, decoded = embed(module, minibatch), decode(module, minibatch)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    module.reencode(decoded[OUTPUT.PX], decoded[OUTPUT.PY], embedded[OUTPUT.COVARIATES])
+    profile = module.imputed_atac(decoded[OUTPUT.PY])
+    module.reencode(decoded[OUTPUT.PX], profile, embedded[OUTPUT.COVARIATES])
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             assert torch.equal(buffer, before[name]), name
@@ -575,3 +578,84 @@ def test_moving_the_batch_keeps_the_other_covariates():
     assert (covariates.batch == 1).all()
     assert (covariates.categorical[1] == 2).all()
     assert torch.equal(covariates.continuous, torch.ones(4, 1))
+
+
+# -- random peaks ---------------------------------------------------------------------------------
+
+
+NO_DROPOUT = {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0}
+
+
+def mean_and_error(values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    stacked = torch.stack(values)
+    return stacked.mean(0), stacked.std(0) / len(values) ** 0.5
+
+
+def test_atac_likelihood_of_sampled_peaks_is_unbiased(minibatch):
+    module = build(**NO_DROPOUT).train()
+    embedded = embed(module, minibatch)
+    decoded = module.generative(**module._get_generative_input(minibatch, embedded))
+
+    def cost(n_peaks_per_step: int | None) -> torch.Tensor:
+        weights = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+        loss = module.loss(
+            minibatch, embedded, decoded, n_peaks_per_step=n_peaks_per_step, **weights
+        )
+        return loss.reconstruction_loss[LOSS.ATAC_RECONSTRUCTION].detach()
+
+    torch.manual_seed(0)
+    mean, error = mean_and_error([cost(4) for _ in range(2_000)])
+    assert (error > 0).all()
+    assert ((mean - cost(None)).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("by_abundance", [True, False])
+def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(minibatch, by_abundance):
+    module = build(**NO_DROPOUT)
+    py, covariates = decode(module, minibatch)[OUTPUT.PY], embed(module, minibatch)["covariates"]
+    layer = module.atac_encoder.first_layer
+
+    def linear() -> torch.Tensor:
+        sample = module._draw_peaks(4, by_abundance=by_abundance)
+        blocks = module.imputed_atac(py.at(sample.columns), sample)
+        return layer.of_blocks(blocks, covariates).detach()
+
+    torch.manual_seed(0)
+    mean, error = mean_and_error([linear() for _ in range(2_000)])
+    whole = layer.of_blocks(module.imputed_atac(py), covariates)
+    assert ((mean - whole).abs() < 5 * error).all()
+
+
+def test_imputed_profile_in_blocks_is_the_whole(minibatch, monkeypatch):
+    module = build()
+    py = decode(module, minibatch)[OUTPUT.PY]
+    (_, whole), *_ = module.imputed_atac(py)
+    monkeypatch.setattr(_module, "_PEAKS_PER_BLOCK", 4)
+    parts = [values for _, values in module.imputed_atac(py)]
+    assert [part.shape[1] for part in parts] == [4, 4, 3]
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+
+
+@pytest.mark.parametrize("weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}])
+def test_all_peaks_count_outside_of_training(minibatch, weights):
+    module = build(fitted=True)
+    exact = forward(module, minibatch, n_cycle_peaks=N_PEAKS)[2]
+    found = forward(module, minibatch, **weights)[2]
+    torch.testing.assert_close(found.parts, exact.parts)
+
+
+@pytest.mark.parametrize("weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}])
+def test_sampled_peaks_leave_no_parameter_without_a_finite_gradient(minibatch, weights):
+    module = build(fitted=True).train()
+    forward(module, minibatch, **WEIGHTS, **weights)[2].loss.backward()
+    gradients = [p.grad for p in module.parameters()]
+    assert all(g is not None and g.to_dense().isfinite().all() for g in gradients)
+    is_sparse = module.atac_decoder.rate.weight.grad.is_sparse
+    assert is_sparse == ("n_peaks_per_step" in weights)
+
+
+def test_asking_for_all_peaks_is_the_exact_objective(minibatch):
+    module = build(fitted=True, **NO_DROPOUT).train()
+    exact = forward(module, minibatch, n_cycle_peaks=N_PEAKS)[2]
+    found = forward(module, minibatch, n_peaks_per_step=N_PEAKS)[2]
+    torch.testing.assert_close(found.parts, exact.parts)

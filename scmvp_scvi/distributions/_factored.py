@@ -5,17 +5,18 @@ the features without storing them, and its parameters are written out only for t
 somebody asks for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float, Int
 from scvi.distributions import NegativeBinomial
 from torch import Tensor
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi.distributions._blockwise import zero_inflated_poisson_sum
+from scmvp_scvi._rows import take_rows
+from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
+from scmvp_scvi.distributions._zero_inflated_poisson_sum import zero_inflated_poisson_sum
 
 Features = slice | Int[Tensor, "chosen"]
 _ALL = slice(None)
@@ -59,27 +60,16 @@ class FactoredNegativeBinomial:
         return NegativeBinomial(mu=self.library * scale, theta=theta, scale=scale)
 
     def log_prob(self, counts: SparseCounts) -> Float[Tensor, "cells"]:
-        """Log-likelihood of each cell's profile, in nats; 0 for cells without RNA.
-
-        The zero term is taken on every entry, the gamma functions only at the non-zeros.
-        """
-        log_scale = F.linear(self.hidden, self.weight, self.bias).log_softmax(-1)
-        log_mean = log_scale + self.library.log()
-        log_theta = self.log_inverse_dispersion.expand_as(log_mean)
-        # log(1 + mu / theta), the log-odds of a zero per unit of theta
-        log_excess = F.softplus(log_mean - log_theta)
-        at_zero = -(log_theta.exp() * log_excess).sum(-1)
-
-        rows, at = counts.rows, (counts.rows, counts.columns)
-        theta_at = log_theta[at].exp()
-        log_odds = log_mean[at] - log_theta[at] - log_excess[at]
-        at_counts = (
-            torch.lgamma(counts.values + theta_at)
-            - torch.lgamma(theta_at)
-            - torch.lgamma(counts.values + 1)
-            + counts.values * log_odds
+        """Log-likelihood of each cell's profile, in nats; 0 for cells without RNA."""
+        return negative_binomial_sum(
+            self.hidden,
+            self.weight,
+            self.bias,
+            self.log_inverse_dispersion,
+            self.library,
+            self.observed,
+            counts,
         )
-        return at_zero.index_add(0, rows, at_counts) * self.observed
 
 
 @dataclass(frozen=True)
@@ -124,8 +114,42 @@ class FactoredZeroInflatedPoisson:
         logits = F.linear(self.hidden, weight, bias)
         return ZeroInflatedPoisson(self.library * scale, logits, scale=scale)
 
-    def log_prob(self, counts: SparseCounts) -> Float[Tensor, "cells"]:
-        """Log-likelihood of each cell's profile, in nats; 0 for cells without ATAC."""
+    def at(
+        self, peaks: Features, gradient_factors: Float[Tensor, "chosen"] | None = None
+    ) -> "FactoredZeroInflatedPoisson":
+        """Return the law of the chosen peaks alone.
+
+        Parameters
+        ----------
+        peaks
+            A slice, or positions, ascending and without repeats.
+        gradient_factors
+            As in `take_rows`.
+        """
+
+        def chosen(weight: Tensor) -> Tensor:
+            return take_rows(weight, peaks, gradient_factors)
+
+        return replace(
+            self,
+            rate_weight=chosen(self.rate_weight),
+            rate_bias=chosen(self.rate_bias),
+            inclusion_weight=chosen(self.inclusion_weight),
+            inclusion_bias=chosen(self.inclusion_bias),
+        )
+
+    def log_prob(
+        self, counts: SparseCounts, peak_weights: Float[Tensor, "peaks"] | None = None
+    ) -> Float[Tensor, "cells"]:
+        """Log-likelihood of each cell's profile, in nats; 0 for cells without ATAC.
+
+        Parameters
+        ----------
+        counts
+            The counts y.
+        peak_weights
+            Factor on each peak's term: for peaks drawn at random, one over their probability.
+        """
         return zero_inflated_poisson_sum(
             self.hidden,
             self.rate_weight,
@@ -135,4 +159,5 @@ class FactoredZeroInflatedPoisson:
             self.library,
             self.observed,
             counts,
+            peak_weights,
         )

@@ -1,6 +1,7 @@
 """Encoders: a channel for each modality and the joint one (sections 3.1 to 3.3)."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._rows import take_rows
 from scmvp_scvi.nn._attention import (
     MaskAttention,
     SelfAttention,
@@ -17,12 +19,15 @@ from scmvp_scvi.nn._attention import (
 )
 from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
 
+# Columns of a dense profile and its values there, ``(cells, columns)``.
+ProfileBlock = tuple[slice | Tensor, Tensor]
+
 _VARIANCE_FLOOR = 1e-4  # equation 5: exp(.) + 1e-4
 _MAX_LOG_VARIANCE = 5.0  # the published description clamps the exponent to [-5, 5]
 
 
 class ProfileLinear(nn.Module):
-    """First layer of a channel: a linear map of a profile, sparse or dense, and the covariates.
+    """First layer of a channel: a linear map of a profile and of the covariates.
 
     Parameters
     ----------
@@ -42,30 +47,43 @@ class ProfileLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_hidden))
         bound = 1 / math.sqrt(n_features)  # as nn.Linear starts its weights
         nn.init.uniform_(self.weight, -bound, bound)
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = input_dropout
         self.covariates = bare_linear(0, n_hidden, sizes) if sizes.any else None
 
     def forward(
-        self, profile: SparseCounts | Float[Tensor, "cells features"], covariates: Covariates
+        self, profile: SparseCounts, covariates: Covariates
     ) -> Float[Tensor, "cells hidden"]:
-        """Map transformed values, ``(cells, features)``; zeros of a sparse profile are free."""
-        if isinstance(profile, SparseCounts):
-            hidden = F.embedding_bag(
-                profile.columns,
-                self.weight,
-                profile.offsets,
-                mode="sum",
-                per_sample_weights=self.input_dropout(profile.values),
-                include_last_offset=True,
-            )
-        else:
-            # an imputed profile has no single entry to memorise: nothing is dropped from it
-            hidden = profile @ self.weight
+        """Map a sparse profile of transformed values, ``(cells, features)``; zeros are free."""
+        if self.training and self.input_dropout > 0:
+            # dropped values are taken out of the profile, so that they cost nothing either
+            kept = torch.rand_like(profile.values) >= self.input_dropout
+            profile = profile.with_values(profile.values / (1 - self.input_dropout)).keep(kept)
+        hidden = F.embedding_bag(
+            profile.columns,
+            self.weight,
+            profile.offsets,
+            mode="sum",
+            per_sample_weights=profile.values,
+            include_last_offset=True,
+        )
+        return self._add_covariates(hidden, covariates)
+
+    def of_blocks(
+        self, blocks: Iterable[ProfileBlock], covariates: Covariates
+    ) -> Float[Tensor, "cells hidden"]:
+        """Map a dense profile that comes in blocks of columns, or at chosen columns alone.
+
+        Nothing is dropped: an imputed profile has no single entry to memorise.
+        """
+        parts = [values @ take_rows(self.weight, columns) for columns, values in blocks]
+        return self._add_covariates(torch.stack(parts).sum(0), covariates)
+
+    def _add_covariates(self, hidden: Tensor, covariates: Covariates) -> Tensor:
         hidden = hidden + self.bias
-        if self.covariates is not None:
-            nothing = hidden.new_empty(hidden.shape[0], 0)
-            hidden = hidden + apply_linear(self.covariates, nothing, covariates)
-        return hidden
+        if self.covariates is None:
+            return hidden
+        nothing = hidden.new_empty(hidden.shape[0], 0)
+        return hidden + apply_linear(self.covariates, nothing, covariates)
 
 
 class PosteriorHead(nn.Module):
@@ -111,10 +129,12 @@ class ChannelEncoder(nn.Module):
         self.attention = attention
         self.dropout = nn.Dropout(dropout_rate)
         self.head = PosteriorHead(n_hidden, n_latent)
+        # whether training cells may lack the modality; to look costs a halt on an accelerator
+        self.some_unobserved = True
 
     def forward(
         self,
-        profile: SparseCounts | Float[Tensor, "cells features"],
+        profile: SparseCounts,
         covariates: Covariates,
         observed: Float[Tensor, "cells"],
     ) -> Float[Tensor, "cells hidden"]:
@@ -131,16 +151,32 @@ class ChannelEncoder(nn.Module):
             the BatchNorm.
         """
         linear = self.first_layer(profile, covariates)
+        if not self.training or not self.some_unobserved:
+            return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         keep = observed > 0
         n_observed = int(keep.sum())
-        if n_observed == len(keep):
-            return self.dropout(self.attention(linear))
         if n_observed < 2:  # too few for BatchNorm by themselves; all take part, none is counted
             with without_running_statistics(self):
                 return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         features = torch.zeros_like(linear)
         features[keep] = self.dropout(self.attention(linear[keep]))
         return features
+
+    def of_imputed(
+        self, blocks: Iterable[ProfileBlock], covariates: Covariates
+    ) -> Float[Tensor, "cells hidden"]:
+        """Features of an imputed profile, which leaves the statistics of the BatchNorm alone.
+
+        Parameters
+        ----------
+        blocks
+            Columns of the profile and its values there.
+        covariates
+            Batch and other covariates.
+        """
+        linear = self.first_layer.of_blocks(blocks, covariates)
+        with without_running_statistics(self):
+            return self.dropout(self.attention(linear))
 
 
 def rna_encoder(

@@ -10,6 +10,7 @@ from scipy.stats import nbinom
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
@@ -50,7 +51,8 @@ def atac_counts(rng) -> SparseCounts:
 
 
 @pytest.fixture
-def rna_law(rng) -> FactoredNegativeBinomial:
+def rna_law(rng, monkeypatch) -> FactoredNegativeBinomial:
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 16)  # two blocks and one that is not full
     return FactoredNegativeBinomial(
         hidden=tensor(rng.normal(size=(N_CELLS, N_HIDDEN))),
         weight=tensor(rng.normal(size=(N_GENES, N_HIDDEN))),
@@ -79,6 +81,12 @@ def in_float32(law, counts: SparseCounts):
 
 def plain_log_prob(law, counts: SparseCounts) -> torch.Tensor:
     return law.distribution().log_prob(counts.to_dense()).sum(-1) * law.observed
+
+
+def sampled_log_prob(law, counts: SparseCounts, sample: FeatureSample) -> torch.Tensor:
+    """Estimate of the log-likelihood from the peaks of a sample."""
+    chosen = counts.select_columns(sample.columns)
+    return law.at(sample.columns).log_prob(chosen, sample.weights)
 
 
 def assert_gradients_equal_the_plain_ones(law, counts: SparseCounts, upstream: torch.Tensor):
@@ -189,14 +197,14 @@ def test_zip_can_be_differentiated_only_once(atac_law, atac_counts):
 
 @pytest.fixture
 def gradient_wishes(monkeypatch) -> list[bool]:
-    """Record of whether each sweep over the peaks was asked to form gradients."""
-    wishes, original = [], _blockwise._pass
+    """Record of whether each sweep over the features was asked to form gradients."""
+    wishes, original = [], _blockwise._in_full_precision
 
-    def recording(parameters, library, cell_weights, counts, wants_gradient):
-        wishes.append(wants_gradient)
-        return original(parameters, library, cell_weights, counts, wants_gradient)
+    def recording(sweep, parameters, upstream, counts):
+        wishes.append(upstream is not None)
+        return original(sweep, parameters, upstream, counts)
 
-    monkeypatch.setattr(_blockwise, "_pass", recording)
+    monkeypatch.setattr(_blockwise, "_in_full_precision", recording)
     return wishes
 
 
@@ -216,8 +224,52 @@ def test_zip_forms_no_gradient_under_no_grad(gradient_wishes, atac_law, atac_cou
 
 def test_zip_sweeps_once_under_a_mean_over_cells(gradient_wishes, atac_law, atac_counts):
     parameters_of(atac_law)
-    atac_law.log_prob(atac_counts).mean().backward()
+    (-atac_law.log_prob(atac_counts)).mean().backward()
     assert gradient_wishes == [True]
+
+
+def test_zip_backward_can_be_repeated_on_a_retained_graph(atac_law, atac_counts):
+    parameters = parameters_of(atac_law)
+    loss = (-atac_law.log_prob(atac_counts)).mean()
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, parameters), first, **EXACT)
+
+
+@pytest.mark.parametrize("modality", ["atac", "rna"])
+def test_likelihood_stays_in_full_precision_under_bf16_autocast(request, modality):
+    law, counts = (request.getfixturevalue(f"{modality}_{part}") for part in ("law", "counts"))
+    law, counts = in_float32(law, counts)
+    parameters = parameters_of(law)
+    expected = torch.autograd.grad(-law.log_prob(counts).mean(), parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        log_prob = law.log_prob(counts)
+        found = torch.autograd.grad(-log_prob.mean(), parameters)
+    assert log_prob.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("modality", ["atac", "rna"])
+def test_a_half_precision_hidden_state_gets_a_gradient_of_its_own_type(request, modality):
+    law, counts = (request.getfixturevalue(f"{modality}_{part}") for part in ("law", "counts"))
+    law, counts = in_float32(law, counts)
+    half = law.hidden.bfloat16().requires_grad_()
+    single = half.detach().float().requires_grad_()
+    for hidden in (half, single):
+        (-replace(law, hidden=hidden).log_prob(counts)).mean().backward()
+    torch.testing.assert_close(half.grad, single.grad.bfloat16())
+
+
+@pytest.mark.parametrize("modality", ["atac", "rna"])
+def test_stored_zeros_change_neither_value_nor_gradient(rng, request, modality):
+    law, counts = (request.getfixturevalue(f"{modality}_{part}") for part in ("law", "counts"))
+    dense = counts.to_dense()
+    everything = SparseCounts.from_tensor(torch.ones_like(dense)).with_values(dense.flatten())
+    parameters = parameters_of(law)
+    results = [
+        (value := law.log_prob(c), torch.autograd.grad(-value.mean(), parameters))
+        for c in (counts, everything)
+    ]
+    torch.testing.assert_close(results[0], results[1], **EXACT)
 
 
 def test_zip_gives_zero_for_masked_cells_and_leaves_the_others(atac_law, atac_counts):
@@ -225,6 +277,50 @@ def test_zip_gives_zero_for_masked_cells_and_leaves_the_others(atac_law, atac_co
     masked = replace(atac_law, observed=observed).log_prob(atac_counts)
     torch.testing.assert_close(masked, atac_law.log_prob(atac_counts) * observed, **EXACT)
     assert (masked[observed == 0] == 0).all()
+
+
+def test_zip_of_a_few_peaks_is_the_law_of_their_columns(atac_law, atac_counts):
+    chosen = torch.tensor([2, 7, 2_400])
+    expected = atac_law.distribution(chosen).log_prob(atac_counts.to_dense()[:, chosen]).sum(-1)
+    found = atac_law.at(chosen).log_prob(atac_counts.select_columns(chosen))
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
+def test_zip_sum_over_a_sample_is_unbiased_in_value_and_gradient(atac_law, atac_counts):
+    # every peak is drawn with its own probability: summing each peak's own sample over the peaks,
+    # weighted by how often it is drawn, gives back the whole
+    abundance = atac_counts.to_dense().sum(0)
+    probabilities = inclusion_probabilities(abundance, 300)
+    parameters = parameters_of(atac_law)
+    whole = atac_law.log_prob(atac_counts)
+    expected = [whole, *torch.autograd.grad(-whole.mean(), parameters)]
+    mean = [torch.zeros_like(part) for part in expected]
+    torch.manual_seed(0)
+    n_draws = 400
+    square = torch.zeros_like(whole)
+    for _ in range(n_draws):
+        sample = sample_features(probabilities)
+        value = sampled_log_prob(atac_law, atac_counts, sample)
+        gradients = torch.autograd.grad(-value.mean(), parameters)
+        dense = [g.to_dense() if g.is_sparse else g for g in gradients]
+        for total, part in zip(mean, [value.detach(), *dense], strict=True):
+            total += part / n_draws
+        square += (value.detach() - whole.detach()).square() / n_draws
+    error = square.sqrt() / n_draws**0.5
+    assert ((mean[0] - whole).abs() < 4 * error).all()
+    assert (error < 0.02 * whole.abs()).all()
+    # the gradient of the hidden state sums over all peaks, as the value does
+    torch.testing.assert_close(mean[1], expected[1], rtol=0, atol=0.05 * float(expected[1].std()))
+
+
+def test_gradients_of_a_sample_hold_the_sampled_rows_alone(atac_law, atac_counts):
+    sample = sample_features(torch.full((N_PEAKS,), 0.01, dtype=torch.float64))
+    parameters = parameters_of(atac_law)
+    value = sampled_log_prob(atac_law, atac_counts, sample)
+    _, *gradients = torch.autograd.grad(-value.mean(), parameters)
+    for gradient in gradients:
+        assert gradient.is_sparse
+        torch.testing.assert_close(gradient.coalesce().indices()[0], sample.columns)
 
 
 @pytest.mark.parametrize("features", [slice(5, 9), torch.tensor([2_400, 3, 3])])
@@ -298,6 +394,40 @@ def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):
         theta, mean = law.log_inverse_dispersion[i].exp(), (law.library * law.scale())[i]
         expected = nbinom(theta, theta / (theta + mean)).logpmf(rna_counts.to_dense()[i]).sum()
         np.testing.assert_allclose(law.log_prob(rna_counts)[i], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS.values(), ids=UPSTREAMS)
+def test_nb_gradients_of_a_dispersion_for_each_cell_are_those_of_torch(
+    rng, rna_law, rna_counts, upstream
+):
+    log_theta = tensor(rng.normal(size=(N_CELLS, N_GENES)))
+    law = replace(rna_law, log_inverse_dispersion=log_theta)
+    parameters = parameters_of(law)
+    gradients = torch.autograd.grad(law.log_prob(rna_counts), parameters, upstream)
+    log_odds = (law.library * law.scale()).log() - log_theta
+    by_torch = TorchNegativeBinomial(log_theta.exp(), logits=log_odds)
+    plain = by_torch.log_prob(rna_counts.to_dense()).sum(-1)
+    torch.testing.assert_close(
+        gradients, torch.autograd.grad(plain, parameters, upstream), **EXACT
+    )
+
+
+def test_nb_gradient_passes_gradcheck(rng):
+    counts = sparse_counts(np.array([[0, 2, 0], [1, 0, 0]]))
+    shapes = [(2, 2), (3, 2), (3,), (3,)]
+    parameters = [tensor(rng.normal(size=shape)).requires_grad_() for shape in shapes]
+    library, observed = tensor(np.array([[2.0], [5.0]])), torch.ones(2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *p: FactoredNegativeBinomial(*p, library, observed).log_prob(counts), parameters
+    )
+
+
+def test_nb_can_be_differentiated_only_once(rna_law, rna_counts):
+    parameters = parameters_of(rna_law)
+    total = rna_law.log_prob(rna_counts).square().sum()
+    (gradient, *_) = torch.autograd.grad(total, parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_nb_of_empty_cells_matches_scipy(rna_law):

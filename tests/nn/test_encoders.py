@@ -8,7 +8,7 @@ import torch
 
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi.nn import Covariates, CovariateSizes, JointEncoder, atac_encoder, rna_encoder
-from scmvp_scvi.nn._encoders import ChannelEncoder, PosteriorHead, ProfileLinear
+from scmvp_scvi.nn._encoders import ChannelEncoder, PosteriorHead, ProfileBlock, ProfileLinear
 
 N_CELLS, N_FEATURES, N_HIDDEN, N_LATENT = 8, 30, 16, 4
 NO_SIZES = CovariateSizes(n_categories=(1,), n_continuous=0)
@@ -54,6 +54,15 @@ def build(
     return atac_encoder(*arguments, n_heads=4, form="token")
 
 
+def sparse(dense: torch.Tensor) -> SparseCounts:
+    return SparseCounts.from_tensor(dense)
+
+
+def whole(dense: torch.Tensor) -> list[ProfileBlock]:
+    """Return an imputed profile that comes in one block."""
+    return [(slice(None), dense)]
+
+
 def one_hot_input(dense: torch.Tensor, covariates: Covariates) -> torch.Tensor:
     """``[x; continuous; onehots]``, in the order of scvi-tools' `FCLayers`."""
     codes = zip(covariates.categorical, SIZES.n_categories, strict=True)
@@ -63,22 +72,22 @@ def one_hot_input(dense: torch.Tensor, covariates: Covariates) -> torch.Tensor:
 
 def test_profile_linear_maps_sparse_input_like_dense_input(dense):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
-    from_sparse = layer(SparseCounts.from_tensor(dense), NO_COVARIATES)
-    torch.testing.assert_close(from_sparse, layer(dense, NO_COVARIATES))
+    from_sparse = layer(sparse(dense), NO_COVARIATES)
+    torch.testing.assert_close(from_sparse, layer.of_blocks(whole(dense), NO_COVARIATES))
 
 
 def test_profile_linear_is_a_matrix_product_plus_bias(dense):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
     layer.bias.data.normal_()
     expected = dense.numpy() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
-    hidden = layer(SparseCounts.from_tensor(dense), NO_COVARIATES).detach()
+    hidden = layer(sparse(dense), NO_COVARIATES).detach()
     np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_profile_linear_maps_a_minibatch_without_counts_to_its_bias():
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
     layer.bias.data.normal_()
-    hidden = layer(SparseCounts.from_tensor(torch.zeros(N_CELLS, N_FEATURES)), NO_COVARIATES)
+    hidden = layer(sparse(torch.zeros(N_CELLS, N_FEATURES)), NO_COVARIATES)
     torch.testing.assert_close(hidden, layer.bias.expand(N_CELLS, N_HIDDEN))
 
 
@@ -87,36 +96,58 @@ def test_profile_linear_equals_concatenating_the_covariates(dense, covariates):
     (covariate_linear,) = [m for m in layer.covariates.modules() if isinstance(m, torch.nn.Linear)]
     weight = torch.cat((layer.weight, covariate_linear.weight.T))
     expected = one_hot_input(dense, covariates) @ weight + layer.bias + covariate_linear.bias
-    torch.testing.assert_close(layer(SparseCounts.from_tensor(dense), covariates), expected)
+    torch.testing.assert_close(layer(sparse(dense), covariates), expected)
 
 
 def test_gradient_of_sparse_input_is_that_of_dense_input(dense):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
     upstream = torch.randn(N_CELLS, N_HIDDEN)
-    for profile in (dense, SparseCounts.from_tensor(dense)):
-        hidden = layer(profile, NO_COVARIATES)
+    from_sparse = layer(sparse(dense), NO_COVARIATES)
+    for hidden in (from_sparse, layer.of_blocks(whole(dense), NO_COVARIATES)):
         (gradient,) = torch.autograd.grad(hidden, layer.weight, upstream)
         torch.testing.assert_close(gradient, dense.T @ upstream)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_profile_linear_of_blocks_is_that_of_the_whole(dense, covariates, cut):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, SIZES, input_dropout=0.5)
+    blocks = [(slice(a, b), dense[:, a:b]) for a, b in ((0, cut), (cut, N_FEATURES))]
+    at_once = layer.of_blocks(whole(dense), covariates)
+    torch.testing.assert_close(layer.of_blocks(blocks, covariates), at_once)
+
+
+def test_profile_linear_of_chosen_columns_ignores_the_others(dense):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
+    columns = torch.tensor([0, 2])
+    expected = torch.zeros_like(dense).index_copy(1, columns, dense[:, columns])
+    torch.testing.assert_close(
+        layer.of_blocks([(columns, dense[:, columns])], NO_COVARIATES),
+        layer.of_blocks(whole(expected), NO_COVARIATES),
+    )
 
 
 def test_gradient_reaches_an_imputed_profile(dense):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.0)
     imputed = dense.clone().requires_grad_()
-    layer(imputed, NO_COVARIATES).sum().backward()
+    layer.of_blocks(whole(imputed), NO_COVARIATES).sum().backward()
     torch.testing.assert_close(imputed.grad, layer.weight.sum(1).expand(N_CELLS, N_FEATURES))
 
 
 def test_input_dropout_acts_on_observed_profiles_in_training_alone(dense):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.5)
-    counts = SparseCounts.from_tensor(dense)
-    assert not torch.allclose(layer(counts, NO_COVARIATES), layer(dense, NO_COVARIATES))
+    counts = sparse(dense)
+    assert not torch.allclose(
+        layer(counts, NO_COVARIATES), layer.of_blocks(whole(dense), NO_COVARIATES)
+    )
     layer.eval()
-    torch.testing.assert_close(layer(counts, NO_COVARIATES), layer(dense, NO_COVARIATES))
+    torch.testing.assert_close(
+        layer(counts, NO_COVARIATES), layer.of_blocks(whole(dense), NO_COVARIATES)
+    )
 
 
 def test_input_dropout_keeps_the_expected_hidden_layer():
     layer = ProfileLinear(N_FEATURES, 1, NO_SIZES, input_dropout=0.25)
-    counts, n_cells = SparseCounts.from_tensor(torch.ones(20_000, N_FEATURES)), 20_000
+    counts, n_cells = sparse(torch.ones(20_000, N_FEATURES)), 20_000
     codes = Covariates((torch.zeros(n_cells, 1, dtype=torch.long),), None)
     hidden = layer(counts, codes).detach()
     error = hidden.mean() - layer.eval()(counts, codes).mean()
@@ -126,9 +157,10 @@ def test_input_dropout_keeps_the_expected_hidden_layer():
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_encodes_sparse_input_like_dense_input_in_eval_mode(dense, covariates, modality):
     encoder = build(modality, SIZES, input_dropout=0.3).eval()
-    from_sparse = encoder(SparseCounts.from_tensor(dense), covariates, ALL_OBSERVED)
+    from_sparse = encoder(sparse(dense), covariates, ALL_OBSERVED)
     assert from_sparse.shape == (N_CELLS, N_HIDDEN)
-    torch.testing.assert_close(from_sparse, encoder(dense, covariates, ALL_OBSERVED))
+    imputed = encoder.of_imputed(whole(dense), covariates)
+    torch.testing.assert_close(from_sparse, imputed)
 
 
 OBSERVED = torch.tensor([1.0, 0, 1, 1, 0, 1, 1, 0])
@@ -145,8 +177,8 @@ def test_channel_gives_observed_cells_what_they_get_alone(
     dense, covariates, modality, is_training
 ):
     encoder, rows = build(modality, SIZES, dropout_rate=0.0).train(is_training), OBSERVED > 0
-    features = encoder(SparseCounts.from_tensor(dense), covariates, OBSERVED)
-    alone = encoder(dense[rows], rows_of(covariates, rows), OBSERVED[rows])
+    features = encoder(sparse(dense), covariates, OBSERVED)
+    alone = encoder(sparse(dense[rows]), rows_of(covariates, rows), OBSERVED[rows])
     torch.testing.assert_close(features[rows], alone)
     assert not features[~rows].any()
 
@@ -155,8 +187,8 @@ def test_channel_gives_observed_cells_what_they_get_alone(
 def test_cells_without_the_modality_stay_out_of_running_statistics(dense, covariates, modality):
     encoder, rows = build(modality, SIZES), OBSERVED > 0
     same_encoder = copy.deepcopy(encoder)
-    encoder(dense, covariates, OBSERVED)
-    same_encoder(dense[rows], rows_of(covariates, rows), OBSERVED[rows])
+    encoder(sparse(dense), covariates, OBSERVED)
+    same_encoder(sparse(dense[rows]), rows_of(covariates, rows), OBSERVED[rows])
     statistics, expected = (e.attention.batch_norm.running_mean for e in (encoder, same_encoder))
     assert expected.any()
     torch.testing.assert_close(statistics, expected)
@@ -167,7 +199,7 @@ def test_running_statistics_stay_where_no_cell_has_the_modality(dense, covariate
     encoder = build(modality, SIZES)
     batch_norm = encoder.attention.batch_norm
     before = batch_norm.running_mean.clone(), batch_norm.running_var.clone()
-    encoder(dense, covariates, torch.zeros(N_CELLS))
+    encoder(sparse(dense), covariates, torch.zeros(N_CELLS))
     torch.testing.assert_close((batch_norm.running_mean, batch_norm.running_var), before)
 
 
@@ -177,7 +209,7 @@ def test_channel_trains_on_minibatches_with_few_observed_cells(
     dense, covariates, modality, n_observed
 ):
     encoder, observed = build(modality, SIZES), (torch.arange(N_CELLS) < n_observed).float()
-    features = encoder(SparseCounts.from_tensor(dense), covariates, observed)
+    features = encoder(sparse(dense), covariates, observed)
     features.square().sum().backward()
     torch.testing.assert_close(features.abs().sum(-1) > 0, observed > 0)
     assert encoder.first_layer.weight.grad.isfinite().all()
@@ -186,8 +218,8 @@ def test_channel_trains_on_minibatches_with_few_observed_cells(
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, modality):
     encoder = build(modality, SIZES).eval()
-    first = encoder(dense, covariates.with_batch(0), ALL_OBSERVED)
-    second = encoder(dense, covariates.with_batch(1), ALL_OBSERVED)
+    first = encoder(sparse(dense), covariates.with_batch(0), ALL_OBSERVED)
+    second = encoder(sparse(dense), covariates.with_batch(1), ALL_OBSERVED)
     assert not torch.isclose(first, second).all(-1).any()
 
 
@@ -196,7 +228,8 @@ def test_channel_without_covariates_ignores_them(dense, covariates, modality):
     encoder = build(modality, NO_SIZES).eval()
     assert encoder.first_layer.covariates is None
     torch.testing.assert_close(
-        encoder(dense, covariates, ALL_OBSERVED), encoder(dense, NO_COVARIATES, ALL_OBSERVED)
+        encoder(sparse(dense), covariates, ALL_OBSERVED),
+        encoder(sparse(dense), NO_COVARIATES, ALL_OBSERVED),
     )
 
 
@@ -210,14 +243,16 @@ def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
 
 def test_repeated_covariates_go_sample_by_sample(dense, covariates):
     encoder = build("rna", SIZES).eval()
-    repeated = encoder(dense.repeat(3, 1), covariates.repeat(3), ALL_OBSERVED.repeat(3))
-    torch.testing.assert_close(repeated, encoder(dense, covariates, ALL_OBSERVED).repeat(3, 1))
+    repeated = encoder(sparse(dense.repeat(3, 1)), covariates.repeat(3), ALL_OBSERVED.repeat(3))
+    torch.testing.assert_close(
+        repeated, encoder(sparse(dense), covariates, ALL_OBSERVED).repeat(3, 1)
+    )
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_head_is_a_posterior_for_each_cell(dense, covariates, modality):
     encoder = build(modality, SIZES)
-    posterior = encoder.head(encoder(SparseCounts.from_tensor(dense), covariates, ALL_OBSERVED))
+    posterior = encoder.head(encoder(sparse(dense), covariates, ALL_OBSERVED))
     assert posterior.batch_shape == (N_CELLS, N_LATENT)
     assert posterior.mean.isfinite().all()
     assert (posterior.scale > 0).all()

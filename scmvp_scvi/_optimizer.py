@@ -1,0 +1,92 @@
+"""Adam whose step costs no more than the rows that a sparse gradient holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def values_of_gradient(parameter: Tensor) -> Tensor | None:
+    """Gradient of a parameter, of a sparse one the values of the rows it holds, to be read or set.
+
+    Parameters
+    ----------
+    parameter
+        A parameter whose gradient, if sparse, is coalesced in place.
+    """
+    if parameter.grad is None or not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
+
+
+class RowAdam(torch.optim.Adam):
+    """Adam, fused for dense gradients, by rows for sparse ones :cite:p:`Kingma2015`.
+
+    A row that a sparse gradient leaves out keeps its value and its moments, and the bias of the
+    moments is corrected by the number of steps that the row itself has taken. A step over a few
+    thousand peaks of many then costs what these peaks cost. Weight decay acts on the same rows.
+
+    Parameters
+    ----------
+    params, **kwargs
+        As in :class:`torch.optim.Adam`; ``decoupled_weight_decay=True`` makes it AdamW.
+    """
+
+    def __init__(self, params: Any, **kwargs: Any) -> None:
+        super().__init__(params, fused=True, **kwargs)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Parameters
+        ----------
+        closure
+            Computes the loss and its gradients again.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        sparse = [
+            (group, parameter, parameter.grad.coalesce())
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and parameter.grad.is_sparse
+        ]
+        for group, parameter, gradient in sparse:
+            self._step_rows(group, parameter, gradient)
+            parameter.grad = None  # hidden from the dense step
+        super().step()
+        for _, parameter, gradient in sparse:
+            parameter.grad = gradient
+        return loss
+
+    def _step_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        state = self.state[parameter]
+        if not state:  # the entries that the dense step would make, and the rows' own steps
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        if "row_steps" not in state:
+            state["row_steps"] = state["step"].to(parameter).repeat(len(parameter))
+        state["step"] += 1
+        rows, slope = gradient.indices()[0], gradient.values()
+        weights = parameter[rows]
+        beta1, beta2 = group["betas"]
+        decay, lr = group["weight_decay"], group["lr"]
+        if group["decoupled_weight_decay"]:
+            weights = weights * (1 - lr * decay)
+        else:
+            slope = slope + decay * weights
+        first = state["exp_avg"][rows].lerp_(slope, 1 - beta1)
+        second = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
+        steps = state["row_steps"][rows] + 1
+        state["exp_avg"][rows], state["exp_avg_sq"][rows] = first, second
+        state["row_steps"][rows] = steps
+        steps = steps.view(-1, *[1] * (parameter.ndim - 1))
+        size = lr / (1 - beta1**steps)
+        spread = (second / (1 - beta2**steps)).sqrt_().add_(group["eps"])
+        parameter[rows] = weights - size * first / spread

@@ -1,0 +1,132 @@
+"""Rows of a wide weight matrix: a random choice of features, and a gradient of their size."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class FeatureSample:
+    """Features drawn at random, with the weights that make a sum over them unbiased.
+
+    Parameters
+    ----------
+    columns
+        ``(sampled,)``, ascending and without repeats.
+    weights
+        ``(sampled,)``, one over the probability that the feature is drawn.
+    """
+
+    columns: Tensor
+    weights: Tensor
+
+
+def inclusion_probabilities(
+    abundance: Float[Tensor, "features"], n_sampled: int, uniform_share: float = 0.5
+) -> Float[Tensor, "features"]:
+    """Probability of each feature to be drawn: in part equal, in part by its abundance.
+
+    Terms of abundant features vary most, and drawing them more often steadies the sum; the equal
+    part bounds the weight of the rare ones.
+
+    Parameters
+    ----------
+    abundance
+        Counts of each feature, or anything proportional to them, not negative.
+    n_sampled
+        Features to draw, at least one.
+    uniform_share
+        Share of the draws that is spread evenly.
+
+    Returns
+    -------
+    Probabilities that sum to the smaller of ``n_sampled`` and the number of features.
+    """
+    n_features = len(abundance)
+    if n_sampled >= n_features:
+        return torch.ones_like(abundance)
+    wanted = uniform_share / n_features + (1 - uniform_share) * abundance / abundance.sum()
+    probabilities = (wanted * n_sampled).clamp_max(1)
+    # what certain features leave over goes to the others, which may make some of them certain
+    for _ in range(n_features):
+        certain = probabilities >= 1
+        rest = n_sampled - certain.sum()
+        scaled = torch.where(certain, 1.0, probabilities * rest / probabilities[~certain].sum())
+        if bool((scaled <= 1).all()):
+            return scaled
+        probabilities = scaled.clamp_max(1)
+    return probabilities
+
+
+def sample_features(probabilities: Float[Tensor, "features"]) -> FeatureSample:
+    """Draw features without replacement, each with its own probability.
+
+    Systematic sampling: points one unit apart, from a random start, fall on the probabilities
+    cumulated in a random order. Weighted by 1 / probability the sample gives unbiased sums
+    (Horvitz & Thompson, Journal of the American Statistical Association 47:663, 1952).
+
+    Parameters
+    ----------
+    probabilities
+        Between 0 and 1.
+    """
+    order = torch.randperm(len(probabilities), device=probabilities.device)
+    # in double precision a hundred thousand probabilities add up without a feature lost or doubled
+    ends = probabilities[order].double().cumsum(0)
+    start = torch.rand((), dtype=ends.dtype, device=ends.device)
+    # how many points lie below the end of each feature's interval; a step up is a hit
+    below = (ends - start).ceil().clamp_min(0)
+    hit = below.diff(prepend=below.new_zeros(1)) > 0
+    columns = order[hit].sort().values
+    return FeatureSample(columns, 1 / probabilities[columns])
+
+
+class _TakeRows(torch.autograd.Function):
+    """``weight[rows]`` whose gradient holds these rows alone, as a sparse tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, factors: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, factors)
+        ctx.shape = weight.shape
+        return weight[rows]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        rows, factors = ctx.saved_tensors
+        if factors is not None:
+            upstream = upstream * factors.view(-1, *[1] * (upstream.ndim - 1))
+        gradient = torch.sparse_coo_tensor(
+            rows.unsqueeze(0), upstream, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return gradient, None, None
+
+
+def take_rows(
+    weight: Float[Tensor, "features *width"],
+    rows: Int[Tensor, "chosen"] | slice,
+    gradient_factors: Float[Tensor, "chosen"] | None = None,
+) -> Float[Tensor, "chosen *width"]:
+    """Rows of a weight; for chosen rows the gradient is sparse, of the size of the choice.
+
+    Data-parallel training exchanges dense gradients, and there it is dense, and not multiplied.
+
+    Parameters
+    ----------
+    weight
+        The weight or bias.
+    rows
+        Ascending and without repeats, or a slice.
+    gradient_factors
+        Factor on the sparse gradient of each row. The probability that the row was drawn takes the
+        weight of its term back: `RowAdam` then moves the row as a pass over all rows would, only
+        less often.
+    """
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if isinstance(rows, slice) or is_distributed:
+        return weight[rows]
+    return _TakeRows.apply(weight, rows, gradient_factors)

@@ -1,0 +1,129 @@
+"""Negative binomial likelihood of all genes (equations 13 to 15), in blocks of genes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi.distributions._blockwise import column_blocks, summed_likelihood
+
+
+@dataclass(frozen=True)
+class _NegativeBinomialSweep:
+    """The zero term on every entry, the gamma functions only at the non-zeros.
+
+    With ``theta`` the inverse dispersion and ``s = log(mean / theta)``, the log ratio, an entry's
+    log-likelihood is
+    ``-theta softplus(s) + x logsigmoid(s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)``.
+    The softmax over genes ties the blocks together: its logits are kept for the whole sweep, and
+    turned into their gradient in place.
+
+    Parameters
+    ----------
+    library
+        ``(cells, 1)``.
+    cell_weights
+        ``(cells,)``.
+    """
+
+    library: Tensor
+    cell_weights: Tensor
+
+    def __call__(
+        self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        hidden, weight, bias, log_theta = parameters
+        log_prob = hidden.new_zeros(len(hidden))
+        logits = torch.addmm(bias, hidden, weight.T)
+        log_total = logits.logsumexp(-1, keepdim=True)
+        offset = self.library.log() - log_total
+        shared = log_theta.ndim == 1
+        if upstream is not None:
+            upstream = upstream * self.cell_weights
+            d_log_mean = torch.empty_like(logits)
+            g_log_theta = torch.empty_like(log_theta)
+        all_rows = counts.rows
+        log_factorials = torch.lgamma(counts.values + 1)
+
+        for block, positions in column_blocks(counts):
+            rows, columns = all_rows[positions], counts.columns[positions] - block.start
+            values, at = counts.values[positions], (rows, columns)
+            log_theta_of_block = log_theta[..., block]
+            theta = log_theta_of_block.exp()
+            theta_at = theta[columns] if shared else theta[at]
+            log_ratio = logits[:, block] + offset - log_theta_of_block
+            at_count = (
+                torch.lgamma(values + theta_at)
+                - torch.lgamma(theta_at)
+                - log_factorials[positions]
+                + values * F.logsigmoid(log_ratio[at])
+            )
+            odds = log_ratio.sigmoid()
+            d_log_theta = F.softplus(log_ratio).mul_(theta).neg_()  # the zero term
+            log_prob += d_log_theta.sum(-1)
+            log_prob.index_add_(0, rows, at_count)
+            if upstream is None:
+                continue
+            odds_at = odds[at]
+            d_mean = torch.mul(odds, theta, out=d_log_mean[:, block]).neg_()
+            d_mean.index_put_(at, values * (1 - odds_at), accumulate=True)
+            d_log_theta -= d_mean
+            slope = theta_at * (torch.digamma(values + theta_at) - torch.digamma(theta_at))
+            d_log_theta.index_put_(at, slope, accumulate=True)
+            if shared:
+                torch.mv(d_log_theta.T, upstream, out=g_log_theta[block])
+            else:
+                torch.mul(d_log_theta, upstream.unsqueeze(-1), out=g_log_theta[:, block])
+
+        if upstream is None:
+            return log_prob * self.cell_weights, ()
+        # through the softmax: what a gene gains the others lose, by their shares
+        share = logits.sub_(log_total).exp_()
+        d_logits = d_log_mean.addcmul_(share, d_log_mean.sum(-1, keepdim=True), value=-1)
+        g_hidden = (d_logits @ weight).mul_(upstream.unsqueeze(-1))
+        g_weight = d_logits.T @ (hidden * upstream.unsqueeze(-1))
+        return log_prob * self.cell_weights, (
+            g_hidden,
+            g_weight,
+            torch.mv(d_logits.T, upstream),
+            g_log_theta,
+        )
+
+
+def negative_binomial_sum(
+    hidden: Float[Tensor, "cells hidden"],
+    weight: Float[Tensor, "genes hidden"],
+    bias: Float[Tensor, "genes"],
+    log_inverse_dispersion: Float[Tensor, "genes"] | Float[Tensor, "cells genes"],
+    library: Float[Tensor, "cells 1"],
+    cell_weights: Float[Tensor, "cells"],
+    counts: SparseCounts,
+) -> Float[Tensor, "cells"]:
+    """Sum over genes of the negative binomial log-likelihood, the Gamma-Poisson of the paper.
+
+    The mean is ``library * softmax(hidden @ weight.T + bias)``.
+
+    Parameters
+    ----------
+    hidden
+        Last hidden layer of the decoder.
+    weight, bias
+        Output layer of the decoder.
+    log_inverse_dispersion
+        Logarithm of theta, shared by the cells or one row a cell.
+    library
+        Depth of each cell, in counts. Takes no gradient.
+    cell_weights
+        Factor on each cell's sum, 0 where the modality was not measured. Takes no gradient.
+    counts
+        The counts x.
+
+    Returns
+    -------
+    Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
+    """
+    sweep = _NegativeBinomialSweep(library, cell_weights)
+    return summed_likelihood(sweep, counts, hidden, weight, bias, log_inverse_dispersion)

@@ -1,0 +1,154 @@
+"""Row-wise Adam against torch's Adam, AdamW and SparseAdam."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from scmvp_scvi._optimizer import RowAdam, values_of_gradient
+
+N_ROWS, OPTIONS = 8, {"lr": 0.05, "betas": (0.9, 0.99), "eps": 1e-8}
+DECAYS = [
+    pytest.param({"weight_decay": 0.0}, torch.optim.Adam, id="no decay"),
+    pytest.param({"weight_decay": 0.3}, torch.optim.Adam, id="decay added to the gradient"),
+    pytest.param(
+        {"weight_decay": 0.3, "decoupled_weight_decay": True},
+        torch.optim.AdamW,
+        id="decay beside the gradient",
+    ),
+]
+
+
+def parameter(rng, *shape: int) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.as_tensor(rng.normal(size=shape)))
+
+
+def copy(p: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(p.detach().clone())
+
+
+def as_rows(gradient: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    rows = torch.tensor(rows)
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0), gradient[rows], gradient.shape, check_invariants=True
+    )
+
+
+@pytest.mark.parametrize(("options", "reference"), DECAYS)
+@pytest.mark.parametrize("shape", [(N_ROWS,), (N_ROWS, 3)])
+def test_a_row_moves_as_if_torch_optimised_it_alone_at_the_steps_it_is_drawn(
+    rng, shape, options, reference
+):
+    weight = parameter(rng, *shape)
+    alone = [copy(weight[[i]]) for i in range(N_ROWS)]
+    optimizer = RowAdam([weight], **OPTIONS, **options)
+    decay = options["weight_decay"]
+    references = [reference([row], **OPTIONS, weight_decay=decay) for row in alone]
+    for _ in range(12):
+        gradient = torch.as_tensor(rng.normal(size=shape))
+        rows = sorted(rng.choice(N_ROWS, size=3, replace=False).tolist())
+        weight.grad = as_rows(gradient, rows)
+        optimizer.step()
+        for i in rows:
+            alone[i].grad = gradient[[i]]
+            references[i].step()
+    torch.testing.assert_close(weight.detach(), torch.cat([row.detach() for row in alone]))
+
+
+@pytest.mark.parametrize(("options", "reference"), DECAYS)
+def test_dense_gradients_are_stepped_as_torch_does(rng, options, reference):
+    weight = parameter(rng, N_ROWS, 3)
+    expected = copy(weight)
+    optimizer = RowAdam([weight], **OPTIONS, **options)
+    plain = reference([expected], **OPTIONS, weight_decay=options["weight_decay"])
+    for _ in range(5):
+        weight.grad = torch.as_tensor(rng.normal(size=weight.shape))
+        expected.grad = weight.grad.clone()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(weight, expected)
+
+
+def test_rows_of_the_whole_matrix_move_as_under_torch_sparse_adam(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    expected = copy(weight)
+    optimizer, plain = RowAdam([weight], **OPTIONS), torch.optim.SparseAdam([expected], **OPTIONS)
+    for _ in range(5):
+        gradient = as_rows(torch.as_tensor(rng.normal(size=weight.shape)), list(range(N_ROWS)))
+        weight.grad, expected.grad = gradient, gradient.clone()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(weight, expected)
+
+
+def test_rows_that_are_not_drawn_stay_to_the_bit(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    before = weight.detach().clone()
+    optimizer = RowAdam([weight], **OPTIONS, weight_decay=0.3)
+    weight.grad = as_rows(torch.ones(N_ROWS, 3, dtype=torch.float64), [2, 5])
+    optimizer.step()
+    moved = (weight.detach() != before).any(1)
+    assert moved.nonzero().flatten().tolist() == [2, 5]
+
+
+def test_dense_and_sparse_gradients_share_a_step_and_both_remain_readable(rng):
+    dense, sparse = parameter(rng, 4), parameter(rng, N_ROWS, 3)
+    before = dense.detach().clone(), sparse.detach().clone()
+    optimizer = RowAdam([{"params": [dense]}, {"params": [sparse]}], **OPTIONS)
+    dense.grad = torch.ones(4, dtype=torch.float64)
+    sparse.grad = as_rows(torch.ones(N_ROWS, 3, dtype=torch.float64), [1])
+    optimizer.step()
+    # the first step of Adam is the learning rate against the sign of the gradient
+    torch.testing.assert_close(dense.detach(), before[0] - 0.05)
+    torch.testing.assert_close(sparse[1].detach(), before[1][1] - 0.05)
+    assert sparse.grad.is_sparse
+
+
+def test_a_parameter_may_turn_from_dense_to_sparse_gradients(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    expected = copy(weight)
+    optimizer, plain = RowAdam([weight], **OPTIONS), torch.optim.Adam([expected], **OPTIONS)
+    for step in range(6):
+        gradient = torch.as_tensor(rng.normal(size=weight.shape))
+        weight.grad = gradient if step < 3 else as_rows(gradient, list(range(N_ROWS)))
+        expected.grad = gradient.clone()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(weight, expected)
+
+
+def test_state_survives_saving_and_loading(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    twin = copy(weight)
+    gradients = [torch.as_tensor(rng.normal(size=weight.shape)) for _ in range(6)]
+    optimizer = RowAdam([weight], **OPTIONS)
+    for gradient in gradients[:3]:
+        weight.grad = as_rows(gradient, [0, 4])
+        optimizer.step()
+    twin.data.copy_(weight)
+    resumed = RowAdam([twin], **OPTIONS)
+    resumed.load_state_dict(deepcopy(optimizer.state_dict()))
+    for gradient in gradients[3:]:
+        for p, o in ((weight, optimizer), (twin, resumed)):
+            p.grad = as_rows(gradient, [0, 4, 6])
+            o.step()
+    torch.testing.assert_close(twin, weight, rtol=0, atol=0)
+
+
+def test_loss_of_the_closure_is_returned(rng):
+    weight = parameter(rng, 3)
+
+    def closure() -> torch.Tensor:
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    expected = weight.detach().square().sum()
+    torch.testing.assert_close(RowAdam([weight], **OPTIONS).step(closure).detach(), expected)
+
+
+def test_values_of_a_sparse_gradient_are_those_in_the_gradient(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    weight.grad = as_rows(torch.ones(N_ROWS, 3, dtype=torch.float64), [1, 6])
+    values_of_gradient(weight).mul_(0.5)
+    assert weight.grad.to_dense().sum() == 3
