@@ -4,15 +4,24 @@ Every function leaves the object it is given as it is.
 """
 
 from scmvp_scvi.pp._cells import intersect_cells
+from scmvp_scvi.pp._counts import promote_counts, reads_to_fragments
+from scmvp_scvi.pp._features import select_features
 from scmvp_scvi.pp._filter import (
     FILTER_PRESETS,
     FilterThresholds,
     filter_cells_and_features,
 )
+from scmvp_scvi.pp._regions import mask_regions
+from scmvp_scvi.pp._tfidf import tfidf
 
 __all__ = [
     "FILTER_PRESETS",
     "FilterThresholds",
     "filter_cells_and_features",
     "intersect_cells",
+    "mask_regions",
+    "promote_counts",
+    "reads_to_fragments",
+    "select_features",
+    "tfidf",
 ]
