@@ -11,16 +11,21 @@ from scmvp_scvi.pp._filter import (
     FilterThresholds,
     filter_cells_and_features,
 )
+from scmvp_scvi.pp._plot_qc import plot_qc
+from scmvp_scvi.pp._qc import QualityReport, qc
 from scmvp_scvi.pp._regions import mask_regions
 from scmvp_scvi.pp._tfidf import tfidf
 
 __all__ = [
     "FILTER_PRESETS",
     "FilterThresholds",
+    "QualityReport",
     "filter_cells_and_features",
     "intersect_cells",
     "mask_regions",
+    "plot_qc",
     "promote_counts",
+    "qc",
     "reads_to_fragments",
     "select_features",
     "tfidf",
