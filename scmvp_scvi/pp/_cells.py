@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "atac") -> MuData:
     """Keep the cells that are in both modalities, and bring both into the order of `mdata.obs`.
 
-    Cells are matched by name. :func:`muon.pp.intersect_obs` keeps the same cells, but leaves each
+    Cells are matched by name. ``muon.pp.intersect_obs`` keeps the same cells, but leaves each
     modality in its own order.
 
     Parameters

@@ -88,7 +88,7 @@ def reads_to_fragments(
     """Estimate fragments from reads: half of them, rounded up.
 
     Each fragment gives two reads, one for each end, which may fall into different peaks
-    :cite:p:`Martens2023`. The result is that of :func:`scvi.data.reads_to_fragments`, in a new
+    :cite:p:`Martens2024`. The result is that of :func:`scvi.data.reads_to_fragments`, in a new
     object.
 
     Parameters

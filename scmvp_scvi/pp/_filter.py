@@ -87,7 +87,7 @@ def filter_cells_and_features(
         Peaks with a count in more cells are removed.
     until_stable
         Whether rounds are repeated until one removes nothing, so that every cell and feature
-        left meets all thresholds. A single round is what the publications report.
+        left meets all thresholds. The publication says nothing of repetitions.
     rna_layer, atac_layer
         Layer with the raw counts; None for ``.X``.
     rna_key, atac_key

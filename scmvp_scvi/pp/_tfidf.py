@@ -11,8 +11,9 @@ from scmvp_scvi._validate import check_indices
 from scmvp_scvi.pp._input import check_modality, read_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mudata import MuData
-    from numpy.typing import ArrayLike
 
 _TF_SCALE = 1e4  # as in the module: term frequencies are counts per ten thousand
 
@@ -20,7 +21,7 @@ _TF_SCALE = 1e4  # as in the module: term frequencies are counts per ten thousan
 def tfidf(
     mdata: MuData,
     *,
-    idf_indices: ArrayLike | None = None,
+    idf_indices: Sequence[int] | np.ndarray | None = None,
     atac_layer: str | None = None,
     atac_key: str = "atac",
 ) -> sp.csr_matrix:
@@ -32,7 +33,7 @@ def tfidf(
 
     where :math:`j` runs over the :math:`N` cells of `idf_indices`. The model does this by itself,
     from raw counts: the result is for other methods, and not to be registered with the model.
-    It is that of :func:`muon.atac.pp.tfidf` with ``log_tf=False, log_idf=False,
+    It is that of ``muon.atac.pp.tfidf`` with ``log_tf=False, log_idf=False,
     log_tfidf=True``, where every cell and every peak has a count.
 
     Parameters
