@@ -72,7 +72,7 @@ def promote_counts(
     promoted = take(mdata)
     for key, layer in layers.values():
         adata = promoted[key]
-        if former_layer is not None:
+        if former_layer is not None and adata.X is not None:
             adata.layers[former_layer] = adata.X
         adata.X = adata.layers[layer].copy()
     return promoted

@@ -85,10 +85,8 @@ def select_features(
     masks = {key: table[_MASK].to_numpy() for key, table in columns.items()}
     selected = take(mdata, features=masks if subset else None)
     for key, table in columns.items():
-        names = selected[key].var_names
-        table.index = mdata[key].var_names
-        for column in table:
-            selected[key].var[column] = table.loc[names, column]
+        var = selected[key].var
+        var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:
         reasons = {
             rna_key: ("genes", f"not among the {n_genes} most variable genes"),

@@ -145,7 +145,8 @@ def _summarize_counts(counts: sp.csr_matrix) -> dict[str, float]:
     """What one modality holds, `counts` being free of stored zeros."""
     n_cells, n_features = counts.shape
     depth, features = counts.sum(axis=1).A1, np.diff(counts.indptr)
-    is_half, is_fractional = counts.data % 1 == 0.5, counts.data % 1 != 0
+    finite = counts.data[np.isfinite(counts.data)]
+    is_half, is_fractional = finite % 1 == 0.5, finite % 1 != 0
     summary = {
         "cells": n_cells,
         "features": n_features,
@@ -159,10 +160,11 @@ def _summarize_counts(counts: sp.csr_matrix) -> dict[str, float]:
     return summary | {
         "cells without a count": int(np.count_nonzero(features == 0)),
         "features without a count": n_features - np.unique(counts.indices).size,
-        "largest value": float(counts.data.max(initial=0)),
+        "largest value": float(finite.max(initial=0)),
         "half counts (n + 0.5)": int(np.count_nonzero(is_half)),
         "other values that are not integers": int(np.count_nonzero(is_fractional & ~is_half)),
-        "negative values": int(np.count_nonzero(counts.data < 0)),
+        "negative values": int(np.count_nonzero(finite < 0)),
+        "values that are NaN or infinite": counts.nnz - finite.size,
     }
 
 

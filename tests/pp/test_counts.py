@@ -37,6 +37,13 @@ def test_former_values_are_kept_where_asked_for(pair, dense):
     assert (dense(promoted["rna"].layers["log1p"]) == dense(pair["rna"].X)).all()
 
 
+def test_counts_are_promoted_where_x_is_empty(pair, dense):
+    pair["rna"].X = None
+    promoted = pp.promote_counts(pair, rna_layer="counts", former_layer="former")
+    assert (dense(promoted["rna"].X) == dense(pair["rna"].layers["counts"])).all()
+    assert list(promoted["rna"].layers) == ["counts"]
+
+
 def test_promotion_leaves_the_given_object_as_it_is(pair, assert_untouched):
     before = pair.copy()
     promoted = pp.promote_counts(pair, rna_layer="counts", former_layer="log1p")

@@ -68,9 +68,10 @@ def test_cells_of_one_modality_are_counted_and_missing_in_the_other(make_pair):
 
 
 def test_values_that_are_no_counts_are_reported_not_refused(make_pair):
-    report = pp.qc(make_pair([[-1.0, 0.3]], [[1, 2]]))
+    report = pp.qc(make_pair([[-1, 0.3, np.nan, np.inf]], [[1, 2]]))
     assert report.value("rna", "negative values") == 1
     assert report.value("rna", "other values that are not integers") == 1
+    assert report.value("rna", "values that are NaN or infinite") == 2
 
 
 def test_stored_zeros_are_no_counts(pair):
