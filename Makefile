@@ -44,7 +44,7 @@ docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/
 	$(BIN)/python -m sphinx --builder html $(SPHINXOPTS) docs docs/_build/html
 
 clean: ## remove what the other targets made, except the virtual environment
-	rm -rf build dist demo_output docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo_output preprocess_output docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

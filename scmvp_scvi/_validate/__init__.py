@@ -14,10 +14,12 @@ from scmvp_scvi._validate._columns import (
 )
 from scmvp_scvi._validate._counts import check_counts
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
+from scmvp_scvi._validate._messages import did_you_mean, shown
 from scmvp_scvi._validate._mudata import (
     check_is_mudata,
     check_modalities,
     check_paired,
+    check_unique_cells,
     find_counts,
 )
 from scmvp_scvi._validate._names import (
@@ -43,8 +45,11 @@ __all__ = [
     "check_paired",
     "check_positive",
     "check_positive_column",
+    "check_unique_cells",
     "check_unique_features",
+    "did_you_mean",
     "find_counts",
     "find_obs_column",
+    "shown",
     "warn_about_empty",
 ]

@@ -156,7 +156,7 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
     """
     rna, atac = mdata.mod[rna_key].obs_names, mdata.mod[atac_key].obs_names
     for modality, names in ((rna_key, rna), (atac_key, atac)):
-        _check_unique_cells(names, modality)
+        check_unique_cells(names, modality)
     if rna.equals(atac) and rna.equals(mdata.obs_names):
         return
     shared = rna.intersection(atac, sort=False)
@@ -192,7 +192,19 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
     )
 
 
-def _check_unique_cells(names: pd.Index, modality: str) -> None:
+def check_unique_cells(names: pd.Index, modality: str) -> None:
+    """Refuse cells that share a name.
+
+    Parameters
+    ----------
+    names, modality
+        ``(cells,)``, the names of one modality's cells, and its key.
+
+    Raises
+    ------
+    ValueError
+        If a name occurs more than once.
+    """
     if not names.is_unique:
         twice = names[names.duplicated()].unique()
         raise ValueError(

@@ -109,7 +109,9 @@ def _spelling_hint(missing: pd.Index, extra: pd.Index) -> str:
     return "Count the new cells on the features of the model, or train on the shared ones."
 
 
-def check_indices(indices: ArrayLike | None, n_obs: int) -> NDArray[np.int64]:
+def check_indices(
+    indices: ArrayLike | None, n_obs: int, *, argument: str = "indices"
+) -> NDArray[np.int64]:
     """Turn a choice of cells into their positions.
 
     Parameters
@@ -118,6 +120,8 @@ def check_indices(indices: ArrayLike | None, n_obs: int) -> NDArray[np.int64]:
         Integers in ``[0, n_obs)``, a boolean mask of ``(n_obs,)``, or None for all cells.
     n_obs
         Number of cells.
+    argument
+        The argument, as the user spells it.
 
     Returns
     -------
@@ -134,24 +138,24 @@ def check_indices(indices: ArrayLike | None, n_obs: int) -> NDArray[np.int64]:
         return np.arange(n_obs)
     array = np.asarray(indices)
     if array.ndim != 1:
-        raise ValueError(f"`indices` must be one-dimensional, got shape {array.shape}.")
+        raise ValueError(f"`{argument}` must be one-dimensional, got shape {array.shape}.")
     if array.size > 0 and array.dtype.kind not in "biu":
         raise TypeError(
-            f"`indices` must be integers or a boolean mask, got dtype {array.dtype}. For cell "
+            f"`{argument}` must be integers or a boolean mask, got dtype {array.dtype}. For cell "
             "names, pass `mdata.obs_names.get_indexer(names)`."
         )
     if array.dtype.kind == "b":
         if array.size != n_obs:
             raise ValueError(
-                f"`indices` as a boolean mask must have one value per cell ({n_obs}), got "
+                f"`{argument}` as a boolean mask must have one value per cell ({n_obs}), got "
                 f"{array.size}."
             )
         array = np.flatnonzero(array)
     if array.size == 0:
-        raise ValueError("`indices` must choose at least one cell, got none.")
+        raise ValueError(f"`{argument}` must choose at least one cell, got none.")
     if array.min() < 0 or array.max() >= n_obs:
         raise ValueError(
-            f"`indices` must lie between 0 and {n_obs - 1}, got values from {array.min()} to "
+            f"`{argument}` must lie between 0 and {n_obs - 1}, got values from {array.min()} to "
             f"{array.max()}."
         )
     return array.astype(np.int64, copy=False)

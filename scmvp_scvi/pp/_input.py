@@ -1,0 +1,189 @@
+"""What every function here asks of its input, and how it reads the counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import scipy.sparse as sp
+
+from scmvp_scvi._validate import (
+    check_counts,
+    check_is_mudata,
+    check_unique_cells,
+    check_unique_features,
+    did_you_mean,
+    find_counts,
+    shown,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mudata import MuData
+
+# `chr1:100-200`, also with other separators; the name of the chromosome may hold separators too.
+PEAK_NAME = r"^(?P<chrom>.+?)[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
+
+
+def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
+    """Refuse data in which one modality cannot be worked on.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key, argument
+        Key of the modality, and the argument that gives it, such as ``"atac_key"``.
+
+    Raises
+    ------
+    TypeError
+        If `mdata` is not a MuData.
+    KeyError
+        If it has no such modality.
+    ValueError
+        If it is a view or on disk, its tables are out of date, or cells or features of a
+        modality share names.
+    """
+    check_is_mudata(mdata)
+    if any(adata.isbacked for adata in mdata.mod.values()):
+        raise ValueError(
+            "`mdata` must be in memory, but its matrices are on disk. Read them: "
+            f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
+        )
+    if key not in mdata.mod:
+        raise KeyError(
+            f'`{argument}="{key}"` is not a modality of `mdata`, which has '
+            f"{shown(mdata.mod)}.{did_you_mean(key, mdata.mod)}"
+        )
+    for name, adata in mdata.mod.items():
+        check_unique_cells(adata.obs_names, name)
+        check_unique_features(adata, name)
+    names = [name for adata in mdata.mod.values() for name in adata.var_names]
+    if not mdata[key].obs_names.isin(mdata.obs_names).all() or list(mdata.var_names) != names:
+        raise ValueError(
+            "`mdata.obs` and `mdata.var` must describe its modalities, but those were changed "
+            "after `mdata` was built. Run `mdata.update()` first."
+        )
+
+
+def check_modalities_of_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
+    """Refuse data without an RNA and an ATAC modality, or with the two swapped.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    rna_key, atac_key
+        Keys of the two modalities.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        As `check_modality` does; ValueError also if both keys are the same, or if most features
+        of the RNA modality are named like peaks.
+    """
+    check_modality(mdata, rna_key, argument="rna_key")
+    check_modality(mdata, atac_key, argument="atac_key")
+    if rna_key == atac_key:
+        raise ValueError(
+            f'`rna_key` and `atac_key` must be different modalities, got "{rna_key}" for both. '
+            f"`mdata` has {shown(mdata.mod)}."
+        )
+    genes = mdata[rna_key].var_names
+    if _share_of_peak_names(genes) > 0.5:
+        way_out = "Build the MuData with genes in one modality and peaks in the other."
+        if _share_of_peak_names(mdata[atac_key].var_names) < 0.5:
+            way_out = f'Swap them: `rna_key="{atac_key}", atac_key="{rna_key}"`.'
+        raise ValueError(
+            f'`rna_key="{rna_key}"` must be the modality of the genes, but its features are named '
+            f"like peaks: {shown(genes)}. {way_out}"
+        )
+
+
+def check_not_empty(mdata: MuData, *keys: str) -> None:
+    """Refuse modalities without cells or features.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    *keys
+        Keys of the modalities.
+
+    Raises
+    ------
+    ValueError
+        If one has none.
+    """
+    for key in keys:
+        n_cells, n_features = mdata[key].shape
+        if n_cells == 0 or n_features == 0:
+            raise ValueError(
+                f"`{key}` must have cells and features, got {n_cells} cells and {n_features} "
+                "features. Look at what an earlier step removed."
+            )
+
+
+def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) -> sp.csr_matrix:
+    """Read the raw counts of one modality.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key
+        Key of the modality.
+    layer, argument
+        Layer with the counts, None for `.X`, and the argument that gives it.
+
+    Returns
+    -------
+    ``(cells, features)``, the stored matrix itself where that is CSR: not to be written to.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If there is no such matrix, or it does not hold counts.
+    """
+    adata = mdata[key]
+    matrix = find_counts(adata, layer, argument=argument, modality=key)
+    check_counts(matrix, argument=argument, modality=key, layer=layer, layers=adata.layers)
+    return sp.csr_matrix(matrix)
+
+
+def find_column(mdata: MuData, key: str, *, argument: str) -> pd.Series:
+    """Look up a column of `mdata.obs`.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key, argument
+        Name of the column, and the argument that gives it, such as ``"batch_key"``.
+
+    Returns
+    -------
+    ``(cells,)``, the column.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    """
+    if key in mdata.obs.columns:
+        return mdata.obs[key]
+    holders = [name for name, adata in mdata.mod.items() if key in adata.obs.columns]
+    way_out = (
+        f' It is one of `mdata["{holders[0]}"].obs`: copy it, '
+        f'`mdata.obs["{key}"] = mdata["{holders[0]}"].obs["{key}"]`.'
+        if holders
+        else did_you_mean(key, mdata.obs.columns)
+    )
+    raise KeyError(
+        f'`{argument}="{key}"` is not a column of `mdata.obs`, which has '
+        f"{shown(mdata.obs.columns)}.{way_out}"
+    )
+
+
+def _share_of_peak_names(names: pd.Index) -> float:
+    return float(names.astype(str).str.match(PEAK_NAME).mean()) if len(names) > 0 else 0.0

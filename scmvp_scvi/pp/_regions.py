@@ -1,0 +1,180 @@
+"""Peaks that lie in regions of a BED file, such as blacklists and satellite repeats."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scmvp_scvi._validate import shown
+from scmvp_scvi.pp._input import PEAK_NAME, check_modality
+from scmvp_scvi.pp._output import Removal, account_for, take
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+_HEADERS = ("#", "track", "browser")
+
+
+def mask_regions(
+    mdata: MuData,
+    bed: str | PathLike[str],
+    *,
+    key_added: str = "masked",
+    subset: bool = False,
+    atac_key: str = "atac",
+) -> MuData:
+    """Mark, or remove, the peaks that overlap regions of a BED file.
+
+    Made for regions whose reads are artefacts: blacklists :cite:p:`Amemiya2019` and satellite
+    repeats. One base in common is an overlap. Peaks may come in any order, and are read from
+    their names, ``chr1:100-200`` or with other separators; they are taken as BED counts, from 0
+    with the end excluded.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    bed
+        File with tab- or space-separated chromosome, start and end in its first three columns,
+        plain or ``.gz``, of the genome that the peaks were called on.
+    key_added
+        Column of the modality's ``.var`` for the mask, true in the regions.
+    subset
+        Whether to remove these peaks.
+    atac_key
+        The modality.
+
+    Returns
+    -------
+    A new MuData. With `subset`, ``.uns["scmvp_removed"]`` says how many peaks went.
+
+    Raises
+    ------
+    ValueError
+        If a line of the file or the name of a peak is no region, if the file and the peaks have
+        no chromosome in common or spell them differently, or if no peak would be left.
+    FileNotFoundError
+        If there is no such file.
+    """
+    check_modality(mdata, atac_key, argument="atac_key")
+    peaks = _parse_peaks(mdata[atac_key].var_names, atac_key)
+    regions = _read_bed(bed)
+    _check_chromosomes(peaks, regions, bed, atac_key)
+    mask = _overlaps(peaks, regions)
+    if subset and mask.all():
+        raise ValueError(
+            f"`subset=True` leaves no peak: all {mask.size} of `{atac_key}` overlap regions of "
+            f"`{bed}`. Check that the file lists the regions to remove, and not those to keep."
+        )
+    masked = take(mdata, features={atac_key: ~mask} if subset else None)
+    masked[atac_key].var[key_added] = mask[~mask] if subset else mask
+    if subset:
+        n_masked = int(mask.sum())
+        row = Removal(
+            "mask_regions", 1, "peaks", f"in regions of {bed}", n_masked, mask.size - n_masked
+        )
+        account_for(masked, [row])
+    return masked
+
+
+def _parse_peaks(names: pd.Index, atac_key: str) -> pd.DataFrame:
+    """``chrom``, ``start`` and ``end`` of each peak, in the order of the names."""
+    peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
+    unreadable = peaks["chrom"].isna().to_numpy()
+    if unreadable.any():
+        raise ValueError(
+            f"The peaks of `{atac_key}` must be named `chromosome:start-end`, but "
+            f"{unreadable.sum()} of {len(names)} are not: {shown(names[unreadable])}. Rename "
+            f'them, `mdata["{atac_key}"].var_names = ...; mdata.update()`, or pass the modality '
+            "of the peaks as `atac_key`."
+        )
+    peaks = peaks.astype({"start": np.int64, "end": np.int64})
+    reversed_ = (peaks["start"] >= peaks["end"]).to_numpy()
+    if reversed_.any():
+        raise ValueError(
+            f"The peaks of `{atac_key}` must end after their start, but {reversed_.sum()} of "
+            f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
+        )
+    return peaks
+
+
+def _read_bed(bed: str | PathLike[str]) -> pd.DataFrame:
+    """``chrom``, ``start`` and ``end`` of each region."""
+    regions = []
+    opener = gzip.open if str(bed).endswith(".gz") else open
+    with opener(bed, "rt") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not line.startswith(_HEADERS):
+                regions.append(_parse_bed_line(line, f"Line {number} of `{bed}`"))
+    if not regions:
+        raise ValueError(f"`bed`: `{bed}` must hold at least one region, but it has none.")
+    return pd.DataFrame(regions, columns=["chrom", "start", "end"])
+
+
+def _parse_bed_line(line: str, place: str) -> tuple[str, int, int]:
+    rule = "must be chromosome, start and end, separated by tabs or spaces"
+    columns = line.split()
+    try:
+        chrom, start, end = columns[0], int(columns[1]), int(columns[2])
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"{place} {rule}, got {line.rstrip()!r}. Pass a BED file as `bed`; lines of comments "
+            f"start with {', '.join(f'`{header}`' for header in _HEADERS)}."
+        ) from None
+    if not 0 <= start <= end:
+        raise ValueError(
+            f"{place} {rule}, the start from 0 and not after the end, got {line.rstrip()!r}. "
+            "Correct or remove the line."
+        )
+    return chrom, start, end
+
+
+def _check_chromosomes(
+    peaks: pd.DataFrame, regions: pd.DataFrame, bed: str | PathLike[str], atac_key: str
+) -> None:
+    """Refuse a file that spells chromosomes unlike the peaks: nothing would overlap, in silence.
+
+    Chromosomes on one side alone are usual, such as unplaced contigs.
+    """
+    of_peaks, of_regions = pd.unique(peaks["chrom"]), pd.unique(regions["chrom"])
+    if np.isin(of_regions, of_peaks).any():
+        return
+    found = (
+        f"no chromosome of `{bed}` is one of the peaks of `{atac_key}`: it has "
+        f"{shown(of_regions)}, the peaks have {shown(of_peaks)}"
+    )
+    bare_peaks, bare_regions = (
+        {str(name).casefold().removeprefix("chr") for name in names}
+        for names in (of_peaks, of_regions)
+    )
+    if bare_peaks & bare_regions:
+        with_prefix = any(str(name).startswith("chr") for name in of_peaks)
+        command = "sed 's/^/chr/'" if with_prefix else "sed 's/^chr//'"
+        raise ValueError(
+            f"`bed` must name chromosomes as the peaks do, but {found}. Rename them in the file, "
+            f"for instance with `{command} {bed}`, if the genome is the same."
+        )
+    raise ValueError(
+        f"`bed` must be of the genome that the peaks were called on, but {found}. Use the file of "
+        "that genome."
+    )
+
+
+def _overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.bool_]:
+    """``(peaks,)``, true where a peak and a region have a base in common."""
+    mask = np.zeros(len(peaks), bool)
+    rows_of_chrom = peaks.reset_index(drop=True).groupby("chrom", sort=False).indices
+    for chrom, found in regions.sort_values("start").groupby("chrom", sort=False):
+        rows = rows_of_chrom.get(chrom, [])
+        # Of the regions that start before the end of a peak, one reaches into it if the furthest
+        # end of them all does.
+        n_before = np.searchsorted(found["start"], peaks["end"].iloc[rows], side="left")
+        furthest = np.concatenate([[-1], np.maximum.accumulate(found["end"])])
+        mask[rows] = furthest[n_before] > peaks["start"].iloc[rows].to_numpy()
+    return mask

@@ -1,0 +1,86 @@
+"""What every function of `pp` refuses, tried through the public ones."""
+
+import mudata
+import numpy as np
+import pytest
+from mudata import MuData
+
+from scmvp_scvi import pp
+
+
+@pytest.fixture
+def pair(make_pair, rng) -> MuData:
+    return make_pair(rng.poisson(1.0, (8, 5)), rng.poisson(1.0, (8, 6)))
+
+
+@pytest.fixture(
+    params=[
+        pp.qc,
+        pp.tfidf,
+        pp.intersect_cells,
+        pp.reads_to_fragments,
+        lambda mdata, **keys: pp.select_features(mdata, n_peaks=2, **keys),
+        lambda mdata, **keys: pp.filter_cells_and_features(mdata, min_genes=1, **keys),
+        lambda mdata, **keys: pp.mask_regions(mdata, "never_read.bed", **keys),
+    ],
+    ids=["qc", "tfidf", "intersect", "fragments", "select", "filter", "mask"],
+)
+def function(request):
+    return request.param
+
+
+def test_unknown_modality_is_refused_with_those_there_are(pair, function):
+    with pytest.raises(KeyError, match='`atac_key="atak"` is not .* Did you mean `atac`'):
+        function(pair, atac_key="atak")
+
+
+def test_anndata_is_refused(pair, function):
+    with pytest.raises(TypeError, match="`mdata` must be a MuData .* got an AnnData"):
+        function(pair["atac"])
+
+
+def test_duplicate_peaks_are_refused(pair, function):
+    pair["atac"].var_names = ["chr1:0-50", *pair["atac"].var_names[:-1]]
+    with pytest.raises(ValueError, match="Feature names must be unique, but 1 are .*`chr1:0-50`"):
+        function(pair)
+
+
+def test_duplicate_cells_are_refused(pair, function):
+    pair["atac"].obs_names = ["cell1", *pair["atac"].obs_names[1:]]
+    with pytest.raises(ValueError, match="Cell names must be unique, but 1 are .*`cell1`"):
+        function(pair)
+
+
+def test_changed_modalities_are_refused_until_mdata_is_updated(pair, function):
+    pair["atac"]._inplace_subset_var(np.arange(4))
+    with pytest.raises(ValueError, match=r"after `mdata` was built. Run `mdata.update\(\)"):
+        function(pair)
+
+
+@pytest.mark.parametrize("name", ["qc", "intersect_cells", "filter_cells_and_features"])
+def test_swapped_modalities_are_refused_and_the_way_out_swaps_them(pair, name):
+    rules = {"min_genes": 1} if name.startswith("filter") else {}
+    swapped = MuData({"rna": pair["atac"], "atac": pair["rna"]})
+    with pytest.raises(ValueError, match="are named like peaks: `chr1:0-50`") as error:
+        getattr(pp, name)(swapped, **rules)
+    assert '`rna_key="atac", atac_key="rna"`' in str(error.value)
+    getattr(pp, name)(swapped, rna_key="atac", atac_key="rna", **rules)
+
+
+def test_peaks_in_both_modalities_are_refused(pair):
+    peaks = pair["atac"].copy()
+    peaks.var_names = [f"chr2-{i}-{i + 1}" for i in range(6)]
+    with pytest.raises(ValueError, match="like peaks: .* Build the MuData with genes in one"):
+        pp.qc(MuData({"rna": peaks, "atac": pair["atac"]}))
+
+
+def test_one_modality_for_both_is_refused(pair):
+    with pytest.raises(ValueError, match='must be different modalities, got "rna" for both'):
+        pp.qc(pair, atac_key="rna")
+
+
+def test_data_on_disk_are_refused_with_the_command_that_reads_them(pair, tmp_path):
+    pair.write(tmp_path / "pair.h5mu")
+    on_disk = mudata.read_h5mu(tmp_path / "pair.h5mu", backed="r")
+    with pytest.raises(ValueError, match=r"must be in memory.*read_h5mu\(\".*pair.h5mu\"\)"):
+        pp.qc(on_disk)

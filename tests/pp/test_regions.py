@@ -1,0 +1,167 @@
+"""Masks of regions against a plain loop, and files as users have them."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from scmvp_scvi import pp
+
+
+@pytest.fixture
+def make_peaks(make_pair):
+    """Return a function that builds a MuData with peaks of these names."""
+
+    def make_peaks(*names):
+        pair = make_pair(np.ones((2, 1)), np.ones((2, len(names))))
+        pair["atac"].var_names = list(names)
+        pair.update()
+        return pair
+
+    return make_peaks
+
+
+@pytest.fixture
+def write_bed(tmp_path):
+    """Return a function that writes lines to a BED file."""
+
+    def write_bed(*lines):
+        path = tmp_path / "regions.bed"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write_bed
+
+
+def masked(mdata) -> list[bool]:
+    return mdata["atac"].var["masked"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("peak", "expected"),
+    [
+        ("chr1:100-200", True),
+        ("chr1:199-300", True),  # the last base
+        ("chr1:200-300", False),  # the end is excluded
+        ("chr1:50-101", True),  # the first base
+        ("chr1:50-100", False),
+        ("chr1:0-1000", True),  # around the region
+        ("chr1:140-150", True),  # inside
+        ("chr2:100-200", False),  # elsewhere
+    ],
+)
+def test_one_base_in_common_is_an_overlap(make_peaks, write_bed, peak, expected):
+    bed = write_bed("chr1\t100\t200")
+    assert masked(pp.mask_regions(make_peaks(peak, "chr1:900-901"), bed)) == [expected, False]
+
+
+def test_masks_equal_a_plain_loop_for_unsorted_peaks_and_nested_regions(
+    make_peaks, write_bed, rng
+):
+    def draw(n, width):
+        starts = rng.integers(0, 3000, n)
+        ends = starts + rng.integers(1, width, n)
+        chromosomes = [f"chr{number}" for number in rng.integers(1, 4, n)]
+        return list(zip(chromosomes, starts, ends, strict=True))
+
+    peaks, regions = list(dict.fromkeys(draw(200, 60))), draw(30, 200)
+    mdata = make_peaks(*(f"{c}:{s}-{e}" for c, s, e in peaks))
+    bed = write_bed(*(f"{c}\t{s}\t{e}" for c, s, e in regions))
+    expected = [any(c == d and s < f and t < e for d, t, f in regions) for c, s, e in peaks]
+    assert 0 < sum(expected) < len(expected)
+    assert masked(pp.mask_regions(mdata, bed)) == expected
+
+
+def test_masked_peaks_can_be_removed_and_are_accounted_for(make_peaks, write_bed):
+    bed = write_bed("chr1\t100\t200")
+    left = pp.mask_regions(make_peaks("chr1:500-600", "chr1:100-200"), bed, subset=True)
+    assert list(left["atac"].var_names) == ["chr1:500-600"]
+    row = left.uns["scmvp_removed"].iloc[0]
+    assert (row["of"], row["removed"], row["kept"]) == ("peaks", 1, 1)
+    assert row["reason"] == f"in regions of {bed}"
+
+
+@pytest.mark.parametrize("name", ["chr1-100-200", "chr1_100_200", "chr1:100:200"])
+def test_other_separators_in_peak_names_are_read(make_peaks, write_bed, name):
+    assert masked(pp.mask_regions(make_peaks(name), write_bed("chr1 150 160"))) == [True]
+
+
+def test_chromosome_names_may_hold_separators(make_peaks, write_bed):
+    bed = write_bed("chrUn_GL000195v1\t100\t200")
+    assert masked(pp.mask_regions(make_peaks("chrUn_GL000195v1:150-160"), bed)) == [True]
+
+
+def test_headers_empty_lines_and_further_columns_are_skipped(make_peaks, write_bed):
+    bed = write_bed("track name=x", "browser hide", "# note", "", "chr1\t1\t9\tLow\t0\t+")
+    assert masked(pp.mask_regions(make_peaks("chr1:5-6"), bed)) == [True]
+
+
+def test_compressed_files_are_read(make_peaks, tmp_path):
+    bed = tmp_path / "regions.bed.gz"
+    with gzip.open(bed, "wt") as file:
+        file.write("chr1\t1\t9\n")
+    assert masked(pp.mask_regions(make_peaks("chr1:5-6"), bed)) == [True]
+
+
+def test_the_given_object_stays_as_it_is(make_peaks, write_bed, assert_untouched):
+    pair = make_peaks("chr1:5-6", "chr1:50-60")
+    before = pair.copy()
+    pp.mask_regions(pair, write_bed("chr1\t1\t9"), subset=True)
+    assert_untouched(pair, before)
+
+
+@pytest.mark.parametrize("line", ["chr1\t100", "chr1\tstart\tend", "chr1,100,200", "chr1\t1.5\t9"])
+def test_malformed_line_is_refused_with_its_number(make_peaks, write_bed, line):
+    bed = write_bed("chr1\t1\t9", line)
+    with pytest.raises(
+        ValueError, match=rf"Line 2 of `.*regions.bed` must be chrom.*got .{line[:4]}"
+    ):
+        pp.mask_regions(make_peaks("chr1:5-6"), bed)
+
+
+@pytest.mark.parametrize("line", ["chr1\t200\t100", "chr1\t-5\t100"])
+def test_impossible_region_is_refused_with_its_line(make_peaks, write_bed, line):
+    with pytest.raises(ValueError, match=r"Line 1 of .*the start from 0 and not after the end"):
+        pp.mask_regions(make_peaks("chr1:5-6"), write_bed(line))
+
+
+def test_file_without_regions_is_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="must hold at least one region, but it has none"):
+        pp.mask_regions(make_peaks("chr1:5-6"), write_bed("# nothing"))
+
+
+def test_missing_file_is_refused(make_peaks, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.bed"):
+        pp.mask_regions(make_peaks("chr1:5-6"), tmp_path / "none.bed")
+
+
+@pytest.mark.parametrize(
+    ("peak", "chromosome", "command"),
+    [("chr1:5-6", "1", "sed 's/^/chr/'"), ("1:5-6", "chr1", r"sed 's/\^chr//'")],
+)
+def test_chromosomes_spelled_otherwise_are_refused_with_the_command_that_renames_them(
+    make_peaks, write_bed, peak, chromosome, command
+):
+    command = command.replace("^", r"\^") if r"\^" not in command else command
+    with pytest.raises(ValueError, match=f"it has `{chromosome}`, the peaks have .*`{command}"):
+        pp.mask_regions(make_peaks(peak), write_bed(f"{chromosome}\t1\t9"))
+
+
+def test_regions_of_another_genome_are_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="must be of the genome .* it has `scaffold_7`"):
+        pp.mask_regions(make_peaks("chr1:5-6"), write_bed("scaffold_7\t1\t9"))
+
+
+def test_removal_of_all_peaks_is_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="`subset=True` leaves no peak: all 1 of `atac` overlap"):
+        pp.mask_regions(make_peaks("chr1:5-6"), write_bed("chr1\t1\t9"), subset=True)
+
+
+def test_peaks_without_positions_in_their_names_are_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="named `chromosome:start-end`, but 1 of 2 .*: `peak7`"):
+        pp.mask_regions(make_peaks("chr1:5-6", "peak7"), write_bed("chr1\t1\t9"))
+
+
+def test_peaks_that_end_before_their_start_are_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="must end after their start, but 1 of 1 .*`chr1:6-5`"):
+        pp.mask_regions(make_peaks("chr1:6-5"), write_bed("chr1\t1\t9"))
