@@ -14,6 +14,7 @@ from scmvp_scvi._validate._columns import (
 )
 from scmvp_scvi._validate._counts import check_counts
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
+from scmvp_scvi._validate._messages import shown
 from scmvp_scvi._validate._mudata import (
     check_is_mudata,
     check_modalities,
@@ -46,5 +47,6 @@ __all__ = [
     "check_unique_features",
     "find_counts",
     "find_obs_column",
+    "shown",
     "warn_about_empty",
 ]
