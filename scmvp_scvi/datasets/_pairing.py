@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # What some files add to a barcode: the modality, or the number of the well.
 _SUFFIX = r"(?i)(?:[-_.](?:rna|cdna|atac|dna|chromatin)|-\d+)$"
+# Columns that stay categories where their values are numbers.
+_CATEGORIES = ("cell_type", "batch")
 _UNKNOWN = "Unknown"
 
 
@@ -32,15 +34,17 @@ def pair(rna: Modality, atac: Modality, obs: pd.DataFrame | None = None) -> MuDa
 
     Returns
     -------
-    The joint data, with `obs` as ``.obs``. Its columns of text become categorical, and what is
-    missing or ``NA`` in them ``"Unknown"``.
+    The joint data, with `obs` as ``.obs``. Columns of numbers become numbers; all others, and the
+    cell types and batches in any case, become categories, of which what is missing or ``NA`` is
+    ``"Unknown"``.
 
     Raises
     ------
     ValueError
-        If a cell is there twice in one modality, or no cell is in both.
+        If a cell is there twice in one modality or in `obs`, or no cell is in both.
     """
-    rna_cells, atac_cells = _unique(rna.cells, "RNA"), _unique(atac.cells, "ATAC")
+    rna_cells = _unique(rna.cells, "the RNA")
+    atac_cells = _unique(atac.cells, "the ATAC")
     if rna_cells.intersection(atac_cells).empty:
         rna_cells, atac_cells = _without_suffix(rna_cells), _without_suffix(atac_cells)
     cells = rna_cells[rna_cells.isin(atac_cells)]
@@ -75,18 +79,18 @@ def pair(rna: Modality, atac: Modality, obs: pd.DataFrame | None = None) -> MuDa
     with mudata.set_options(pull_on_update=False):
         mdata = MuData(modalities)
     if obs is not None:
+        _unique(obs.index, "the table of cells")
         published_names = rna.cells[rna_cells.isin(cells)]
-        mdata.obs = _fill_unknown(obs.reindex(published_names)).set_axis(cells)
+        mdata.obs = obs.reindex(published_names).set_axis(cells).apply(_to_typed)
     return mdata
 
 
-def _unique(cells: pd.Index, modality: str) -> pd.Index:
+def _unique(cells: pd.Index, place: str) -> pd.Index:
     is_again = cells.duplicated()
     if is_again.any():
         raise ValueError(
-            f"Each cell must be there once, but {is_again.sum()} of the {len(cells)} names of the "
-            f"{modality} are there again: {shown(cells[is_again])}. Is it the cell table of one "
-            "sample?"
+            f"Each cell must be there once, but {is_again.sum()} of the {len(cells)} names in "
+            f"{place} are there again: {shown(cells[is_again])}. Is the file that of one sample?"
         )
     return cells
 
@@ -97,6 +101,9 @@ def _without_suffix(cells: pd.Index) -> pd.Index:
     return stripped if stripped.is_unique else cells
 
 
-def _fill_unknown(obs: pd.DataFrame) -> pd.DataFrame:
-    is_named = obs.notna() & ~obs.isin(["", "NA", "nan"])
-    return obs.where(is_named, _UNKNOWN).astype("category")
+def _to_typed(column: pd.Series) -> pd.Series:
+    named = column.where(~column.isin(["", "NA", "nan"]))
+    numbers = pd.to_numeric(named, errors="coerce")
+    if column.name not in _CATEGORIES and numbers.notna().equals(named.notna()):
+        return numbers
+    return named.fillna(_UNKNOWN).astype("category")

@@ -54,11 +54,10 @@ def read_share_seq(folder: str | Path, sample: str = "skin", *, progress: bool =
     files = find_files(folder, find_dataset("share_seq", sample))
     rna = read_dense_counts(files["rna_counts"], name_genes, progress=progress)
     rna = rna._replace(cells=_with_dots(rna.cells))
-    bed = read_list(files["peaks"])
     atac = read_matrix_market(
         files["atac_counts"],
         _with_dots(pd.Index(read_list(files["atac_cells"])[0])),
-        name_peaks(bed[0] + ":" + bed[1] + "-" + bed[2], path=files["peaks"]),
+        name_peaks(_read_bed(files["peaks"]), path=files["peaks"]),
         progress=progress,
     )
     batch = rna.cells.str.split(".").str[-2:].str.join(".")
@@ -68,7 +67,7 @@ def read_share_seq(folder: str | Path, sample: str = "skin", *, progress: bool =
             files["cell_types"], separator="\t", columns=["atac.bc", "rna.bc", "celltype"]
         )
         rna_names, atac_names = (_with_dots(pd.Index(types[c])) for c in ("rna.bc", "atac.bc"))
-        obs["cell_type"] = pd.Series(types["celltype"].to_numpy(), index=rna_names)
+        obs = obs.join(types["celltype"].set_axis(rna_names).rename("cell_type"))
         atac = atac._replace(cells=_rna_barcodes(atac.cells, atac_names, rna_names))
     return pair(rna, atac, obs)
 
@@ -77,10 +76,20 @@ def _with_dots(barcodes: pd.Index) -> pd.Index:
     return barcodes.str.replace(",", ".")
 
 
+def _read_bed(path: Path) -> pd.Series:
+    bed = read_list(path)
+    if bed.shape[1] < 3:
+        raise ValueError(
+            f"`{path}` must have the columns chromosome, start and end, separated by tabs, but it "
+            f"has {bed.shape[1]}. Check that it is the published file."
+        )
+    return bed[0] + ":" + bed[1] + "-" + bed[2]
+
+
 def _rna_barcodes(cells: pd.Index, atac_names: pd.Index, rna_names: pd.Index) -> pd.Index:
     """Translate the barcodes of the ATAC into those of the RNA, unless they are these already."""
     if cells.isin(rna_names).sum() >= cells.isin(atac_names).sum():
         return cells
-    rna_of_atac = pd.Series(rna_names, index=atac_names)
+    rna_of_atac = dict(zip(atac_names, rna_names, strict=True))
     # A cell outside the table keeps a name that no RNA has.
-    return pd.Index(cells.to_series().map(rna_of_atac).fillna(cells.to_series()))
+    return pd.Index([rna_of_atac.get(cell, cell) for cell in cells])

@@ -105,33 +105,36 @@ def read_dense_counts(
     ValueError
         If the file is not such a table, or does not hold counts.
     """
-    n_columns = _count_fields(path)
+    header = _read_header(path)
     names: list[str] = []
     blocks: list[sp.csr_matrix] = []
     with open_with_progress(path, progress=progress) as stream:
         try:
+            # The header is read apart, as pandas would rename the cells that are there twice.
             for chunk in pd.read_csv(
                 stream,
                 sep="\t",
+                header=None,
+                skiprows=1,
                 index_col=0,
+                dtype={0: str},
                 na_filter=False,
-                chunksize=max(1, _BLOCK_ENTRIES // n_columns),
+                chunksize=max(1, _BLOCK_ENTRIES // len(header)),
             ):
-                names.extend(chunk.index.astype(str))
+                names.extend(chunk.index)
                 blocks.append(sp.csr_matrix(chunk.to_numpy(dtype=np.float64)))
         except ValueError as error:
             raise ValueError(
                 f"`{path}` must be a table of counts, features by cells, separated by tabs, but: "
                 f"{error}. Check that it is the published file."
             ) from error
-    return to_modality(
-        sp.vstack(blocks, format="csr"),
-        pd.Index(chunk.columns.astype(str)),
-        name_features(pd.Series(names), path=path),
-        path=path,
-    )
+    values = sp.vstack(blocks, format="csr")
+    # One field more than there are columns stands above the names of the features.
+    cells = pd.Index(header[1:] if len(header) == values.shape[1] + 1 else header)
+    return to_modality(values, cells, name_features(pd.Series(names), path=path), path=path)
 
 
-def _count_fields(path: Path) -> int:
+def _read_header(path: Path) -> list[str]:
     with open_with_progress(path, progress=False) as stream:
-        return stream.readline().count(b"\t") + 1
+        line = stream.readline().decode().rstrip("\r\n")
+    return [field.strip('"') for field in line.split("\t")]

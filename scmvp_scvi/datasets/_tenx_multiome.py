@@ -1,8 +1,10 @@
 """10x Multiome: the feature-barcode matrix of Cell Ranger ARC, as HDF5 or as a folder."""
 
 import warnings
+import zlib
 from pathlib import Path
 
+import h5py
 import pandas as pd
 from mudata import MuData
 
@@ -41,7 +43,7 @@ def read_10x_multiome(path: str | Path) -> MuData:
     OSError
         If there is no such file, or it cannot be read.
     ValueError
-        If one of the modalities is missing, or the values are not counts.
+        If it is another kind of file, a modality is missing, or the values are not counts.
 
     Notes
     -----
@@ -97,9 +99,16 @@ def _read(path: Path) -> MuData:
     try:
         if path.is_dir():
             return muon.read_10x_mtx(path, extended=False, make_unique=False)
-        return muon.read_10x_h5(path, extended=False)
-    except (OSError, EOFError) as error:
+        with h5py.File(path) as file:
+            groups = list(file)
+        if "matrix" in groups:
+            return muon.read_10x_h5(path, extended=False)
+    except (OSError, EOFError, zlib.error) as error:
         raise OSError(
             f"`{path}` must be the matrix of Cell Ranger ARC, but it cannot be read: {error}. "
             "Download it again if it is cut off."
         ) from error
+    raise ValueError(
+        f"`{path}` must be the matrix of Cell Ranger ARC, with the group `matrix`, but it has "
+        f"{shown(groups)}. An `.h5mu` file is read by `mudata.read_h5mu`."
+    )

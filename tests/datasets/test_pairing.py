@@ -61,6 +61,23 @@ def test_what_is_missing_in_the_labels_is_unknown():
     assert mdata.obs["cell_type"].dtype == "category"
 
 
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_numbers_are_numbers_but_in_labels_and_batches():
+    cells = ["a", "b"]
+    columns = {"batch": ["1", "2"], "cell_type": ["0", "NA"], "tsne_1": ["0.5", "NA"]}
+    mdata = pair(modality(cells), modality(cells), pd.DataFrame(columns, index=cells))
+    assert mdata.obs["batch"].tolist() == ["1", "2"]
+    assert mdata.obs["cell_type"].tolist() == ["0", "Unknown"]
+    np.testing.assert_array_equal(mdata.obs["tsne_1"], [0.5, np.nan])
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_cell_that_is_there_twice_in_the_table_is_refused():
+    obs = pd.DataFrame({"cell_type": ["T", "B"]}, index=["a", "a"])
+    with pytest.raises(ValueError, match="1 of the 2 names in the table of cells"):
+        pair(modality(["a"]), modality(["a"]), obs)
+
+
 def test_cell_that_is_there_twice_is_refused():
-    with pytest.raises(ValueError, match="1 of the 2 names of the ATAC are there again: `a`"):
+    with pytest.raises(ValueError, match="1 of the 2 names in the ATAC are there again: `a`"):
         pair(modality(["a", "b"]), modality(["a", "a"]))

@@ -1,5 +1,7 @@
 """sci-CAR files are read to what they were written from."""
 
+import mudata
+import numpy as np
 import pytest
 
 from scmvp_scvi.datasets import read_sci_car
@@ -70,7 +72,7 @@ def test_cell_lines_of_two_species_are_read_to_what_was_written(write_sci_car, a
     assert mdata["rna"].var["genome"].tolist() == ["human", "mouse", "human", "human"]
     assert mdata["rna"].var["gene_id"].tolist()[0] == "ENSG00000111640.10"
     assert mdata.obs["cell_type"].tolist() == ["A549", "293T", "Unknown"]
-    assert mdata.obs["treatment_time"].tolist() == ["1", "Unknown", "Unknown"]
+    np.testing.assert_array_equal(mdata.obs["treatment_time"], [1, np.nan, np.nan])
     assert mdata.obs["source"].tolist() == ["Human"] * 3
 
 
@@ -89,6 +91,14 @@ def test_halves_of_the_atac_are_rounded_up(write_sci_car, truth, assert_is_truth
     )
     mdata = read_sci_car(folder, "mouse_kidney", progress=False)
     assert_is_truth(mdata, GENE_NAMES, ["chr1:1-2", "chr2:1-2", "chr3:1-2"])
+
+
+def test_what_was_read_is_saved_and_opened_again(write_sci_car, tmp_path, assert_is_truth):
+    folder = write_sci_car("a549", ["1-1-2", "2-1-2", "3-1-2"])
+    read_sci_car(folder, progress=False).write(tmp_path / "saved.h5mu")
+    saved = mudata.read_h5mu(tmp_path / "saved.h5mu")
+    assert_is_truth(saved, GENE_NAMES, ["1:1-2", "2:1-2", "3:1-2"])
+    assert saved.obs["cell_type"].tolist() == ["A549", "293T", "Unknown"]
 
 
 def test_missing_column_is_named_with_those_that_are_there(write_sci_car, tmp_path, write):

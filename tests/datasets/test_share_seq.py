@@ -65,3 +65,10 @@ def test_barcodes_that_nothing_translates_have_no_partner(tmp_path, write_share_
     match = r"none is: the RNA has `R1.00.R2.01.R3.06.P1.53`, .* the ATAC `R1.04.*P1.05`"
     with pytest.raises(ValueError, match=match):
         read_share_seq(tmp_path, progress=False)
+
+
+def test_peaks_that_are_not_a_bed_file_are_refused(tmp_path, write_share_seq, write):
+    write_share_seq("skin", WITH_DOTS)
+    write(tmp_path / "GSM4156597_skin.late.anagen.peaks.bed.gz", ["chr1:1-2"] * 3)
+    with pytest.raises(ValueError, match="columns chromosome, start and end, .* but it has 1"):
+        read_share_seq(tmp_path, progress=False)

@@ -43,3 +43,16 @@ def test_required_columns_pass_whatever_else_is_there(tmp_path, write):
     path = write(tmp_path / "a.csv", ["b,a", "1,2"])
     table = _tables.read_table(path, separator=",", columns=["a"])
     pd.testing.assert_frame_equal(table, pd.DataFrame({"b": ["1"], "a": ["2"]}))
+
+
+def test_cell_that_is_there_twice_in_the_header_keeps_its_name(tmp_path, write):
+    path = write(tmp_path / "counts.tsv", ['"a"\t"a"', "01\t1\t2"])
+    read = _tables.read_dense_counts(path, name_genes, progress=False)
+    assert read.cells.tolist() == ["a", "a"]
+    assert read.features.index.tolist() == ["01"]
+
+
+def test_header_that_is_too_short_is_refused(tmp_path, write):
+    path = write(tmp_path / "counts.tsv", ["a", "x\t1\t2\t3"])
+    with pytest.raises(ValueError, match="counts.tsv` must be 1 features by 1 cells, .* 1 by 3"):
+        _tables.read_dense_counts(path, name_genes, progress=False)

@@ -106,6 +106,14 @@ def test_hdf5_file_that_is_cut_off_is_refused(h5):
         read_10x_multiome(h5)
 
 
+def test_file_of_another_kind_is_refused_with_what_reads_it(tmp_path):
+    path = tmp_path / "data.h5mu"
+    with h5py.File(path, "w") as file:
+        file.create_group("mod")
+    with pytest.raises(ValueError, match="but it has `mod`. An `.h5mu` file is read by"):
+        read_10x_multiome(path)
+
+
 def test_folder_without_a_matrix_is_refused_with_what_it_has(tmp_path, write):
     write(tmp_path / "web_summary.html", ["<html>"])
     with pytest.raises(
