@@ -51,8 +51,14 @@ def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
     check_one_of(name, registry(), name="name")
     dataset, folder = registry()[name], Path(folder)
     for file in dataset.downloads:
-        _fetch(file, folder, progress=progress)
-        _check_is_whole(folder / file.name, file)
+        try:
+            _fetch(file, folder, progress=progress)
+        except OSError as error:
+            if not file.optional:
+                raise
+            logger.warning("%s The data can be read without it.", error)
+        else:
+            _check_is_whole(folder / file.name, file)
     if dataset.archive:
         with tarfile.open(folder / dataset.archive.name) as archive:
             archive.extractall(folder, filter="data")

@@ -72,4 +72,9 @@ def read_paired_seq(
 def _read_clusters(path: Path) -> pd.DataFrame:
     # The suffix is Excel's, the content a table separated by tabs: cell, cluster, coordinates.
     table = read_list(path).iloc[1:]
+    if table.shape[1] < 2:
+        raise ValueError(
+            f"`{path}` must have the columns cell and cluster, separated by tabs, but it has one. "
+            "Move it elsewhere to read the counts without clusters."
+        )
     return table.set_index(0)[[1]].set_axis(["cell_type"], axis="columns")

@@ -48,12 +48,12 @@ def publish(tmp_path, monkeypatch, handler):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
-    def publish(content: bytes, hash=None, archive=False):
+    def publish(content: bytes, hash=None, archive=False, optional=False):
         (tmp_path / "server").mkdir()
         name = "files.tar.gz" if archive else "counts.mtx.gz"
         (tmp_path / "server" / name).write_bytes(content)
         url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
-        file = _registry.DataFile(name, url, hash)
+        file = _registry.DataFile(name, url, hash, optional=optional)
         entry = _registry.Dataset(
             *("mine", "snare_seq", "mine", "GSE1", "mouse", "me", "free"),
             files={"counts": _registry.DataFile("inside.txt") if archive else file},
@@ -97,6 +97,14 @@ def test_server_that_keeps_failing_is_named_with_the_way_out(tmp_path, publish, 
     with pytest.raises(OSError, match="counts.mtx.gz` could not be fetched from http://127"):
         download("mine", tmp_path / "folder", progress=False)
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_optional_file_that_cannot_be_fetched_is_warned_about(tmp_path, publish, handler, caplog):
+    publish(GOOD, optional=True)
+    handler.n_failures = 99
+    download("mine", tmp_path / "folder", progress=False)
+    assert "counts.mtx.gz` could not be fetched" in caplog.text
+    assert "can be read without it" in caplog.text
 
 
 def test_file_with_another_hash_is_refused_and_not_kept(tmp_path, publish):

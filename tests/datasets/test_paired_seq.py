@@ -76,3 +76,10 @@ def test_table_of_another_length_is_refused_with_both_sizes(tmp_path, truth, wri
     match = "matrix.mtx` must be 3 features by 5 cells, .* but it is 6 by 5"
     with pytest.raises(ValueError, match=match):
         read_paired_seq(tmp_path, progress=False)
+
+
+def test_clusters_without_a_column_for_them_are_refused(tmp_path, write, write_paired_seq):
+    write_paired_seq(tmp_path, "Cell_Mix")
+    write(tmp_path / "Cell_embeddings.xls", ["Cell_ID", "a"])
+    with pytest.raises(ValueError, match="Cell_embeddings.xls` must have the columns cell and"):
+        read_paired_seq(tmp_path, progress=False)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from scmvp_scvi import SCMVPModel
 from scmvp_scvi.datasets import read_share_seq
 
 GENES = ["Lef1", "Hoxc13", "Gm1", "Gm1"]
@@ -49,6 +50,18 @@ def test_skin_is_read_to_what_was_written_whichever_barcodes_the_peaks_have(
     assert_is_truth(mdata, GENE_NAMES, PEAKS, KEPT)
     assert mdata.obs["cell_type"].tolist() == ["A", "C", "E"]
     assert mdata.obs["batch"].tolist() == ["P1.53"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* has fewer than 3 cells:UserWarning")
+def test_what_was_read_registers_with_the_model_labels_and_all(tmp_path, write_share_seq):
+    write_share_seq("skin", WITH_DOTS)
+    mdata = read_share_seq(tmp_path, progress=False)
+    modalities = {"rna_layer": "rna", "atac_layer": "atac"}
+    SCMVPModel.setup_mudata(
+        mdata, batch_key="batch", labels_key="cell_type", modalities=modalities
+    )
+    assert SCMVPModel(mdata).summary_stats["n_labels"] == 3
 
 
 def test_brain_without_cell_types_is_read_to_what_was_written(

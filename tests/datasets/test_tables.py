@@ -33,9 +33,27 @@ def test_dense_counts_are_the_same_in_blocks_of_any_size(
     assert read.features.index.tolist() == features
 
 
-def test_word_among_the_counts_is_refused(tmp_path, write):
-    path = write(tmp_path / "counts.tsv", ["gene\ta\tb", "x\t1\ttwo"])
-    with pytest.raises(ValueError, match="counts.tsv` must be a table of counts, .*two"):
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["gene\ta\tb", "x\t1\ttwo"], "could not convert string 'two'"),
+        (["gene\ta\tb", "x\t1\t2", "y\t1"], "number of columns changed from 2 to 1"),
+        (["gene\ta\tb"], "it has no features"),
+        ([], "it has no features"),
+    ],
+)
+def test_dense_table_that_is_none_is_refused(lines, found, tmp_path, write):
+    path = write(tmp_path / "counts.tsv", lines)
+    with pytest.raises(ValueError, match=f"counts.tsv` must be a table of counts, .*{found}"):
+        _tables.read_dense_counts(path, name_genes, progress=False)
+
+
+def test_dense_table_that_is_cut_off_is_refused(tmp_path, write_dense):
+    counts = np.random.default_rng(0).poisson(1, (300, 3))
+    names = [f"g{i}" for i in range(300)]
+    path = write_dense(tmp_path / "counts.tsv.gz", counts, names, ["a", "b", "c"])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="counts.tsv.gz` must be a whole gzip file"):
         _tables.read_dense_counts(path, name_genes, progress=False)
 
 
