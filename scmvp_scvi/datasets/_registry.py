@@ -69,16 +69,7 @@ def list_datasets() -> pd.DataFrame:
     >>> datasets.list_datasets().loc["snare_seq_adult_cortex", "accession"]
     'GSE126074'
     """
-    columns = [
-        "reader",
-        "accession",
-        "organism",
-        "citation",
-        "licence",
-        "verified",
-        "doubts",
-        "sources",
-    ]
+    columns = "reader accession organism citation licence verified doubts sources".split()
     rows = {
         name: [getattr(entry, column) for column in columns] for name, entry in registry().items()
     }
