@@ -61,6 +61,7 @@ intersphinx_mapping = {
     "lightning": ("https://lightning.ai/docs/pytorch/stable/", None),
     "matplotlib": ("https://matplotlib.org/stable/", None),
     "mudata": ("https://mudata.readthedocs.io/stable/", None),
+    "muon": ("https://muon.readthedocs.io/en/latest/", None),
     "numpy": ("https://numpy.org/doc/stable/", None),
     "pandas": ("https://pandas.pydata.org/pandas-docs/stable/", None),
     "python": ("https://docs.python.org/3", None),

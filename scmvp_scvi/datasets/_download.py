@@ -1,0 +1,103 @@
+"""Fetch the published files of a data set."""
+
+import gzip
+import logging
+import tarfile
+import zlib
+from pathlib import Path
+
+from scmvp_scvi._validate import check_one_of
+from scmvp_scvi.datasets._registry import DataFile, registry
+
+logger = logging.getLogger(__name__)
+
+_N_RETRIES = 3
+_BLOCK_BYTES = 1 << 20
+
+
+def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
+    """Download the published files of a data set.
+
+    Files that are there already are kept, if they are whole. A broken download is tried again up
+    to three times, and leaves nothing behind.
+
+    Parameters
+    ----------
+    name
+        Name of the data set in :func:`list_datasets`.
+    folder
+        Where to put the files; it is made if need be.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    The folder, which the reader of the data set takes.
+
+    Raises
+    ------
+    ImportError
+        If pooch is not installed.
+    ValueError
+        If there is no such data set, or a file is not the published one or not whole.
+    OSError
+        If the server cannot be reached.
+
+    Notes
+    -----
+    A file is compared with the published hash where one is known; otherwise a compressed file is
+    unpacked once, which shows whether it is whole.
+    """
+    check_one_of(name, registry(), name="name")
+    dataset, folder = registry()[name], Path(folder)
+    for file in dataset.downloads:
+        try:
+            _fetch(file, folder, progress=progress)
+        except OSError as error:
+            if not file.optional:
+                raise
+            logger.warning("%s The data can be read without it.", error)
+        else:
+            _check_is_whole(folder / file.name, file)
+    if dataset.archive:
+        with tarfile.open(folder / dataset.archive.name) as archive:
+            archive.extractall(folder, filter="data")
+    logger.info("The files of %s are in %s: `%s` reads them.", name, folder, dataset.reader)
+    return folder
+
+
+def _fetch(file: DataFile, folder: Path, *, progress: bool) -> None:
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError('Downloads need pooch: `pip install "scmvp-scvi[datasets]"`.') from error
+    fetcher = pooch.create(
+        path=folder,
+        base_url="",
+        registry={file.name: file.hash},
+        urls={file.name: file.url},
+        retry_if_failed=_N_RETRIES,
+    )
+    logger.info("Fetching %s%s.", file.name, f", {file.size_mb:g} MB" if file.size_mb else "")
+    try:
+        fetcher.fetch(file.name, downloader=pooch.HTTPDownloader(progressbar=progress))
+    except OSError as error:
+        raise OSError(
+            f"`{file.name}` could not be fetched from {file.url}: {error}. Try again later, or "
+            f"fetch it in a browser and put it into `{folder}`."
+        ) from error
+
+
+def _check_is_whole(path: Path, file: DataFile) -> None:
+    if file.hash is not None or path.suffix != ".gz":
+        return
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(_BLOCK_BYTES):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        path.unlink()
+        raise ValueError(
+            f"`{file.name}` of {file.url} must be a whole gzip file, but: {error}. It was removed:"
+            " download it again, and if that does not help, see whether the URL still holds it."
+        ) from error

@@ -1,0 +1,112 @@
+"""The files of a data set in a folder: found, opened and decompressed, with a progress bar."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from rich.progress import wrap_file
+
+from scmvp_scvi._validate import shown
+from scmvp_scvi.datasets._registry import Dataset, registry
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
+    """Find the files of a data set, compressed or not, in a folder or in one inside it.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    dataset
+        The data set whose files are looked for.
+
+    Returns
+    -------
+    What the reader asks for, as the registry calls it, to the file. Optional files that are not
+    there are left out.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    FileNotFoundError
+        If a file is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"`folder` must be a folder with the files of {dataset.accession}, but `{folder}` is "
+            f"{'a file' if folder.exists() else 'not there'}. "
+            f'`datasets.download("{dataset.name}", folder)` makes it.'
+        )
+    found = {role: _find(folder, file.name) for role, file in dataset.files.items()}
+    missing = [
+        file.name
+        for role, file in dataset.files.items()
+        if found[role] is None and not file.optional
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"`{folder}` must hold the files of {dataset.accession}, compressed or not, but "
+            f"{len(missing)} of them are missing: {shown(missing)}. The folder has "
+            f"{shown(sorted(path.name for path in folder.iterdir()))}. "
+            f"{_way_out(folder, dataset)}"
+        )
+    return {role: path for role, path in found.items() if path is not None}
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    plain = name.removesuffix(".gz")
+    # Archives unpack into a folder of their own as often as not.
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    candidates = (place / variant for place in places for variant in (plain, f"{plain}.gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _way_out(folder: Path, wanted: Dataset) -> str:
+    for other in registry().values():
+        is_whole = all(file.optional or _find(folder, file.name) for file in other.files.values())
+        if is_whole:
+            return f"These are the files of {other.accession}: use `{other.reader}`."
+    return f'Fetch them with `datasets.download("{wanted.name}", "{folder}")`.'
+
+
+@contextmanager
+def open_with_progress(path: Path, *, progress: bool) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed if need be, whatever its name ends with.
+
+    Parameters
+    ----------
+    path
+        The file.
+    progress
+        Whether to show a progress bar over the bytes on disk.
+
+    Raises
+    ------
+    ValueError
+        While reading, if the compressed file is damaged or ends too early.
+    """
+    with (
+        path.open("rb") as file,
+        wrap_file(
+            file,
+            path.stat().st_size,
+            description=f"Reading {path.name}",
+            transient=True,
+            disable=not progress,
+        ) as counted,
+    ):
+        is_compressed = file.peek(2)[:2] == _GZIP_MAGIC
+        try:
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=counted)) if is_compressed else counted
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"`{path}` must be a whole gzip file, but it is cut off or damaged: {error}. "
+                "Remove it and download it again."
+            ) from error

@@ -1,0 +1,152 @@
+"""Downloads from a server on this machine: kept, tried again, checked, unpacked."""
+
+import gzip
+import hashlib
+import io
+import logging
+import sys
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from scmvp_scvi.datasets import _download, _registry, download
+
+GOOD = gzip.compress(b"1 1 1\n" * 1000)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serve a folder and remember what was asked for; the first request may fail."""
+
+    asked: list[str] = []
+    n_failures = 0
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if len(self.asked) <= self.n_failures:
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        """Stay quiet."""
+
+
+@pytest.fixture
+def handler():
+    return type("Fresh", (Handler,), {"asked": [], "n_failures": 0})
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch, handler):
+    """Return a function that serves files and puts them on the list as the data set `mine`."""
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(handler, directory=str(tmp_path / "server"))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def publish(content: bytes, hash=None, archive=False, optional=False):
+        (tmp_path / "server").mkdir()
+        name = "files.tar.gz" if archive else "counts.mtx.gz"
+        (tmp_path / "server" / name).write_bytes(content)
+        url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
+        file = _registry.DataFile(name, url, hash, optional=optional)
+        entry = _registry.Dataset(
+            *("mine", "snare_seq", "mine", "GSE1", "mouse", "me", "free"),
+            files={"counts": _registry.DataFile("inside.txt") if archive else file},
+            verified=False,
+            doubts=(),
+            sources=(),
+            archive=file if archive else None,
+        )
+        monkeypatch.setattr(_download, "registry", lambda: {"mine": entry})
+
+    yield publish
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch):
+    """Try again at once."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def test_file_is_the_published_one_and_is_fetched_once(tmp_path, publish, handler):
+    publish(GOOD, hash=f"md5:{hashlib.md5(GOOD).hexdigest()}")
+    folder = download("mine", tmp_path / "new" / "folder", progress=False)
+    download("mine", folder, progress=False)
+    assert (folder / "counts.mtx.gz").read_bytes() == GOOD
+    assert handler.asked == ["/counts.mtx.gz"]
+
+
+def test_failing_server_is_tried_again(tmp_path, publish, handler):
+    publish(GOOD)
+    handler.n_failures = 2
+    download("mine", tmp_path, progress=False)
+    assert len(handler.asked) == 3
+
+
+def test_server_that_keeps_failing_is_named_with_the_way_out(tmp_path, publish, handler):
+    publish(GOOD)
+    handler.n_failures = 99
+    with pytest.raises(OSError, match="counts.mtx.gz` could not be fetched from http://127"):
+        download("mine", tmp_path / "folder", progress=False)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_optional_file_that_cannot_be_fetched_is_warned_about(tmp_path, publish, handler, caplog):
+    publish(GOOD, optional=True)
+    handler.n_failures = 99
+    download("mine", tmp_path / "folder", progress=False)
+    assert "counts.mtx.gz` could not be fetched" in caplog.text
+    assert "can be read without it" in caplog.text
+
+
+def test_file_with_another_hash_is_refused_and_not_kept(tmp_path, publish):
+    publish(GOOD, hash=f"md5:{'0' * 32}")
+    with pytest.raises(ValueError, match=r"[Hh]ash of downloaded file"):
+        download("mine", tmp_path / "folder", progress=False)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [GOOD[:-10], b"<html>Not found</html>"])
+def test_file_that_is_not_whole_is_refused_and_removed(content, tmp_path, publish):
+    publish(content)
+    with pytest.raises(ValueError, match="counts.mtx.gz` of http.* must be a whole gzip file"):
+        download("mine", tmp_path / "folder", progress=False)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_archive_is_unpacked(tmp_path, publish):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        (tmp_path / "inside.txt").write_text("hello")
+        archive.add(tmp_path / "inside.txt", "mine/inside.txt")
+    publish(packed.getvalue(), archive=True)
+    folder = download("mine", tmp_path / "folder", progress=False)
+    assert (folder / "mine" / "inside.txt").read_text() == "hello"
+
+
+def test_progress_is_shown_and_the_reader_is_named(tmp_path, publish, capsys, caplog):
+    publish(GOOD)
+    with caplog.at_level(logging.INFO):
+        download("mine", tmp_path / "folder")
+    assert "100%" in capsys.readouterr().err
+    assert 'read_snare_seq(folder, "mine")' in caplog.text
+
+
+def test_name_that_is_not_on_the_list_is_refused():
+    with pytest.raises(ValueError, match="`name` must be one of 'sci_car_a549'"):
+        download("pbmc", "folder")
+
+
+def test_missing_pooch_is_named_with_how_to_install_it(tmp_path, publish, monkeypatch):
+    publish(GOOD)
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r'pip install "scmvp-scvi\[datasets\]"'):
+        download("mine", tmp_path)
