@@ -490,11 +490,17 @@ class SCMVPModule(BaseModuleClass):
     def _cycle_profile(
         self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None, n_cycle_peaks: int
     ) -> Iterator[ProfileBlock]:
-        """Imputed ATAC profile to embed again: the step's sample, one of its own, or all peaks."""
-        if sample is not None or not self.training or n_cycle_peaks >= len(self.atac_idf):
+        """Imputed ATAC profile to embed again: at some peaks of the step's, or of all."""
+        n_peaks = len(py.rate_bias)
+        if not self.training or n_cycle_peaks >= n_peaks:
             return self.imputed_atac(py, sample)
-        own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
-        return self.imputed_atac(py.at(own.columns), own)
+        if sample is None:
+            own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
+            return self.imputed_atac(py.at(own.columns), own)
+        # drawn among the sampled rows, so that no other row is touched
+        among = torch.randperm(n_peaks, device=py.rate_bias.device)[:n_cycle_peaks].sort().values
+        weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
+        return self.imputed_atac(py.among(among), FeatureSample(sample.columns[among], weights))
 
     def _cycle_terms(
         self,

@@ -74,19 +74,26 @@ class RowAdam(torch.optim.Adam):
             state["row_steps"] = state["step"].to(parameter).repeat(len(parameter))
         state["step"] += 1
         rows, slope = gradient.indices()[0], gradient.values()
-        weights = parameter[rows]
+        weights, first, second, steps = (
+            tensor.index_select(0, rows)
+            for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"], state["row_steps"])
+        )
         beta1, beta2 = group["betas"]
         decay, lr = group["weight_decay"], group["lr"]
         if group["decoupled_weight_decay"]:
-            weights = weights * (1 - lr * decay)
-        else:
-            slope = slope + decay * weights
-        first = state["exp_avg"][rows].lerp_(slope, 1 - beta1)
-        second = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
-        steps = state["row_steps"][rows] + 1
-        state["exp_avg"][rows], state["exp_avg_sq"][rows] = first, second
-        state["row_steps"][rows] = steps
-        steps = steps.view(-1, *[1] * (parameter.ndim - 1))
-        size = lr / (1 - beta1**steps)
-        spread = (second / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-        parameter[rows] = weights - size * first / spread
+            weights.mul_(1 - lr * decay)
+        elif decay != 0:
+            slope = slope.add(weights, alpha=decay)
+        steps += 1
+        first.lerp_(slope, 1 - beta1)
+        second.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
+        per_row = steps.view(-1, *[1] * (parameter.ndim - 1))
+        spread = second.sqrt().div_((1 - beta2**per_row).sqrt_()).add_(group["eps"])
+        weights.sub_(first.div(spread).mul_(lr / (1 - beta1**per_row)))
+        for tensor, values in (
+            (parameter, weights),
+            (state["exp_avg"], first),
+            (state["exp_avg_sq"], second),
+            (state["row_steps"], steps),
+        ):
+            tensor.index_copy_(0, rows, values)

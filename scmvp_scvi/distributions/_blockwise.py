@@ -9,8 +9,9 @@ and nothing of the size of the data is ever stored.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -22,18 +23,72 @@ _BLOCK_SIZE = {"cpu": 1024}
 _BLOCK_SIZE_OTHER = 16_384  # accelerators want fewer, larger kernels
 
 
-def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Int[Tensor, "nonzeros"]]]:
-    """Yield each block of columns with the positions of the counts that fall into it.
+def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Yield each block of columns, and rows, columns within the block and values of its counts.
 
     Entries that are stored and zero belong to no block.
     """
     block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
     n_blocks = -(-counts.n_features // block_size)
     block_of = torch.where(counts.values > 0, counts.columns // block_size, n_blocks)
+    # torch sorts short integers several times faster than long ones
     order = block_of.to(torch.int16 if n_blocks < 2**15 else torch.int32).argsort()
     sizes = torch.bincount(block_of, minlength=n_blocks + 1).tolist()
-    for i, positions in enumerate(order.split(sizes)[:n_blocks]):
-        yield slice(i * block_size, min((i + 1) * block_size, counts.n_features)), positions
+    entries = (part[order].split(sizes) for part in (counts.rows, counts.columns, counts.values))
+    for i, (rows, columns, values) in enumerate(zip(*entries, strict=True)):
+        if i < n_blocks:
+            start, stop = i * block_size, min((i + 1) * block_size, counts.n_features)
+            yield slice(start, stop), rows, columns - start, values
+
+
+class Entries:
+    """Some entries of matrices of one width, read and written by their place in memory.
+
+    Parameters
+    ----------
+    rows, columns
+        ``(entries,)``, without repeats.
+    width
+        Columns of the matrices, which are contiguous.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, width: int) -> None:
+        self._places = rows * width + columns
+
+    def of(self, matrix: Tensor) -> Tensor:
+        """Read the entries, ``(entries,)``."""
+        return matrix.view(-1).index_select(0, self._places)
+
+    def put(self, matrix: Tensor, values: Tensor) -> None:
+        """Write the entries."""
+        matrix.view(-1).index_copy_(0, self._places, values)
+
+    def add(self, matrix: Tensor, values: Tensor) -> None:
+        """Add to the entries."""
+        matrix.view(-1).index_add_(0, self._places, values)
+
+
+def sum_of_log_factorials(
+    counts: SparseCounts, weights: Float[Tensor, "features"] | None = None
+) -> Float[Tensor, "cells"]:
+    """Sum of log(y!) over the features of each cell, by the gamma function, weighted or not."""
+    several = counts.keep((counts.values != 1) & (counts.values > 0))  # 1! = 1, as most counts are
+    logs = torch.lgamma(several.values + 1)
+    if weights is not None:
+        logs = logs * weights[several.columns]
+    return several.with_values(logs).depth[:, 0]
+
+
+def wide_empty_like(parameter: Tensor) -> Tensor:
+    """Memory for the gradient of a wide layer, with unspecified values.
+
+    On a CPU NumPy allocates it, which asks the system for huge pages. To touch tens of megabytes
+    anew in each step for the first time took as long, by small pages, as to compute them.
+    """
+    if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.float64):
+        return torch.empty_like(parameter)
+    dtype = np.float32 if parameter.dtype == torch.float32 else np.float64
+    return torch.from_numpy(np.empty(parameter.shape, dtype))
 
 
 # One pass over all features. It takes the parameters, the upstream gradient of each cell, or None

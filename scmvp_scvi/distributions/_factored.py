@@ -5,6 +5,7 @@ the features without storing them, and its parameters are written out only for t
 somebody asks for.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jaxtyping import Float, Int
@@ -117,7 +118,7 @@ class FactoredZeroInflatedPoisson:
     def at(
         self, peaks: Features, gradient_factors: Float[Tensor, "chosen"] | None = None
     ) -> "FactoredZeroInflatedPoisson":
-        """Return the law of the chosen peaks alone.
+        """Return the law of the chosen peaks alone, whose gradients hold their rows alone.
 
         Parameters
         ----------
@@ -126,16 +127,19 @@ class FactoredZeroInflatedPoisson:
         gradient_factors
             As in `take_rows`.
         """
+        return self._of_rows(lambda weight: take_rows(weight, peaks, gradient_factors))
 
-        def chosen(weight: Tensor) -> Tensor:
-            return take_rows(weight, peaks, gradient_factors)
+    def among(self, peaks: Int[Tensor, "chosen"]) -> "FactoredZeroInflatedPoisson":
+        """Return the law of the chosen peaks alone, with ordinary dense gradients."""
+        return self._of_rows(lambda weight: weight[peaks])
 
+    def _of_rows(self, rows_of: Callable[[Tensor], Tensor]) -> "FactoredZeroInflatedPoisson":
         return replace(
             self,
-            rate_weight=chosen(self.rate_weight),
-            rate_bias=chosen(self.rate_bias),
-            inclusion_weight=chosen(self.inclusion_weight),
-            inclusion_bias=chosen(self.inclusion_bias),
+            rate_weight=rows_of(self.rate_weight),
+            rate_bias=rows_of(self.rate_bias),
+            inclusion_weight=rows_of(self.inclusion_weight),
+            inclusion_bias=rows_of(self.inclusion_bias),
         )
 
     def log_prob(

@@ -8,7 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi.distributions._blockwise import column_blocks, summed_likelihood
+from scmvp_scvi.distributions._blockwise import (
+    Entries,
+    column_blocks,
+    sum_of_log_factorials,
+    summed_likelihood,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class _NegativeBinomialSweep:
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden, weight, bias, log_theta = parameters
-        log_prob = hidden.new_zeros(len(hidden))
+        log_prob = -sum_of_log_factorials(counts)
         logits = torch.addmm(bias, hidden, weight.T)
         log_total = logits.logsumexp(-1, keepdim=True)
         offset = self.library.log() - log_total
@@ -45,34 +50,27 @@ class _NegativeBinomialSweep:
             upstream = upstream * self.cell_weights
             d_log_mean = torch.empty_like(logits)
             g_log_theta = torch.empty_like(log_theta)
-        all_rows = counts.rows
-        log_factorials = torch.lgamma(counts.values + 1)
 
-        for block, positions in column_blocks(counts):
-            rows, columns = all_rows[positions], counts.columns[positions] - block.start
-            values, at = counts.values[positions], (rows, columns)
-            log_theta_of_block = log_theta[..., block]
+        for block, rows, columns, values in column_blocks(counts):
+            at = Entries(rows, columns, block.stop - block.start)
+            log_theta_of_block = log_theta[..., block].contiguous()
             theta = log_theta_of_block.exp()
-            theta_at = theta[columns] if shared else theta[at]
+            log_theta_at = log_theta_of_block[columns] if shared else at.of(log_theta_of_block)
             log_ratio = logits[:, block] + offset - log_theta_of_block
-            at_count = (
-                torch.lgamma(values + theta_at)
-                - torch.lgamma(theta_at)
-                - log_factorials[positions]
-                + values * F.logsigmoid(log_ratio[at])
-            )
+            log_ratio_at = at.of(log_ratio)
+            at_count, slope = _gamma_terms(values, log_theta_at)
+            at_count += values * F.logsigmoid(log_ratio_at)
             odds = log_ratio.sigmoid()
             d_log_theta = F.softplus(log_ratio).mul_(theta).neg_()  # the zero term
             log_prob += d_log_theta.sum(-1)
             log_prob.index_add_(0, rows, at_count)
             if upstream is None:
                 continue
-            odds_at = odds[at]
-            d_mean = torch.mul(odds, theta, out=d_log_mean[:, block]).neg_()
-            d_mean.index_put_(at, values * (1 - odds_at), accumulate=True)
+            d_mean = odds.mul_(theta).neg_()
+            at.add(d_mean, values * torch.sigmoid(-log_ratio_at))
+            d_log_mean[:, block] = d_mean
             d_log_theta -= d_mean
-            slope = theta_at * (torch.digamma(values + theta_at) - torch.digamma(theta_at))
-            d_log_theta.index_put_(at, slope, accumulate=True)
+            at.add(d_log_theta, slope)
             if shared:
                 torch.mv(d_log_theta.T, upstream, out=g_log_theta[block])
             else:
@@ -91,6 +89,20 @@ class _NegativeBinomialSweep:
             torch.mv(d_logits.T, upstream),
             g_log_theta,
         )
+
+
+def _gamma_terms(values: Tensor, log_theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lgamma(x + theta) - lgamma(theta) and its derivative by log(theta), ``(entries,)``.
+
+    A count of one, as most are, has log(theta) and 1.
+    """
+    terms, slopes = log_theta.clone(), torch.ones_like(log_theta)
+    several = (values != 1).nonzero().squeeze(-1)
+    theta = log_theta[several].exp()
+    total = values[several] + theta
+    terms[several] = torch.lgamma(total) - torch.lgamma(theta)
+    slopes[several] = theta * (torch.digamma(total) - torch.digamma(theta))
+    return terms, slopes
 
 
 def negative_binomial_sum(

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi.distributions._blockwise import column_blocks, summed_likelihood
+from scmvp_scvi.distributions._blockwise import (
+    Entries,
+    column_blocks,
+    sum_of_log_factorials,
+    summed_likelihood,
+    wide_empty_like,
+)
 
 
 @dataclass(frozen=True)
@@ -33,26 +39,22 @@ class _ZeroInflatedPoissonSweep:
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias = parameters
-        library = self.library
+        library, weights = self.library, self.peak_weights
         tiny = torch.finfo(hidden.dtype).tiny
-        log_prob = hidden.new_zeros(len(hidden))
+        log_prob = self._constant_terms(counts)
         gradients: tuple[Tensor, ...] = ()
         if upstream is not None:
             upstream = upstream * self.cell_weights
             weighted_hidden = hidden * upstream.unsqueeze(-1)
-            gradients = (torch.zeros_like(hidden), *(torch.empty_like(p) for p in parameters[1:]))
-        all_rows = counts.rows
-        log_factorials = torch.lgamma(counts.values + 1)
+            gradients = (torch.zeros_like(hidden), *(wide_empty_like(p) for p in parameters[1:]))
 
-        for block, positions in column_blocks(counts):
+        for block, rows, columns, values in column_blocks(counts):
             rate_logit = torch.addmm(rate_bias[block], hidden, rate_weight[block].T)
             inclusion_logit = torch.addmm(inclusion_bias[block], hidden, inclusion_weight[block].T)
-            rows, columns = all_rows[positions], counts.columns[positions] - block.start
-            values = counts.values[positions]
-            at = (rows, columns)
-            log_count = F.logsigmoid(inclusion_logit[at]) + values * (
-                F.logsigmoid(rate_logit[at]) + library.log()[rows, 0]
-            )
+            at = Entries(rows, columns, rate_logit.shape[1])
+            rate_logit_at, inclusion_logit_at = at.of(rate_logit), at.of(inclusion_logit)
+            share_at = rate_logit_at.sigmoid()
+            rate_at = share_at * library[:, 0][rows]
 
             share = rate_logit.sigmoid_()
             excluded = inclusion_logit.neg_().sigmoid_()  # 1 - tau
@@ -62,30 +64,27 @@ class _ZeroInflatedPoissonSweep:
             # P(y = 0) = 1 - tau + tau exp(-rate)
             zero = torch.addcmul(excluded, included, zero_given_included).clamp_min_(tiny)
             log_terms = zero.log()
-            rate_at = rate[at]
-            log_terms[at] = log_count - rate_at - log_factorials[positions]
-            if self.peak_weights is None:
-                log_prob += log_terms.sum(-1)
-            else:
-                log_prob += log_terms @ self.peak_weights[block]
+            log_count = F.logsigmoid(inclusion_logit_at) + values * F.logsigmoid(rate_logit_at)
+            at.put(log_terms, log_count - rate_at)
+            log_prob += log_terms.sum(-1) if weights is None else log_terms @ weights[block]
             if upstream is None:
                 continue
 
             # derivatives with respect to the two logits, zeros first
-            excluded_at = excluded[at]
             ratio = included.div_(zero)
             d_inclusion = (zero_given_included - 1).mul_(ratio).mul_(excluded)
             d_rate = ratio.mul_(zero_given_included).mul_(rate).neg_()
-            d_inclusion[at] = excluded_at
-            d_rate[at] = values - rate_at
             d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
-            if self.peak_weights is not None:
-                d_rate *= self.peak_weights[block]
-                d_inclusion *= self.peak_weights[block]
+            at.put(d_inclusion, torch.sigmoid(-inclusion_logit_at))
+            at.put(d_rate, (values - rate_at) * (1 - share_at))
+            if weights is not None:
+                d_rate *= weights[block]
+                d_inclusion *= weights[block]
 
             g_hidden, g_rate_weight, g_rate_bias, g_inclusion_weight, g_inclusion_bias = gradients
-            torch.mm(d_rate.T, weighted_hidden, out=g_rate_weight[block])
-            torch.mm(d_inclusion.T, weighted_hidden, out=g_inclusion_weight[block])
+            # in this order MKL runs the product on all threads, in the transposed one on one
+            torch.mm(weighted_hidden.T, d_rate, out=g_rate_weight[block].T)
+            torch.mm(weighted_hidden.T, d_inclusion, out=g_inclusion_weight[block].T)
             torch.mv(d_rate.T, upstream, out=g_rate_bias[block])
             torch.mv(d_inclusion.T, upstream, out=g_inclusion_bias[block])
             g_hidden.addmm_(d_rate, rate_weight[block])
@@ -94,6 +93,16 @@ class _ZeroInflatedPoissonSweep:
         if upstream is not None:
             gradients[0].mul_(upstream.unsqueeze(-1))
         return log_prob * self.cell_weights, gradients
+
+    def _constant_terms(self, counts: SparseCounts) -> Tensor:
+        """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""
+        log_library = self.library[:, 0].log()
+        if self.peak_weights is None:
+            return counts.depth[:, 0] * log_library - sum_of_log_factorials(counts)
+        weighted = counts.with_values(counts.values * self.peak_weights[counts.columns])
+        return weighted.depth[:, 0] * log_library - sum_of_log_factorials(
+            counts, self.peak_weights
+        )
 
 
 def zero_inflated_poisson_sum(
