@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from scmvp_scvi._validate import (
     check_one_of,
     check_positive,
 )
+from scmvp_scvi._zarr import write_table
 
 Modality = Literal["joint", "rna", "atac"]
 Batch = str | int | float
@@ -263,8 +265,7 @@ class PosteriorMixin(VAEMixin):
             If ``threshold`` is given for draws that are not averaged, or is negative.
         """
         if threshold is not None:
-            if threshold < 0:
-                raise ValueError(f"`threshold` must not be negative, got {threshold}.")
+            _check_threshold(threshold)
             if n_samples is not None and not return_mean:
                 raise ValueError(
                     "`threshold` gives a sparse matrix, which draws of several samples are not: "
@@ -284,12 +285,62 @@ class PosteriorMixin(VAEMixin):
         )
         cells = self._cell_names(adata, indices)
         if threshold is not None:
-            kept = (sparse.csr_matrix(np.where(block < threshold, 0, block)) for block in blocks)
-            matrix = sparse.vstack(list(kept), format="csr")
+            matrix = sparse.vstack(list(_thresholded(blocks, threshold)), format="csr")
             if return_numpy:
                 return matrix
             return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
         return _as_table(blocks, cells, names, return_numpy)
+
+    def write_normalized_accessibility(
+        self,
+        path: str | Path,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: Batch | Sequence[Batch] | None = None,
+        region_list: Sequence[str] | None = None,
+        library_size: float | Literal["observed"] = 1,
+        n_samples: int | None = None,
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write denoised accessibility to a zarr store that :func:`anndata.read_zarr` reads.
+
+        One minibatch is in memory at a time, whatever the number of cells.
+
+        Parameters
+        ----------
+        path
+            Folder of the store.
+        adata, indices, transform_batch, region_list, library_size, n_samples, batch_size
+            As in `get_normalized_accessibility`; draws are averaged.
+        threshold
+            Values below it become zero and ``.X`` is a CSR matrix; None for a dense array.
+        overwrite
+            Whether to replace what is at ``path``.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at ``path`` and it may not be replaced.
+        """
+        if threshold is not None:
+            _check_threshold(threshold)
+        blocks, names = self._decoded(
+            OUTPUT.PY,
+            adata,
+            indices,
+            transform_batch,
+            region_list,
+            "region_list",
+            library_size,
+            n_samples,
+            True,
+            batch_size,
+        )
+        cells = self._cell_names(adata, indices)
+        kept = blocks if threshold is None else _thresholded(blocks, threshold)
+        write_table(path, kept, cells, names, overwrite=overwrite)
 
     @torch.inference_mode()
     def get_marginal_ll(
@@ -451,6 +502,17 @@ class PosteriorMixin(VAEMixin):
     ) -> pd.Index:
         names = (self.adata if adata is None else adata).obs_names
         return names if indices is None else names[check_indices(indices, len(names))]
+
+
+def _check_threshold(threshold: float) -> None:
+    if threshold < 0:
+        raise ValueError(f"`threshold` must not be negative, got {threshold}.")
+
+
+def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:
+    """Make values below the threshold zeros that are not stored."""
+    for block in blocks:
+        yield sparse.csr_matrix(np.where(block < threshold, 0, block))
 
 
 def _as_table(

@@ -22,6 +22,7 @@ LAYERS = (
         "_counts",
         "_rows",
         "_neighbors",
+        "_zarr",
         "_validate._blocks",
         "_validate._messages",
     },

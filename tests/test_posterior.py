@@ -1,5 +1,6 @@
 """What a trained model says of cells: embeddings, clusters and denoised profiles."""
 
+import anndata as ad
 import mudata
 import numpy as np
 import pandas as pd
@@ -538,3 +539,27 @@ def test_untrained_model_is_refused(fresh_mdata, small, method):
     model = SCMVPModel(fresh_mdata, **small)
     with pytest.raises(RuntimeError, match="[Tt]rain"):
         getattr(model, method)()
+
+
+# -- accessibility on disk ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [None, 0.004])
+def test_written_accessibility_is_what_the_model_returns(trained_model, tmp_path, threshold):
+    model, rows = trained_model, np.arange(40)[::-1]
+    regions = list(model.adata["atac"].var_names[[5, 0, 9]])
+    asked = {"indices": rows, "region_list": regions, "batch_size": 16, "threshold": threshold}
+    model.write_normalized_accessibility(tmp_path / "found.zarr", **asked)
+    found, expected = (
+        ad.read_zarr(tmp_path / "found.zarr"),
+        model.get_normalized_accessibility(**asked),
+    )
+    np.testing.assert_array_equal(found.to_df().to_numpy(), expected.to_numpy())
+    assert list(found.obs_names) == list(expected.index)
+    assert list(found.var_names) == regions
+
+
+def test_a_negative_threshold_is_refused_before_anything_is_written(trained_model, tmp_path):
+    with pytest.raises(ValueError, match="`threshold`"):
+        trained_model.write_normalized_accessibility(tmp_path / "found.zarr", threshold=-1)
+    assert not (tmp_path / "found.zarr").exists()

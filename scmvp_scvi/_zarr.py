@@ -1,0 +1,71 @@
+"""Wide tables written to zarr block by block, in the layout that anndata reads."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.io import sparse_dataset, write_elem
+from scipy import sparse
+
+
+def write_table(
+    path: str | Path,
+    blocks: Iterable[np.ndarray | sparse.csr_matrix],
+    rows: pd.Index,
+    columns: pd.Index,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a table of cells by features as an AnnData in zarr; one block is in memory at a time.
+
+    Parameters
+    ----------
+    path
+        Folder of the zarr store.
+    blocks
+        Rows of the table in order, ``(cells, features)`` each, all dense or all CSR.
+    rows, columns
+        Names of the cells and of the features.
+    overwrite
+        Whether to replace what is at ``path``.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at ``path`` and it may not be replaced.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"`path` must be free, but `{path}` exists: choose another one, or set "
+            "`overwrite=True` to replace it."
+        )
+    with warnings.catch_warnings():
+        # of a default of anndata to come; either way it reads what is written
+        warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
+        names = AnnData(obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=columns))
+        group = zarr.open_group(path, mode="w")
+        write_elem(group, "/", names)
+        start = 0
+        for block in blocks:
+            stop = start + block.shape[0]
+            if sparse.issparse(block):
+                if start == 0:
+                    write_elem(group, "X", block)
+                else:
+                    sparse_dataset(group["X"]).append(block)
+            else:
+                if start == 0:
+                    dense = group.create_array(
+                        "X",
+                        shape=(len(rows), len(columns)),
+                        chunks=block.shape,
+                        dtype=block.dtype,
+                        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+                    )
+                dense[start:stop] = block
+            start = stop

@@ -1,0 +1,59 @@
+"""Tables written block by block are read back by anndata as they were."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from scipy import sparse
+
+from scmvp_scvi._zarr import write_table
+
+CELLS, PEAKS = pd.Index([f"cell{i}" for i in range(7)]), pd.Index(list("abcde"))
+
+
+@pytest.fixture
+def table(rng) -> np.ndarray:
+    """Seven cells by five peaks, half of the entries zero, the middle cells without any."""
+    table = (rng.random((7, 5)) * rng.integers(0, 2, (7, 5))).astype(np.float32)
+    table[3:6] = 0
+    return table
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("block_size", [1, 3, 7, 100])
+def test_blocks_of_any_size_are_read_back_as_the_whole(tmp_path, table, form, block_size):
+    blocks = (form(table[i : i + block_size]) for i in range(0, 7, block_size))
+    write_table(tmp_path / "table.zarr", blocks, CELLS, PEAKS)
+    found = ad.read_zarr(tmp_path / "table.zarr")
+    assert sparse.issparse(found.X) == (form is sparse.csr_matrix)
+    dense = found.X.toarray() if sparse.issparse(found.X) else found.X
+    np.testing.assert_array_equal(dense, table)
+    assert list(found.obs_names) == list(CELLS)
+    assert list(found.var_names) == list(PEAKS)
+
+
+def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, table):
+    path = tmp_path / "table.zarr"
+    write_table(path, [table], CELLS, PEAKS)
+    with pytest.raises(FileExistsError, match="`overwrite=True`"):
+        write_table(path, [2 * table], CELLS, PEAKS)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, table)
+    write_table(path, [2 * table], CELLS, PEAKS, overwrite=True)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
+
+
+def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
+    path, seen = tmp_path / "table.zarr", []
+
+    def blocks():
+        for i in range(7):
+            seen.append(i)
+            if i == 4:  # the four blocks before are in the store already
+                np.testing.assert_array_equal(
+                    ad.io.read_elem(zarr.open_group(path, mode="r")["X"])[:4], table[:4]
+                )
+            yield table[i : i + 1]
+
+    write_table(path, blocks(), CELLS, PEAKS)
+    assert seen == list(range(7))
