@@ -14,7 +14,7 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types cortex docs clean
+.PHONY: help install demo test test-slow lint types cortex speed docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: $(INSTALLED) ## ruff: rules and format
 
 types: $(INSTALLED) ## mypy
 	$(BIN)/mypy
+
+speed: $(INSTALLED) ## time and memory of training beside MultiVI
+	$(BIN)/python benchmarks/speed.py
 
 cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default ../shared/data)
 	$(BIN)/python benchmarks/cortex.py

@@ -48,6 +48,7 @@ Result = dict[str, object]
 
 ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "scmvp": {},
+    "scmvp, 2,048 peaks per step": {"plan": {"n_peaks_per_step": 2048}},
     "scmvp, no cycle": {"plan": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}},
     "scmvp, no cluster attention": {"model": {"cluster_attention": False}},
     "scmvp, one Gaussian": {"model": {"n_clusters": 1}},
@@ -235,6 +236,7 @@ def draw(mdata: mudata.MuData, latent: np.ndarray, clusters: np.ndarray, file: P
 def run(name: str, protocol: str, seed: int, compute: Callable[[], Result]) -> None:
     """Compute one result unless its file is there."""
     slug = name.replace(", ", "-").replace(" + ", "-").replace(" ", "_").replace("(30)", "")
+    slug = slug.replace(",", "")
     file = RESULTS / "cortex" / f"{slug}.{protocol}.{seed}.json"
     if file.exists():
         return
