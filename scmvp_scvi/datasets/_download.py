@@ -4,6 +4,7 @@ import gzip
 import logging
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from scmvp_scvi._validate import check_one_of
@@ -13,13 +14,14 @@ logger = logging.getLogger(__name__)
 
 _N_RETRIES = 3
 _BLOCK_BYTES = 1 << 20
+_TIMEOUT = 60  # seconds of silence
 
 
 def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
     """Download the published files of a data set.
 
     Files that are there already are kept, if they are whole. A broken download is tried again up
-    to three times, and leaves nothing behind.
+    to three times and goes on where it broke off, as does the next call.
 
     Parameters
     ----------
@@ -80,12 +82,45 @@ def _fetch(file: DataFile, folder: Path, *, progress: bool) -> None:
     )
     logger.info("Fetching %s%s.", file.name, f", {file.size_mb:g} MB" if file.size_mb else "")
     try:
-        fetcher.fetch(file.name, downloader=pooch.HTTPDownloader(progressbar=progress))
+        fetcher.fetch(file.name, downloader=_resuming(folder / f"{file.name}.part", progress))
     except OSError as error:
         raise OSError(
             f"`{file.name}` could not be fetched from {file.url}: {error}. Try again later, or "
             f"fetch it in a browser and put it into `{folder}`."
         ) from error
+
+
+def _resuming(part: Path, progress: bool) -> Callable[[str, str, object], None]:
+    """Downloader for pooch that keeps what has arrived in ``part`` and asks for the rest alone."""
+    import requests  # comes with pooch
+    from tqdm.auto import tqdm
+
+    def fetch(url: str, output_file: str, fetcher: object) -> None:
+        del fetcher
+        done = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                part.unlink()  # longer than what is there now
+            response.raise_for_status()
+            if response.status_code != requests.codes.partial_content:
+                done = 0  # the server sends the whole file
+            total = done + int(response.headers.get("Content-Length", 0))
+            bar = tqdm(
+                total=total or None,
+                initial=done,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                disable=not progress,
+            )
+            with part.open("ab" if done else "wb") as stream, bar:
+                for block in response.iter_content(_BLOCK_BYTES):
+                    stream.write(block)
+                    bar.update(len(block))
+        part.replace(output_file)
+
+    return fetch
 
 
 def _check_is_whole(path: Path, file: DataFile) -> None:

@@ -9,6 +9,7 @@ import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -21,14 +22,27 @@ class Handler(SimpleHTTPRequestHandler):
     """Serve a folder and remember what was asked for; the first request may fail."""
 
     asked: list[str] = []
+    ranges: list[str | None] = []
     n_failures = 0
+    breaks_off_at: int | None = None  # the first answer ends there
+    knows_ranges = True
 
     def do_GET(self):
         self.asked.append(self.path)
+        self.ranges.append(self.headers["Range"])
         if len(self.asked) <= self.n_failures:
             self.send_error(503)
-        else:
-            super().do_GET()
+            return
+        content = Path(self.translate_path(self.path)).read_bytes()
+        start = int((self.headers["Range"] or "bytes=0-")[6:-1]) if self.knows_ranges else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = self.breaks_off_at if len(self.asked) == 1 else None
+        self.wfile.write(content[start:stop])
 
     def log_message(self, *args):
         """Stay quiet."""
@@ -36,7 +50,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def handler():
-    return type("Fresh", (Handler,), {"asked": [], "n_failures": 0})
+    return type("Fresh", (Handler,), {"asked": [], "ranges": []})
 
 
 @pytest.fixture
@@ -89,6 +103,35 @@ def test_failing_server_is_tried_again(tmp_path, publish, handler):
     handler.n_failures = 2
     download("mine", tmp_path, progress=False)
     assert len(handler.asked) == 3
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_broken_download_goes_on_where_it_broke_off(
+    tmp_path, publish, handler, monkeypatch, knows_ranges
+):
+    monkeypatch.setattr(_download, "_BLOCK_BYTES", 16)
+    publish(GOOD, hash=f"md5:{hashlib.md5(GOOD).hexdigest()}")
+    handler.breaks_off_at, handler.knows_ranges = 40, knows_ranges
+    folder = download("mine", tmp_path / "folder", progress=False)
+    assert handler.ranges == [None, "bytes=32-"]  # two whole blocks have arrived
+    assert (folder / "counts.mtx.gz").read_bytes() == GOOD
+    assert [path.name for path in folder.iterdir()] == ["counts.mtx.gz"]
+
+
+def test_next_call_goes_on_with_what_an_earlier_one_left(tmp_path, publish, handler):
+    publish(GOOD, hash=f"md5:{hashlib.md5(GOOD).hexdigest()}")
+    (tmp_path / "counts.mtx.gz.part").write_bytes(GOOD[:30])
+    download("mine", tmp_path, progress=False)
+    assert handler.ranges == ["bytes=30-"]
+    assert (tmp_path / "counts.mtx.gz").read_bytes() == GOOD
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(tmp_path, publish, handler):
+    publish(GOOD)
+    (tmp_path / "counts.mtx.gz.part").write_bytes(GOOD + b"more")
+    download("mine", tmp_path, progress=False)
+    assert handler.ranges[-1] is None
+    assert (tmp_path / "counts.mtx.gz").read_bytes() == GOOD
 
 
 def test_server_that_keeps_failing_is_named_with_the_way_out(tmp_path, publish, handler):
