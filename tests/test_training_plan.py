@@ -1,5 +1,6 @@
 """Training: schedules, the fit of the mixture, what is logged, and the ways to stop and go on."""
 
+import json
 import math
 import os
 import subprocess
@@ -421,7 +422,7 @@ def test_covariates_train_with_and_without_entering_the_encoders(
 
 
 DISTRIBUTED = """
-import os, sys, warnings
+import json, os, sys, warnings
 import numpy as np, scvi, torch
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
@@ -435,7 +436,13 @@ if __name__ == "__main__":
     SCMVPModel.setup_mudata(mdata, batch_key="batch", modalities=modalities)
     model = SCMVPModel(mdata, n_clusters=3, n_latent=4, n_hidden=16, n_shared=16, n_heads=4)
     model.train(
-        4, accelerator="cpu", devices=2, strategy="ddp", batch_size=32, enable_progress_bar=False
+        4,
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        batch_size=32,
+        enable_progress_bar=False,
+        plan_kwargs=json.loads(sys.argv[2]),
     )
     prior = model.module.prior
     np.savez(
@@ -449,11 +456,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_model(tmp_path):
+@pytest.mark.parametrize("plan", [{}, {"n_peaks_per_step": 20}, {"n_cycle_peaks": 20}])
+def test_two_processes_train_the_same_model(tmp_path, plan):
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path)]
+    command = [sys.executable, str(script), str(tmp_path), json.dumps(plan)]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
@@ -495,6 +503,24 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train):
 def test_plan_refuses_what_it_cannot_do(fresh_mdata, train, plan, message):
     with pytest.raises(ValueError, match=message):
         train(fresh_mdata, plan_kwargs=plan)
+
+
+@pytest.mark.parametrize("plan", [{}, {"n_peaks_per_step": 40}])
+def test_model_trains_under_bf16_autocast(make_mdata, register, train, plan):
+    model = train(register(make_mdata()), max_epochs=8, precision="bf16-mixed", plan_kwargs=plan)
+    elbo = model.history["elbo_validation"].to_numpy(dtype=float).ravel()
+    assert elbo[-1] < elbo[0]
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_sparse_minibatches_come_through_worker_processes(make_mdata, register, train):
+    def weights(**split) -> torch.Tensor:
+        model = train(register(make_mdata()), max_epochs=1, datasplitter_kwargs=split)
+        return model.module.joint_encoder.shared.weight
+
+    by_worker = weights(num_workers=1, persistent_workers=True)
+    torch.testing.assert_close(by_worker, weights(), rtol=0, atol=0)
 
 
 def test_model_trains_on_sampled_peaks(make_mdata, register, train):
