@@ -96,8 +96,10 @@ class PosteriorMixin(VAEMixin):
             if modality != "joint":
                 n_empty += int((outputs[_OBSERVED[modality]] == 0).sum())
             as_mean = give_mean or return_dist
-            means.append((posterior.loc if as_mean else posterior.sample()).cpu())
-            variances.append(posterior.variance.cpu())
+            # copies, so that a million small arrays do not hold the memory of their minibatches
+            means.append((posterior.loc if as_mean else posterior.sample()).cpu().numpy().copy())
+            if return_dist:
+                variances.append(posterior.variance.cpu().numpy().copy())
         if n_empty > 0:
             warnings.warn(
                 f"{n_empty} cells have no {modality} counts: their {modality} embedding is that "
@@ -106,8 +108,8 @@ class PosteriorMixin(VAEMixin):
                 stacklevel=settings.warnings_stacklevel,
             )
         if return_dist:
-            return torch.cat(means).numpy(), torch.cat(variances).numpy()
-        return torch.cat(means).numpy()
+            return np.concatenate(means), np.concatenate(variances)
+        return np.concatenate(means)
 
     @torch.inference_mode()
     def get_cluster_probabilities(
