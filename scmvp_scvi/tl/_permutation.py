@@ -101,7 +101,7 @@ def permuted_excess(
     mdata: MuData,
     within: str | Sequence[str],
     *,
-    find_links: FindLinks = peak_gene_links,
+    find_links: FindLinks | None = None,
     n_permutations: int = 3,
     max_q_value: float = 0.05,
     seed: int = 0,
@@ -155,6 +155,7 @@ def permuted_excess(
     """
     check_integer_at_least(n_permutations, 1, name="n_permutations")
     check_positive(max_q_value, name="max_q_value")
+    find_links = find_links or peak_gene_links
     links = find_links(mdata)
     pair = ["gene", "peak"]
     scores, n_permuted = [], []

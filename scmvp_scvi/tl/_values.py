@@ -57,7 +57,7 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     Raises
     ------
     TypeError, KeyError, ValueError
-        If these are not paired data, or features share a name.
+        If these are not paired data in memory, or features share a name.
     """
     check_is_mudata(mdata)
     for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
@@ -65,6 +65,11 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
             raise KeyError(
                 f'`{argument}="{key}"` is not a modality of `mdata`, which has '
                 f"{shown(mdata.mod)}.{did_you_mean(key, mdata.mod)}"
+            )
+        if mdata[key].isbacked:
+            raise ValueError(
+                f"`{key}` must be in memory, but its matrix is on disk. Read it: "
+                f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
             )
         check_unique_features(mdata[key], key)
     check_paired(mdata, rna_key, atac_key)

@@ -280,6 +280,14 @@ def test_unknown_modality_is_named(make_mdata):
         tl.peak_gene_links(make_mdata(), rna_key="RNA")
 
 
+def test_matrices_on_disk_are_refused_with_the_way_to_read_them(make_mdata, tmp_path):
+    make_mdata().write(tmp_path / "cells.h5mu")
+    backed = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    with pytest.raises(ValueError, match="`rna` must be in memory.*mudata.read_h5mu"):
+        tl.peak_gene_links(backed)
+    backed.file.close()
+
+
 def test_unpaired_cells_are_refused(make_mdata):
     mdata = make_mdata()
     with mudata.set_options(pull_on_update=False):
