@@ -106,7 +106,7 @@ def measure(method: str, seed: int) -> dict[str, Any]:
         **rank(is_planted, links["score"].fillna(0)),
         "called": int(called.sum()),
         "recall": float((called & is_planted).sum() / is_planted.sum()),
-        "false_share": float((called & ~is_planted).sum() / max(called.sum(), 1)),
+        "false_share": float((~is_planted[called]).mean()) if called.any() else None,
         "called_permuted": int(n_permuted),
         "seconds": round(seconds, 1),
     }
@@ -121,7 +121,6 @@ def to_markdown(rows: pd.DataFrame) -> str:
         "recall": ("recall", ".2f"),
         "false_share": ("false among them", ".2f"),
         "called_permuted": ("called, cells permuted", ".0f"),
-        "seconds": ("seconds", ".0f"),
     }
     means = rows.groupby("method", sort=False).mean(numeric_only=True).reindex(columns=[*columns])
     lines = ["| method | " + " | ".join(head for head, _ in columns.values()) + " |"]
