@@ -14,6 +14,7 @@ from scmvp_scvi.pl._style import category_colors, new_axes, text_color
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
     from numpy.typing import ArrayLike, NDArray
 
 _FAINTEST, _SMALLEST = 0.12, 0.15
@@ -130,23 +131,10 @@ def _shrunk(certainty: NDArray[np.float64]) -> NDArray[np.float64]:
 def _add_legends(
     ax: Axes, names: pd.Index, colors: NDArray[np.float64], uncertainty: Literal["alpha", "size"]
 ) -> None:
-    shared: dict[str, Any] = {
-        "frameon": False,
-        "borderaxespad": 0,
-        "handletextpad": 0.2,
-        "fontsize": "small",
-        "title_fontsize": "small",
-        "alignment": "left",
-    }
     clusters = [_dot(tuple(c), 0.9, 7, n) for c, n in zip(colors, names, strict=True)]
     n_columns = -(-len(clusters) // _ROWS_OF_LEGEND)
-    place: dict[str, Any] = {
-        "loc": "upper left",
-        "bbox_to_anchor": (1.02, 1.0),
-        "ncols": n_columns,
-    }
-    # a second call of `legend` replaces the first unless that one is an artist of its own
-    ax.add_artist(ax.legend(handles=clusters, title="cluster", **place, **shared))
+    # a second legend replaces the first unless that one is an artist of its own
+    ax.add_artist(_legend_beside(ax, clusters, "cluster", "upper left", n_columns))
 
     levels = np.array([1.0, 0.5, 0.0])
     is_faded = uncertainty == "alpha"
@@ -157,8 +145,29 @@ def _add_legends(
         _dot(text_color(), alpha, size, word)
         for alpha, size, word in zip(alphas, sizes, words, strict=True)
     ]
-    beside = {"loc": "lower left", "bbox_to_anchor": (1.02, 0.0)}
-    ax.legend(handles=sureness, title="cluster of a cell", **beside, **shared)
+    _legend_beside(ax, sureness, "cluster of a cell", "lower left")
+
+
+def _legend_beside(
+    ax: Axes,
+    handles: list[Line2D],
+    title: str,
+    loc: Literal["upper left", "lower left"],
+    n_columns: int = 1,
+) -> Legend:
+    return ax.legend(
+        handles=handles,
+        title=title,
+        loc=loc,
+        bbox_to_anchor=(1.02, 1.0 if loc == "upper left" else 0.0),
+        ncols=n_columns,
+        alignment="left",
+        borderaxespad=0,
+        fontsize="small",
+        frameon=False,
+        handletextpad=0.2,
+        title_fontsize="small",
+    )
 
 
 def _dot(color: Any, alpha: float, size: float, label: str) -> Line2D:
