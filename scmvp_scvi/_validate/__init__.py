@@ -23,13 +23,16 @@ from scmvp_scvi._validate._mudata import (
     find_counts,
 )
 from scmvp_scvi._validate._names import (
+    PEAK_NAME,
     check_feature_names,
     check_indices,
     check_names,
     check_unique_features,
+    parse_peaks,
 )
 
 __all__ = [
+    "PEAK_NAME",
     "check_counts",
     "check_feature_names",
     "check_fraction",
@@ -50,6 +53,7 @@ __all__ = [
     "did_you_mean",
     "find_counts",
     "find_obs_column",
+    "parse_peaks",
     "shown",
     "warn_about_empty",
 ]

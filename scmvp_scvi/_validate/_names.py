@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
+# `chr1:100-200`, also with other separators; the name of the chromosome may hold separators too.
+PEAK_NAME = r"^(?P<chrom>.+?)[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
+
 
 def check_unique_features(adata: AnnData, modality: str) -> None:
     """Refuse features that share a name.
@@ -207,3 +210,39 @@ def check_names(
             f"{did_you_mean(str(unknown[0]), options)}"
         )
     return np.asarray(positions, dtype=np.int64)
+
+
+def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
+    """Read the place of each peak from its name.
+
+    Parameters
+    ----------
+    names, modality
+        ``(peaks,)``, names such as ``chr1:100-200``, and the key of the modality.
+
+    Returns
+    -------
+    ``chrom``, ``start`` and ``end``, indexed by the names.
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a peak, or a peak does not end after its start.
+    """
+    peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
+    unreadable = peaks["chrom"].isna().to_numpy()
+    if unreadable.any():
+        raise ValueError(
+            f"The peaks of `{modality}` must be named `chromosome:start-end`, but "
+            f"{unreadable.sum()} of {len(names)} are not: {shown(names[unreadable])}. Rename "
+            f'them, `mdata["{modality}"].var_names = ...; mdata.update()`, or pass the modality '
+            "of the peaks as `atac_key`."
+        )
+    peaks = peaks.astype({"start": np.int64, "end": np.int64})
+    reversed_ = (peaks["start"] >= peaks["end"]).to_numpy()
+    if reversed_.any():
+        raise ValueError(
+            f"The peaks of `{modality}` must end after their start, but {reversed_.sum()} of "
+            f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
+        )
+    return peaks

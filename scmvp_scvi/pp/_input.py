@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import scipy.sparse as sp
 
 from scmvp_scvi._validate import (
+    PEAK_NAME,
     check_counts,
     check_is_mudata,
     check_unique_cells,
@@ -19,9 +20,6 @@ from scmvp_scvi._validate import (
 if TYPE_CHECKING:
     import pandas as pd
     from mudata import MuData
-
-# `chr1:100-200`, also with other separators; the name of the chromosome may hold separators too.
-PEAK_NAME = r"^(?P<chrom>.+?)[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
 
 
 def check_modality(mdata: MuData, key: str, *, argument: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import shown
-from scmvp_scvi.pp._input import PEAK_NAME, check_modality
+from scmvp_scvi._validate import parse_peaks, shown
+from scmvp_scvi.pp._input import check_modality
 from scmvp_scvi.pp._output import Removal, account_for, take
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def mask_regions(
         If there is no such file.
     """
     check_modality(mdata, atac_key, argument="atac_key")
-    peaks = _parse_peaks(mdata[atac_key].var_names, atac_key)
+    peaks = parse_peaks(mdata[atac_key].var_names, atac_key)
     regions = _read_bed(bed)
     _check_chromosomes(peaks, regions, bed, atac_key)
     mask = _overlaps(peaks, regions)
@@ -81,27 +81,6 @@ def mask_regions(
         )
         account_for(masked, [row])
     return masked
-
-
-def _parse_peaks(names: pd.Index, atac_key: str) -> pd.DataFrame:
-    """``chrom``, ``start`` and ``end`` of each peak, in the order of the names."""
-    peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
-    unreadable = peaks["chrom"].isna().to_numpy()
-    if unreadable.any():
-        raise ValueError(
-            f"The peaks of `{atac_key}` must be named `chromosome:start-end`, but "
-            f"{unreadable.sum()} of {len(names)} are not: {shown(names[unreadable])}. Rename "
-            f'them, `mdata["{atac_key}"].var_names = ...; mdata.update()`, or pass the modality '
-            "of the peaks as `atac_key`."
-        )
-    peaks = peaks.astype({"start": np.int64, "end": np.int64})
-    reversed_ = (peaks["start"] >= peaks["end"]).to_numpy()
-    if reversed_.any():
-        raise ValueError(
-            f"The peaks of `{atac_key}` must end after their start, but {reversed_.sum()} of "
-            f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
-        )
-    return peaks
 
 
 def _read_bed(bed: str | PathLike[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from scmvp_scvi._validate import (
     check_indices,
     check_names,
     check_unique_features,
+    parse_peaks,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
@@ -136,3 +137,25 @@ def test_near_match_is_found_among_very_many_regions(asked):
 def test_name_lists_that_make_no_sense_are_refused(requested, error, match):
     with pytest.raises(error, match=match):
         check_names(requested, ["a", "b"], argument="gene_list")
+
+
+# -- peaks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chr1:10-20", "chr1-10-20", "chr1_10_20"])
+def test_peaks_are_read_in_each_spelling(name):
+    assert parse_peaks(pd.Index([name]), "atac").loc[name].tolist() == ["chr1", 10, 20]
+
+
+def test_separators_in_the_name_of_a_chromosome_stay_there():
+    peaks = parse_peaks(pd.Index(["chrUn_KI270-v1:10-20"]), "atac")
+    assert peaks["chrom"].tolist() == ["chrUn_KI270-v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("Gad1", "must be named `chromosome:start-end`"), ("chr1:9-9", "must end after their start")],
+)
+def test_names_that_are_no_peaks_are_refused(name, rule):
+    with pytest.raises(ValueError, match=f"The peaks of `atac` {rule}.*`{name}`"):
+        parse_peaks(pd.Index(["chr1:1-2", name]), "atac")

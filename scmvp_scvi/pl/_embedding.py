@@ -1,0 +1,175 @@
+"""Cells in two dimensions, coloured by cluster and faded where the cluster is unsure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib.lines import Line2D
+from scipy.special import entr
+
+from scmvp_scvi._validate import check_one_of
+from scmvp_scvi.pl._style import category_colors, new_axes, text_color
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
+    from numpy.typing import ArrayLike, NDArray
+
+_FAINTEST, _SMALLEST = 0.12, 0.15
+_ROWS_OF_LEGEND = 16
+
+
+def embedding(
+    coordinates: ArrayLike,
+    probs: pd.DataFrame,
+    *,
+    uncertainty: Literal["alpha", "size"] = "alpha",
+    size: float | None = None,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw cells in the colour of their most probable cluster, sure ones stronger.
+
+    A cell is drawn at full strength if its cluster is certain, and weakest if all clusters are
+    equally probable: by the entropy of its probabilities as a share of the largest.
+
+    Parameters
+    ----------
+    coordinates
+        ``(cells, 2)``, such as a UMAP of the embedding.
+    probs
+        ``(cells, clusters)``, what ``model.get_cluster_probabilities`` returns.
+    uncertainty
+        Whether unsure cells are transparent or small.
+    size
+        Area of a dot in square points; fewer cells have larger dots by default.
+    legend
+        Whether to name the clusters beside the axes.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If there is not one row of `probs`, summing to one, for each cell.
+
+    Examples
+    --------
+    >>> ax = pl.embedding(
+    ...     mdata.obsm["X_umap"], model.get_cluster_probabilities()
+    ... )  # doctest: +SKIP
+    """
+    check_one_of(uncertainty, ("alpha", "size"), name="uncertainty")
+    points, values = np.asarray(coordinates, dtype=float), probs.to_numpy(dtype=float)
+    _check_shapes(points, values)
+    cluster, certainty = values.argmax(axis=1), _certainty(values)
+    size = float(np.clip(30_000 / max(len(points), 1), 3, 30)) if size is None else size
+    colors = category_colors(values.shape[1])
+    fading, shrinking = _faded(certainty), np.full(len(points), size)
+    if uncertainty == "size":
+        fading, shrinking = np.full(len(points), 0.8), size * _shrunk(certainty)
+
+    ax = new_axes((5.5, 4.5)) if ax is None else ax
+    # sure cells last, on top
+    order = np.argsort(certainty, kind="stable")
+    ax.scatter(
+        points[order, 0],
+        points[order, 1],
+        s=shrinking[order],
+        c=np.column_stack([colors[cluster], fading])[order],
+        linewidths=0,
+        rasterized=True,
+    )
+    ax.set(xticks=[], yticks=[])
+    ax.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    if legend:
+        _add_legends(ax, probs.columns.astype(str), colors, uncertainty)
+    return ax
+
+
+def _check_shapes(points: NDArray[np.float64], probs: NDArray[np.float64]) -> None:
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(
+            f"`coordinates` must have two columns, got shape {points.shape}. Reduce the embedding "
+            "first, for instance with `scanpy.tl.umap`, or pick two dimensions of it."
+        )
+    if len(points) != len(probs):
+        raise ValueError(
+            f"`probs` must have one row a cell, got {len(probs)} rows for {len(points)} cells of "
+            "`coordinates`."
+        )
+    if (probs < 0).any() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(
+            "`probs` must be probabilities, no value negative and each row summing to 1. Pass "
+            "`model.get_cluster_probabilities()`; for labels, `pandas.get_dummies(labels)`."
+        )
+
+
+def _certainty(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(cells,)``, 1 for one certain cluster and 0 for equal probabilities of all."""
+    n_clusters = probs.shape[1]
+    if n_clusters == 1:
+        return np.ones(len(probs))
+    certainty: NDArray[np.float64] = 1 - entr(probs).sum(axis=1) / np.log(n_clusters)
+    return certainty.clip(0, 1)
+
+
+def _faded(certainty: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _FAINTEST + (0.9 - _FAINTEST) * certainty
+
+
+def _shrunk(certainty: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _SMALLEST + (1 - _SMALLEST) * certainty
+
+
+def _add_legends(
+    ax: Axes, names: pd.Index, colors: NDArray[np.float64], uncertainty: Literal["alpha", "size"]
+) -> None:
+    clusters = [_dot(tuple(c), 0.9, 7, n) for c, n in zip(colors, names, strict=True)]
+    n_columns = -(-len(clusters) // _ROWS_OF_LEGEND)
+    # a second legend replaces the first unless that one is an artist of its own
+    ax.add_artist(_legend_beside(ax, clusters, "cluster", "upper left", n_columns))
+
+    levels = np.array([1.0, 0.5, 0.0])
+    is_faded = uncertainty == "alpha"
+    alphas = _faded(levels) if is_faded else np.full(3, 0.8)
+    sizes = 7 * (np.ones(3) if is_faded else np.sqrt(_shrunk(levels)))
+    words = ("certain", "", "all equally probable")
+    sureness = [
+        _dot(text_color(), alpha, size, word)
+        for alpha, size, word in zip(alphas, sizes, words, strict=True)
+    ]
+    _legend_beside(ax, sureness, "cluster of a cell", "lower left")
+
+
+def _legend_beside(
+    ax: Axes,
+    handles: list[Line2D],
+    title: str,
+    loc: Literal["upper left", "lower left"],
+    n_columns: int = 1,
+) -> Legend:
+    return ax.legend(
+        handles=handles,
+        title=title,
+        loc=loc,
+        bbox_to_anchor=(1.02, 1.0 if loc == "upper left" else 0.0),
+        ncols=n_columns,
+        alignment="left",
+        borderaxespad=0,
+        fontsize="small",
+        frameon=False,
+        handletextpad=0.2,
+        title_fontsize="small",
+    )
+
+
+def _dot(color: Any, alpha: float, size: float, label: str) -> Line2D:
+    style: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0}
+    return Line2D([], [], color=color, alpha=alpha, markersize=size, label=label, **style)

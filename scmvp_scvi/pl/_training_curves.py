@@ -1,0 +1,122 @@
+"""The parts of the objective over the epochs, in training and validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from scmvp_scvi._keys import LOSS
+from scmvp_scvi._validate import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_SUBSETS = ("train", "validation")
+_COLUMNS = 4
+
+
+def training_curves(
+    history: Mapping[str, pd.DataFrame] | Any,
+    *,
+    parts: Sequence[str] | None = None,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Draw one panel for each part of the loss, training and validation in it.
+
+    Parameters
+    ----------
+    history
+        A trained model, or its ``history``.
+    parts
+        Parts to draw, without ``_train`` and ``_validation``: by default the ELBO and the parts
+        of the objective that are not 0 throughout.
+    axes
+        Where to draw, one for each part; a new figure by default.
+
+    Returns
+    -------
+    The axes, one for each part.
+
+    Raises
+    ------
+    KeyError
+        If a part was not recorded.
+    ValueError
+        If nothing was recorded, or there are too few or too many axes.
+
+    Examples
+    --------
+    >>> axes = pl.training_curves(model)  # doctest: +SKIP
+    >>> axes[0].figure.savefig("training.png")  # doctest: +SKIP
+    """
+    curves = _read_curves(getattr(history, "history", history))
+    if not curves:
+        raise ValueError(
+            "`history` must have curves that end with `_train` or `_validation`, got none. Train "
+            "the model first."
+        )
+    chosen = _default_parts(curves) if parts is None else list(parts)
+    unknown = [part for part in chosen if part not in curves]
+    if unknown:
+        raise KeyError(
+            f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
+            f"{did_you_mean(unknown[0], curves)}"
+        )
+    panels = _new_axes(len(chosen)) if axes is None else list(axes)
+    if len(panels) != len(chosen):
+        raise ValueError(
+            f"`axes` must have {len(chosen)} axes, one for each part, got {len(panels)}."
+        )
+    for ax, part in zip(panels, chosen, strict=True):
+        for i, subset in enumerate(_SUBSETS):
+            if subset in curves[part]:
+                # a colour for each of the two, whether or not both were recorded
+                curve = curves[part][subset].dropna()
+                ax.plot(curve.index, curve, color=f"C{i}", label=subset)
+        ax.set_title(part.replace("_", " "), fontsize="medium")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in panels[-_COLUMNS:]:
+        ax.set_xlabel("epoch")
+    panels[0].set_ylabel("nats per cell")
+    panels[0].legend(frameon=False)
+    return panels
+
+
+def _read_curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
+    """Each part, and in it each of the sets it was recorded for."""
+    curves: dict[str, dict[str, pd.Series]] = {}
+    for name, table in history.items():
+        part, _, subset = name.rpartition("_")
+        if subset in _SUBSETS:
+            # scvi-tools keeps them as objects
+            curves.setdefault(part, {})[subset] = table.iloc[:, 0].astype(float)
+    return curves
+
+
+def _default_parts(curves: Mapping[str, Mapping[str, pd.Series]]) -> list[str]:
+    known = [part for part in ("elbo", *LOSS) if part in curves] or list(curves)
+    moving = [part for part in known if any((c != 0).any() for c in curves[part].values())]
+    return moving or known
+
+
+def _new_axes(n_panels: int) -> list[Axes]:
+    n_columns = min(n_panels, _COLUMNS)
+    n_rows = -(-n_panels // n_columns)
+    figure, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(2.8 * n_columns, 2.2 * n_rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    panels = list(grid.flat)
+    for panel in panels[n_panels:]:
+        figure.delaxes(panel)
+    return panels[:n_panels]

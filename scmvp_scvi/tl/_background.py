@@ -1,0 +1,146 @@
+"""Peaks like a given one, but on other chromosomes: what a link is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.spatial import KDTree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_FEWEST_MATCHED = 20
+# Standardised null scores that each pair adds to the common null distribution: with 25, a lone
+# link among any number of pairs can still fall below a false discovery rate of 5 %.
+_DRAWS_PER_PAIR = 25
+
+
+class NullScores(NamedTuple):
+    """Pairs compared with their matched peaks.
+
+    ``z_score`` is ``(pairs,)``, the score in standard deviations above the mean of its null
+    scores; ``null_z_score`` holds draws of what it is where there is no link.
+    """
+
+    z_score: Floats
+    null_z_score: Floats
+
+
+def matching_features(accessibility: Floats, gc: Floats | None) -> Floats:
+    """Ranks that peaks are matched by, from 0 to 1.
+
+    Parameters
+    ----------
+    accessibility, gc
+        ``(peaks,)``, mean accessibility and GC content.
+
+    Returns
+    -------
+    ``(peaks, 1 or 2)``.
+    """
+    quantities = [accessibility] if gc is None else [accessibility, gc]
+    return np.column_stack([stats.rankdata(values) / values.size for values in quantities])
+
+
+def match_peaks(
+    features: Floats,
+    chrom: NDArray[np.object_],
+    pool: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+    n_matched: int,
+) -> NDArray[np.int64]:
+    """Find the peaks of a pool that are most like some peaks of one chromosome, on the others.
+
+    Parameters
+    ----------
+    features
+        ``(all peaks, features)``, what peaks are matched by.
+    chrom
+        ``(all peaks,)``.
+    pool
+        Positions of the peaks to choose from.
+    peaks
+        Positions of the peaks to match, all on one chromosome.
+    n_matched
+        Peaks to find for each.
+
+    Returns
+    -------
+    ``(peaks, n_matched)``, positions in `pool`; fewer columns where the pool has fewer peaks.
+
+    Raises
+    ------
+    ValueError
+        If the pool has hardly a peak on other chromosomes.
+    """
+    elsewhere = np.flatnonzero(chrom[pool] != chrom[peaks[0]])
+    if elsewhere.size < _FEWEST_MATCHED:
+        raise ValueError(
+            f"The null needs at least {_FEWEST_MATCHED} varying peaks on chromosomes other than "
+            f"that of the gene, but for `{chrom[peaks[0]]}` there are {elsewhere.size}. Raise "
+            "`n_background`, pass the peaks of more chromosomes, or `n_matched=0` to have scores "
+            "without p-values."
+        )
+    n_matched = min(n_matched, elsewhere.size)
+    _, nearest = KDTree(features[pool[elsewhere]]).query(features[peaks], k=n_matched)
+    return elsewhere[nearest]
+
+
+def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) -> NullScores:
+    """Standardise scores, and some of the null scores, by the null scores of the same pair.
+
+    Parameters
+    ----------
+    scores
+        ``(pairs,)``.
+    null
+        ``(pairs, n_matched)``, scores of the same gene with the matched peaks.
+    rng
+        Draws the null scores to keep.
+    """
+    n = null.shape[1]
+    mean, variance = null.mean(1, keepdims=True), null.var(1, ddof=1, keepdims=True)
+    drawn = rng.choice(n, size=min(n, _DRAWS_PER_PAIR), replace=False)
+    deviation = null[:, drawn] - mean
+    # Each draw is compared with the n - 1 others, as the score is with peaks that are not its own.
+    deviation_of_others = deviation * n / (n - 1)
+    variance_of_others = ((n - 1) * variance - deviation * deviation_of_others) / (n - 2)
+    z_score = _ratio((scores[:, None] - mean), variance)[:, 0]
+    null_z_score = _ratio(deviation_of_others, variance_of_others).ravel()
+    return NullScores(z_score, null_z_score[np.isfinite(null_z_score)])
+
+
+def _ratio(deviation: Floats, variance: Floats) -> Floats:
+    """Deviation in standard deviations; NaN where nothing varies."""
+    variance = np.broadcast_to(np.where(variance > 0, variance, np.nan), deviation.shape)
+    ratio: Floats = deviation / np.sqrt(variance)
+    return ratio
+
+
+def empirical_p_values(z_score: Floats, null_z_score: Floats, alternative: str) -> Floats:
+    """Share of the null draws that are at least as extreme as each score, itself included.
+
+    Parameters
+    ----------
+    z_score
+        ``(pairs,)``; NaN stays NaN.
+    null_z_score
+        ``(draws,)``.
+    alternative
+        ``"greater"``, ``"less"`` or ``"two-sided"``.
+
+    Returns
+    -------
+    ``(pairs,)``, never 0.
+    """
+    if alternative == "less":
+        z_score, null_z_score = -z_score, -null_z_score
+    elif alternative == "two-sided":
+        z_score, null_z_score = np.abs(z_score), np.abs(null_z_score)
+    draws = np.sort(null_z_score)
+    n_extreme = draws.size - np.searchsorted(draws, z_score, side="left")
+    return np.where(np.isfinite(z_score), (1 + n_extreme) / (1 + draws.size), np.nan)

@@ -1,0 +1,86 @@
+"""Mean expression and accessibility of groups of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of
+from scmvp_scvi.tl._values import check_pair, find_groups, read_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mudata import MuData
+
+
+def group_means(
+    mdata: MuData,
+    group_key: str,
+    features: Sequence[str] | pd.Index,
+    *,
+    modality: Literal["rna", "atac"],
+    model: Any = None,
+    normalize: bool = True,
+    rna_layer: str | None = None,
+    atac_layer: str | None = None,
+    block_size: int = 1_000,
+    rna_key: str = "rna",
+    atac_key: str = "atac",
+) -> pd.DataFrame:
+    """Average features over the cells of each group, as the figures of `pl` take them.
+
+    Parameters
+    ----------
+    mdata
+        Paired cells in one order.
+    group_key
+        Column of ``mdata.obs``, such as a cell type or a cluster.
+    features
+        Genes, or peaks.
+    modality
+        Which of the two they are.
+    model, normalize, rna_layer, atac_layer, rna_key, atac_key
+        What is averaged, as in `peak_gene_links`.
+    block_size
+        Features held dense at a time.
+
+    Returns
+    -------
+    ``(groups, features)``. Counts are averaged as log-normalised values of the cells that have
+    both modalities.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If there are no such values, features or groups.
+
+    Examples
+    --------
+    >>> from scmvp_scvi import datasets, tl
+    >>> mdata = datasets.synthetic(n_cells=300)
+    >>> means = tl.group_means(mdata, "cell_type", ["gene_0", "gene_1"], modality="rna")
+    """
+    check_one_of(modality, ("rna", "atac"), name="modality")
+    check_integer_at_least(block_size, 1, name="block_size")
+    check_pair(mdata, rna_key, atac_key)
+    groups = find_groups(mdata, group_key, argument="group_key")
+    names = mdata[rna_key if modality == "rna" else atac_key].var_names
+    columns = check_names(features, names, argument="features")
+    values = read_values(
+        mdata,
+        model=model,
+        rna_layer=rna_layer,
+        atac_layer=atac_layer,
+        normalize=normalize,
+        group_key=None,
+        rna_key=rna_key,
+        atac_key=atac_key,
+    )
+    read = values.rna if modality == "rna" else values.atac
+    of_row = groups.loc[values.rows].array
+    blocks = (columns[start : start + block_size] for start in range(0, columns.size, block_size))
+    means = [pd.DataFrame(read(b)).groupby(of_row, observed=False).mean() for b in blocks]
+    table = pd.concat(means, axis=1).set_axis(names[columns], axis=1)
+    return table.rename_axis(group_key)

@@ -1,0 +1,172 @@
+"""Links that are left when each cell's accessibility is another cell's of its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mudata
+import numpy as np
+import pandas as pd
+from mudata import MuData
+
+from scmvp_scvi._validate import check_integer_at_least, check_positive
+from scmvp_scvi.tl._peak_gene_links import peak_gene_links
+from scmvp_scvi.tl._values import check_pair, find_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FindLinks = Callable[[MuData], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class PermutedExcess:
+    """Links of the data beside those of permuted data.
+
+    Parameters
+    ----------
+    links
+        The links of the data, with ``permuted_score``, the mean score of the pair in permuted
+        data, and ``excess``, its score above that.
+    n_links
+        Pairs of the data with a q-value of at most the limit.
+    n_permuted
+        The same in each permutation.
+    """
+
+    links: pd.DataFrame
+    n_links: int
+    n_permuted: tuple[int, ...]
+
+    @property
+    def n_excess(self) -> float:
+        """Links of the data above the mean number in permuted data."""
+        return self.n_links - float(np.mean(self.n_permuted))
+
+    @property
+    def share(self) -> float:
+        """The excess as a share of the links of the data; NaN without links."""
+        return self.n_excess / self.n_links if self.n_links > 0 else float("nan")
+
+
+def permute_pairing(
+    mdata: MuData,
+    within: str | Sequence[str],
+    *,
+    seed: int = 0,
+    rna_key: str = "rna",
+    atac_key: str = "atac",
+) -> MuData:
+    """Give each cell the accessibility of another cell of its group.
+
+    Parameters
+    ----------
+    mdata
+        Paired cells in one order.
+    within
+        Column of ``mdata.obs``, or several, whose groups are kept: a cell type, and a batch.
+    seed
+        Of the permutation.
+    rna_key, atac_key
+        The two modalities. Others are left out.
+
+    Returns
+    -------
+    A new MuData. Matrices, layers, ``.obsm`` and ``.obs`` of the ATAC modality are those of the
+    other cell; cell names, RNA and ``mdata.obs`` stay.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If these are not paired data, or there are no such groups.
+    """
+    check_pair(mdata, rna_key, atac_key)
+    keys = [within] if isinstance(within, str) else list(within)
+    groups = pd.DataFrame({key: find_groups(mdata, key, argument="within") for key in keys})
+    rng = np.random.default_rng(seed)
+    source = np.arange(mdata.n_obs)
+    for cells in groups.groupby(keys, observed=True).indices.values():
+        source[cells] = rng.permutation(cells)
+    atac = mdata[atac_key][source].copy()
+    atac.obs_names = mdata.obs_names
+    with mudata.set_options(pull_on_update=False):
+        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac})
+    permuted.obs = mdata.obs.copy()
+    return permuted
+
+
+def permuted_excess(
+    mdata: MuData,
+    within: str | Sequence[str],
+    *,
+    find_links: FindLinks | None = None,
+    n_permutations: int = 3,
+    max_q_value: float = 0.05,
+    seed: int = 0,
+    rna_key: str = "rna",
+    atac_key: str = "atac",
+) -> PermutedExcess:
+    """Count the links that need the pairing of the cells, and not only their types.
+
+    Permuting the pairing within types keeps every difference between types, and removes what the
+    cells of one type have in common beyond it. Links that stay are those of types; where denoised
+    values have them and counts do not, the model has put them there.
+
+    Parameters
+    ----------
+    mdata
+        Paired cells in one order.
+    within
+        Column of ``mdata.obs``, or several, within whose groups cells are permuted.
+    find_links
+        Takes a MuData and returns links, by default `peak_gene_links` of raw counts. For a model,
+        it should train anew on the data it is given: a model that has seen the true pairing
+        remembers it.
+    n_permutations
+        Number of permutations.
+    max_q_value
+        Largest q-value of a link.
+    seed
+        Of the permutations.
+    rna_key, atac_key
+        The two modalities.
+
+    Returns
+    -------
+    The numbers of links, and both scores of each pair.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If these are not paired data, or there are no such groups.
+
+    Examples
+    --------
+    >>> from scmvp_scvi import datasets, tl
+    >>> mdata = datasets.synthetic(n_cells=300)
+    >>> found = tl.permuted_excess(
+    ...     mdata,
+    ...     ["cell_type", "batch"],
+    ...     find_links=lambda data: tl.peak_gene_links(data, window=100_000),
+    ...     n_permutations=1,
+    ... )
+    """
+    check_integer_at_least(n_permutations, 1, name="n_permutations")
+    check_positive(max_q_value, name="max_q_value")
+    find_links = find_links or peak_gene_links
+    links = find_links(mdata)
+    pair = ["gene", "peak"]
+    scores, n_permuted = [], []
+    for child in np.random.SeedSequence(seed).generate_state(n_permutations):
+        data = permute_pairing(mdata, within, seed=int(child), rna_key=rna_key, atac_key=atac_key)
+        permuted = find_links(data)
+        n_permuted.append(int((permuted["q_value"] <= max_q_value).sum()))
+        scores.append(links[pair].merge(permuted[[*pair, "score"]], how="left")["score"])
+    permuted_score = pd.concat(scores, axis=1).mean(axis=1).to_numpy()
+    links = links.assign(
+        permuted_score=permuted_score, excess=links["score"].to_numpy() - permuted_score
+    )
+    n_links = int((links["q_value"] <= max_q_value).sum())
+    return PermutedExcess(links, n_links, tuple(n_permuted))

@@ -1,0 +1,182 @@
+"""Where genes and peaks are, and which of them are near one another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scmvp_scvi._validate import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DIRECTION = {"+": 1, "-": -1, "1": 1, "-1": -1}
+
+
+def gene_positions(
+    var: pd.DataFrame,
+    *,
+    modality: str,
+    chrom_key: str,
+    tss_key: str | None,
+    strand_key: str | None,
+) -> pd.DataFrame:
+    """Read the transcription start site of each gene.
+
+    Parameters
+    ----------
+    var, modality
+        ``.var`` of the genes, and the key of their modality.
+    chrom_key, tss_key, strand_key
+        Columns of `var`. Without `tss_key`, the site is the column ``tss`` or, where there is
+        none, the end of ``start`` to ``end`` that the strand begins at. Without `strand_key`, no
+        gene has a strand.
+
+    Returns
+    -------
+    ``chrom``; ``tss``, 0-based; ``strand``, ``"+"``, ``"-"`` or ``"."``; indexed by gene. Genes
+    without chromosome, site or strand are left out.
+
+    Raises
+    ------
+    KeyError
+        If a column does not exist.
+    ValueError
+        If a strand is neither ``+`` nor ``-``.
+    """
+    chrom = _column(var, chrom_key, "chrom_key", modality)
+    direction = pd.Series(0, var.index)
+    if strand_key is not None:
+        direction = _direction(_column(var, strand_key, "strand_key", modality), modality)
+    if tss_key is not None or "tss" in var:
+        tss = _column(var, tss_key or "tss", "tss_key", modality)
+    elif {"start", "end"} <= set(var) and strand_key is not None:
+        # BED counts: the last base of a gene is the one before its end
+        tss = var["start"].where(direction > 0, var["end"] - 1)
+    else:
+        raise KeyError(
+            f'`tss_key`: `mdata["{modality}"].var` must say where genes start, but has no column '
+            f"`tss`, nor `start`, `end` and a strand: it has {shown(var.columns)}. Add a column, "
+            f'`mdata["{modality}"].var["tss"] = annotation["tss"]` of a table indexed by gene, or '
+            "pass the name of one as `tss_key`."
+        )
+    genes = pd.DataFrame({"chrom": chrom.astype(object), "tss": tss, "direction": direction})
+    genes = genes.replace({"chrom": {"": None}}).dropna()
+    genes["strand"] = genes.pop("direction").map({1: "+", -1: "-", 0: "."})
+    return genes.astype({"chrom": str, "tss": np.int64})
+
+
+def _column(var: pd.DataFrame, key: str, argument: str, modality: str) -> pd.Series:
+    if key not in var:
+        way_out = (
+            " Pass `strand_key=None` to measure distances along the chromosome, whatever the "
+            "strand of the gene."
+            if argument == "strand_key"
+            else " Add it from the annotation that the genes were counted on."
+        )
+        raise KeyError(
+            f'`{argument}="{key}"` is not a column of `mdata["{modality}"].var`, which has '
+            f"{shown(var.columns)}.{did_you_mean(key, var.columns)}{way_out}"
+        )
+    return var[key]
+
+
+def _direction(strand: pd.Series, modality: str) -> pd.Series:
+    """``(genes,)``, 1 or -1; missing where the strand is."""
+    known = strand.dropna().astype(str).str.removesuffix(".0")
+    direction = known.map(_DIRECTION)
+    unreadable = direction.isna()
+    if unreadable.any():
+        raise ValueError(
+            f'`strand_key`: `mdata["{modality}"].var["{strand.name}"]` must be `+` or `-`, but '
+            f"{unreadable.sum()} genes have {shown(known[unreadable].unique())}: "
+            f"{shown(known.index[unreadable])}. Correct them, or pass `strand_key=None` to "
+            "measure distances along the chromosome."
+        )
+    return direction.astype(float).reindex(strand.index)
+
+
+def check_same_chromosomes(
+    genes: pd.DataFrame, peaks: pd.DataFrame, *, modality: str, chrom_key: str
+) -> None:
+    """Refuse genes and peaks that spell chromosomes differently: no link would be found.
+
+    Parameters
+    ----------
+    genes, peaks
+        Tables with a column ``chrom``.
+    modality, chrom_key
+        Modality of the genes, and the column of its ``.var`` with their chromosomes.
+
+    Raises
+    ------
+    ValueError
+        If no chromosome is in both.
+    """
+    of_genes, of_peaks = pd.unique(genes["chrom"]), pd.unique(peaks["chrom"])
+    if np.isin(of_genes, of_peaks).any():
+        return
+    bare_peaks = {str(name).casefold().removeprefix("chr"): name for name in of_peaks}
+    mapping = {
+        name: bare_peaks[bare]
+        for name in of_genes
+        if (bare := str(name).casefold().removeprefix("chr")) in bare_peaks
+    }
+    way_out = "Check that both are of one genome."
+    if mapping:
+        column = f'mdata["{modality}"].var["{chrom_key}"]'
+        prefix = str(next(iter(mapping.values()))).startswith("chr")
+        renamed = '"chr" + column' if prefix else 'column.str.removeprefix("chr")'
+        way_out = (
+            f"They are spelled differently, `{next(iter(mapping))}` for "
+            f"`{next(iter(mapping.values()))}`: `column = {column}.astype(str); {column} = "
+            f"{renamed}`."
+        )
+    raise ValueError(
+        f"Genes and peaks must be on the same chromosomes, but none is in both: the genes have "
+        f"{shown(of_genes)}, the peaks {shown(of_peaks)}. {way_out}"
+    )
+
+
+def midpoints(peaks: pd.DataFrame) -> NDArray[np.int64]:
+    """``(peaks,)``, the middle of each, rounded down."""
+    middle: NDArray[np.int64] = ((peaks["start"] + peaks["end"]) // 2).to_numpy()
+    return middle
+
+
+def pairs_within(genes: pd.DataFrame, peaks: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Pair each gene with the peaks whose midpoint is at most `window` from its TSS.
+
+    Parameters
+    ----------
+    genes
+        ``chrom``, ``tss`` and ``strand``.
+    peaks
+        ``chrom``, ``start`` and ``end``.
+    window
+        In base pairs.
+
+    Returns
+    -------
+    ``gene`` and ``peak``, positions in the two tables, and ``distance``, from the TSS to the
+    midpoint in base pairs, positive downstream; along the chromosome for genes without strand.
+    Chromosome by chromosome, from left to right.
+    """
+    middle, tss = midpoints(peaks), genes["tss"].to_numpy()
+    peaks_of = peaks.groupby("chrom", sort=False).indices
+    gene_idx, peak_idx = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for chrom, rows in genes.groupby("chrom", sort=False).indices.items():
+        near = peaks_of.get(chrom, np.empty(0, np.int64))
+        near = near[np.argsort(middle[near], kind="stable")]
+        rows = rows[np.argsort(tss[rows], kind="stable")]
+        first = np.searchsorted(middle[near], tss[rows] - window, side="left")
+        n_near = np.searchsorted(middle[near], tss[rows] + window, side="right") - first
+        within = np.arange(n_near.sum()) - np.repeat(np.cumsum(n_near) - n_near, n_near)
+        gene_idx.append(np.repeat(rows, n_near))
+        peak_idx.append(near[np.repeat(first, n_near) + within])
+    gene, peak = np.concatenate(gene_idx), np.concatenate(peak_idx)
+    downstream = np.where(genes["strand"].to_numpy()[gene] == "-", -1, 1)
+    distance = (middle[peak] - tss[gene]) * downstream
+    return pd.DataFrame({"gene": gene, "peak": peak, "distance": distance})

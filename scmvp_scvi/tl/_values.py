@@ -1,0 +1,238 @@
+"""Values to correlate or average: counts, a layer or denoised ones, read by columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scmvp_scvi._validate import (
+    check_counts,
+    check_is_mudata,
+    check_no_missing,
+    check_paired,
+    check_unique_features,
+    did_you_mean,
+    find_counts,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+    Read = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+# Denoised profiles are shares of a cell's counts; this depth brings them to the scale of counts.
+_DENOISED_DEPTH = 1e4
+_DENOISED = {"rna": "get_normalized_expression", "atac": "get_normalized_accessibility"}
+_FEATURES = {"rna": "gene_list", "atac": "region_list"}
+
+
+class PairedValues(NamedTuple):
+    """Values of both modalities in the same cells, or groups of cells.
+
+    ``rna`` and ``atac`` take positions of features, and return ``(rows, features)``.
+    """
+
+    rows: pd.Index
+    rna: Read
+    atac: Read
+
+
+def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
+    """Refuse data without two modalities of the same cells in the same order.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    rna_key, atac_key
+        Keys of the two modalities.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If these are not paired data in memory, or features share a name.
+    """
+    check_is_mudata(mdata)
+    for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
+        if key not in mdata.mod:
+            raise KeyError(
+                f'`{argument}="{key}"` is not a modality of `mdata`, which has '
+                f"{shown(mdata.mod)}.{did_you_mean(key, mdata.mod)}"
+            )
+        if mdata[key].isbacked:
+            raise ValueError(
+                f"`{key}` must be in memory, but its matrix is on disk. Read it: "
+                f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
+            )
+        check_unique_features(mdata[key], key)
+    check_paired(mdata, rna_key, atac_key)
+
+
+def find_groups(mdata: MuData, key: str, *, argument: str) -> pd.Series:
+    """Look up a column of ``mdata.obs`` that puts every cell into a group.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key, argument
+        Name of the column, and the argument that gives it.
+
+    Returns
+    -------
+    ``(cells,)``, categorical; no category is empty.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a cell has no group.
+    """
+    if key not in mdata.obs:
+        raise KeyError(
+            f'`{argument}="{key}"` is not a column of `mdata.obs`, which has '
+            f"{shown(mdata.obs.columns)}.{did_you_mean(key, mdata.obs.columns)}"
+        )
+    check_no_missing(mdata.obs[key], argument=argument)
+    return mdata.obs[key].astype("category").cat.remove_unused_categories()
+
+
+def read_values(
+    mdata: MuData,
+    *,
+    model: Any,
+    rna_layer: str | None,
+    atac_layer: str | None,
+    normalize: bool,
+    group_key: str | None,
+    rna_key: str,
+    atac_key: str,
+) -> PairedValues:
+    r"""Prepare the values of both modalities, to be read by columns.
+
+    Parameters
+    ----------
+    mdata
+        Paired data.
+    model
+        Its denoised values are read, as :math:`\log(1 + 10^4 s)` of shares :math:`s`; None for
+        the matrices of `mdata`.
+    rna_layer, atac_layer
+        Layers; None for ``.X``.
+    normalize
+        Whether the matrices hold counts, which become :math:`\log(1 + x d / d_i)` with the depth
+        :math:`d_i` of a cell and the median depth :math:`d`, or values to be taken as they are.
+    group_key
+        Column of ``mdata.obs`` whose groups take the place of cells: counts are summed, other
+        values averaged.
+    rna_key, atac_key
+        The two modalities.
+
+    Returns
+    -------
+    The values. Cells (groups) without a count in one of the modalities are left out where counts
+    are read.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If there are no such values.
+    """
+    groups = None if group_key is None else find_groups(mdata, group_key, argument="group_key")
+    rows = mdata.obs_names if groups is None else pd.Index(groups.cat.categories)
+    if model is not None:
+        _check_denoises(model)
+        return PairedValues(
+            rows,
+            _read_denoised(mdata, model, "rna", mdata[rna_key].var_names, groups),
+            _read_denoised(mdata, model, "atac", mdata[atac_key].var_names, groups),
+        )
+    matrices = []
+    for argument, key, layer in (
+        ("rna_layer", rna_key, rna_layer),
+        ("atac_layer", atac_key, atac_layer),
+    ):
+        matrix = find_counts(mdata[key], layer, argument=argument, modality=key)
+        if normalize:
+            layers = mdata[key].layers
+            check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
+        matrices.append(matrix)
+    if not normalize:
+        of_rna, of_atac = (_average(matrix, groups) for matrix in matrices)
+        return PairedValues(rows, _read_matrix(of_rna), _read_matrix(of_atac))
+    counts = [_sum(sp.csr_matrix(matrix), groups) for matrix in matrices]
+    depths = [matrix.sum(axis=1, dtype=np.float64).A1 for matrix in counts]
+    has_both = (depths[0] > 0) & (depths[1] > 0)
+    of_rna, of_atac = (
+        _log_normalize(matrix[has_both], depth[has_both])
+        for matrix, depth in zip(counts, depths, strict=True)
+    )
+    return PairedValues(rows[has_both], _read_matrix(of_rna), _read_matrix(of_atac))
+
+
+def _check_denoises(model: Any) -> None:
+    missing = [name for name in _DENOISED.values() if not hasattr(model, name)]
+    if missing:
+        raise TypeError(
+            "`model` must give denoised values, as a trained `SCMVPModel` does, but "
+            f"{type(model).__name__} has no {' and no '.join(f'`{name}`' for name in missing)}."
+        )
+
+
+def _read_denoised(
+    mdata: MuData, model: Any, modality: str, names: pd.Index, groups: pd.Series | None
+) -> Read:
+    denoise = getattr(model, _DENOISED[modality])
+
+    def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        asked = {_FEATURES[modality]: list(names[columns])}
+        values = denoise(mdata, library_size=_DENOISED_DEPTH, return_numpy=True, **asked)
+        averaged: NDArray[np.float64] = _average(np.log1p(values, dtype=np.float64), groups)
+        return averaged
+
+    return read
+
+
+def _read_matrix(matrix: Any) -> Read:
+    def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = matrix[:, columns]
+        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
+
+    return read
+
+
+def _membership(groups: pd.Series) -> sp.csr_matrix:
+    """``(groups, cells)``, 1 where a cell is in a group."""
+    codes = groups.cat.codes.to_numpy()
+    ones = np.ones(codes.size, np.float32)
+    return sp.csr_matrix((ones, (codes, np.arange(codes.size))))
+
+
+def _sum(counts: sp.csr_matrix, groups: pd.Series | None) -> sp.csr_matrix:
+    return counts if groups is None else _membership(groups) @ counts
+
+
+def _average(matrix: Any, groups: pd.Series | None) -> Any:
+    if sp.issparse(matrix):
+        matrix = matrix.tocsc()
+    if groups is None:
+        return matrix
+    members = _membership(groups)
+    averaged = sp.diags(1 / members.sum(axis=1).A1) @ members @ matrix
+    return averaged.tocsc() if sp.issparse(averaged) else averaged
+
+
+def _log_normalize(counts: sp.csr_matrix, depth: NDArray[Any]) -> sp.csc_matrix:
+    factor = np.median(depth) / depth if depth.size > 0 else depth
+    # Single precision comes after the product: equal ratios then stay ties among ranks.
+    scaled = (sp.diags(factor) @ counts).astype(np.float32)
+    # by columns, as it will be read
+    return scaled.log1p().tocsc()

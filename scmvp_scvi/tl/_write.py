@@ -1,0 +1,181 @@
+"""Links as files for genome browsers and for other tools."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scmvp_scvi._validate import shown
+from scmvp_scvi.tl._positions import midpoints
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+_COLUMNS = ("gene", "peak", "chrom", "start", "end", "tss", "strand", "distance", "score")
+_LARGEST_BROWSER_SCORE = 1000
+
+
+def write_bedpe(links: pd.DataFrame, path: str | PathLike[str]) -> None:
+    """Write links as BEDPE, the peak first and the TSS second.
+
+    Ten columns as bedtools reads them, ``name`` being ``gene|peak``, then ``z_score``,
+    ``p_value``, ``q_value`` and ``distance`` where the links have them. Positions count from 0
+    with the end excluded. The line of column names starts with ``#``.
+
+    Parameters
+    ----------
+    links
+        What `peak_gene_links` returned, or some of its rows.
+    path
+        The file; compressed if its name ends with ``.gz``.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    """
+    _check_columns(links)
+    table = pd.DataFrame(
+        {
+            "#chrom1": links["chrom"],
+            "start1": links["start"],
+            "end1": links["end"],
+            "chrom2": links["chrom"],
+            "start2": links["tss"],
+            "end2": links["tss"] + 1,
+            "name": links["gene"] + "|" + links["peak"],
+            "score": links["score"],
+            "strand1": ".",
+            "strand2": links["strand"],
+        }
+    )
+    further = ["z_score", "p_value", "q_value", "distance"]
+    table = table.join(links[[name for name in further if name in links]])
+    _write(table, path)
+
+
+def write_links(links: pd.DataFrame, path: str | PathLike[str]) -> None:
+    """Write links as the table of a GRanges, as Signac holds them :cite:p:`Stuart2021`.
+
+    The columns are ``seqnames``, ``start``, ``end``, ``width``, ``strand`` (``*``), ``score``,
+    ``gene``, ``peak``, ``zscore`` and ``pvalue``, then ``qvalue`` and ``distance``. A range is
+    from the TSS to the midpoint of the peak, whichever comes first, and counts from 1 with the
+    end included. In R: ``Links(object[["peaks"]]) <- makeGRangesFromDataFrame(read.delim(path),
+    keep.extra.columns = TRUE)``.
+
+    Parameters
+    ----------
+    links
+        What `peak_gene_links` returned, or some of its rows.
+    path
+        The file; compressed if its name ends with ``.gz``.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    """
+    _check_columns(links)
+    first = np.minimum(midpoints(links), links["tss"]) + 1
+    last = np.maximum(midpoints(links), links["tss"]) + 1
+    table = pd.DataFrame(
+        {
+            "seqnames": links["chrom"],
+            "start": first,
+            "end": last,
+            "width": last - first + 1,
+            "strand": "*",
+            "score": links["score"],
+            "gene": links["gene"],
+            # Signac's separators
+            "peak": links["chrom"] + links[["start", "end"]].astype(str).radd("-").sum(axis=1),
+        }
+    )
+    further = {"z_score": "zscore", "p_value": "pvalue", "q_value": "qvalue"}
+    extra = links[[name for name in [*further, "distance"] if name in links]]
+    _write(table.join(extra.rename(columns=further)), path, missing="NA")
+
+
+def write_interact(
+    links: pd.DataFrame, path: str | PathLike[str], *, name: str = "peak-gene links"
+) -> None:
+    """Write links as a custom track of the UCSC genome browser, ``interact`` (bed5+13).
+
+    The peak is the source and the TSS the target. The browser's score, from 0 to 1000, is the
+    absolute correlation times 1000, and ``value`` the correlation. The strand of a peak and
+    missing ones are ``.``.
+
+    Parameters
+    ----------
+    links
+        What `peak_gene_links` returned, or some of its rows: browsers are slow beyond some
+        thousand.
+    path
+        The file; compressed if its name ends with ``.gz``.
+    name
+        Name of the track.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If a score is missing, or `name` has a double quote.
+    """
+    _check_columns(links)
+    if '"' in name:
+        raise ValueError(f"`name` must not have double quotes, got {name!r}.")
+    if links["score"].isna().any():
+        raise ValueError(
+            "`links` must have a score each, but some are NaN. Leave them out: "
+            '`links.dropna(subset=["score"])`.'
+        )
+    browser_score = (links["score"].abs().clip(upper=1) * _LARGEST_BROWSER_SCORE).round()
+    gene, peak = (links[column].str.replace(r"\s", "_", regex=True) for column in ("gene", "peak"))
+    table = pd.DataFrame(
+        {
+            "#chrom": links["chrom"],
+            "chromStart": np.minimum(links["start"], links["tss"]),
+            "chromEnd": np.maximum(links["end"], links["tss"] + 1),
+            "name": gene + "/" + peak,
+            "score": browser_score.astype(int),
+            "value": links["score"],
+            "exp": ".",
+            "color": "0",
+            "sourceChrom": links["chrom"],
+            "sourceStart": links["start"],
+            "sourceEnd": links["end"],
+            "sourceName": peak,
+            "sourceStrand": ".",
+            "targetChrom": links["chrom"],
+            "targetStart": links["tss"],
+            "targetEnd": links["tss"] + 1,
+            "targetName": gene,
+            "targetStrand": links["strand"],
+        }
+    )
+    track = f'track type=interact name="{name}" interactDirectional=true visibility=full\n'
+    _write(table, path, track)
+
+
+def _check_columns(links: pd.DataFrame) -> None:
+    missing = [name for name in _COLUMNS if name not in links]
+    if missing:
+        raise KeyError(
+            f"`links` must have the columns of `peak_gene_links`, but has no {shown(missing)}: it "
+            f"has {shown(links.columns)}."
+        )
+
+
+def _write(
+    table: pd.DataFrame, path: str | PathLike[str], header: str = "", missing: str = "."
+) -> None:
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write(header)
+        table.to_csv(
+            file, sep="\t", index=False, na_rep=missing, float_format="%.6g", lineterminator="\n"
+        )

@@ -1,0 +1,76 @@
+"""Tracks around a gene: bars, arcs, the gene itself, and what is refused."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import PathPatch
+
+from scmvp_scvi import pl
+
+
+def arcs(ax: plt.Axes) -> list[PathPatch]:
+    return [patch for patch in ax.patches if isinstance(patch, PathPatch)]
+
+
+def test_bars_have_one_scale_and_stand_at_their_peaks(links, accessibility):
+    ax = pl.accessibility_around_gene(links, accessibility, "A")
+    heights = np.array([[bar.get_height() for bar in track] for track in ax.containers])
+    values = accessibility.iloc[:, :3].to_numpy()
+    np.testing.assert_allclose(heights / heights.max(), values / values.max())
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in ax.containers[0]]
+    assert middles == pytest.approx([600, 1_500, 3_000])
+
+
+def test_first_group_is_on_top(links, accessibility):
+    ax = pl.accessibility_around_gene(links, accessibility, "A")
+    bottoms = [track[0].get_y() for track in ax.containers]
+    assert bottoms == [2, 1, 0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y", "z"]
+
+
+def test_arcs_go_from_the_site_to_the_linked_peaks(links, accessibility):
+    drawn = arcs(pl.accessibility_around_gene(links, accessibility, "A"))
+    ends = [(arc.get_path().vertices[0, 0], arc.get_path().vertices[-1, 0]) for arc in drawn]
+    assert ends == [(2_000, 1_500), (2_000, 3_000)]
+
+
+def test_stronger_arcs_are_thicker_and_negative_ones_dashed(links, accessibility):
+    positive, negative = arcs(pl.accessibility_around_gene(links, accessibility, "A"))
+    assert positive.get_linewidth() > negative.get_linewidth()
+    assert [positive.get_linestyle(), negative.get_linestyle()] == ["-", "--"]
+
+
+@pytest.mark.parametrize(("limit", "n_arcs"), [(None, 3), (0.05, 2), (0.001, 0)])
+def test_links_above_the_limit_have_no_arc(links, accessibility, limit, n_arcs):
+    ax = pl.accessibility_around_gene(links, accessibility, "A", max_q_value=limit)
+    assert len(arcs(ax)) == n_arcs
+
+
+def test_window_leaves_out_what_is_further(links, accessibility):
+    ax = pl.accessibility_around_gene(links, accessibility, "A", window=700)
+    assert ax.get_xlim() == (1_300, 2_700)
+    assert len(ax.containers[0]) == 1
+    assert len(arcs(ax)) == 1
+
+
+def test_arrow_points_downstream(links, accessibility):
+    arrow, name = pl.accessibility_around_gene(links, accessibility, "A").texts
+    assert arrow.xy[0] < 2_000
+    assert name.get_text() == "A"
+
+
+def test_given_axes_are_drawn_on_and_returned(links, accessibility):
+    figure, ax = plt.subplots()
+    assert pl.accessibility_around_gene(links, accessibility, "A", ax=ax) is ax
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_unknown_gene_suggests_a_near_one(links, accessibility):
+    long_names = links.assign(gene="Gad1")
+    with pytest.raises(KeyError, match="`GAD1` is not in `links`. Did you mean `Gad1`"):
+        pl.accessibility_around_gene(long_names, accessibility, "GAD1")
+
+
+def test_table_without_peaks_of_the_gene_is_refused(links, accessibility):
+    with pytest.raises(ValueError, match="must have peaks within 1501 base pairs .* at chr1:2000"):
+        pl.accessibility_around_gene(links, accessibility.iloc[:, 3:], "A")

@@ -1,0 +1,85 @@
+"""Embedding: what is faded or small, whose colour it has, and what is refused."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.legend import Legend
+
+from scmvp_scvi import pl
+
+COORDINATES = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+
+
+def dots(ax: plt.Axes) -> dict[float, tuple[np.ndarray, float]]:
+    """First coordinate of each cell to its colour and its size."""
+    drawn = ax.collections[0]
+    places = drawn.get_offsets()[:, 0].data
+    looks = zip(drawn.get_facecolors(), drawn.get_sizes(), strict=True)
+    return dict(zip(places, looks, strict=True))
+
+
+def test_cells_fade_with_the_entropy_of_their_probabilities(probs):
+    alpha = [dots(pl.embedding(COORDINATES, probs))[x][0][3] for x in (0, 1, 2)]
+    assert alpha[0] > alpha[1] > alpha[2] > 0
+    # two of four clusters have half the largest entropy
+    assert alpha[1] == pytest.approx((alpha[0] + alpha[2]) / 2)
+
+
+def test_cells_shrink_with_the_entropy_of_their_probabilities(probs):
+    found = dots(pl.embedding(COORDINATES, probs, uncertainty="size", size=10))
+    assert found[0][1] == pytest.approx(10)
+    assert 10 > found[1][1] > found[2][1] > 0
+    assert found[0][0][3] == found[2][0][3]
+
+
+def test_sure_cells_are_drawn_last(probs):
+    drawn = pl.embedding(COORDINATES, probs).collections[0]
+    assert drawn.get_offsets()[:, 0].tolist() == [2, 1, 0]
+
+
+def test_cells_have_the_colour_of_their_cluster_in_the_cycle(probs):
+    with plt.rc_context({"axes.prop_cycle": plt.cycler(color=["red", "lime", "blue", "cyan"])}):
+        found = dots(pl.embedding(COORDINATES, probs))
+    assert tuple(found[0][0][:3]) == to_rgb("red")
+    assert tuple(found[1][0][:3]) == to_rgb("lime")
+
+
+def test_many_clusters_have_distinct_colours():
+    probs = pd.DataFrame(np.eye(40))
+    coordinates = np.column_stack([np.arange(40), np.arange(40)])
+    colors = pl.embedding(coordinates, probs).collections[0].get_facecolors()
+    assert len(np.unique(colors, axis=0)) == 40
+
+
+def test_every_cluster_is_named_beside_the_axes(probs):
+    ax = pl.embedding(COORDINATES, probs)
+    legends = [child for child in ax.get_children() if isinstance(child, Legend)]
+    texts = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert {"0", "1", "2", "3", "certain"} <= texts
+    assert pl.embedding(COORDINATES, probs, legend=False).get_legend() is None
+
+
+def test_given_axes_are_drawn_on_and_returned(probs):
+    figure, ax = plt.subplots()
+    assert pl.embedding(COORDINATES, probs, ax=ax) is ax
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_a_single_cluster_is_certain():
+    ax = pl.embedding(COORDINATES, pd.DataFrame(np.ones((3, 1))))
+    assert len(np.unique(ax.collections[0].get_facecolors(), axis=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "scale", "message"),
+    [
+        (np.zeros((3, 5)), 1, "`coordinates` must have two columns"),
+        (np.zeros((2, 2)), 1, "`probs` must have one row a cell, got 3 rows for 2"),
+        (COORDINATES, 2, "`probs` must be probabilities"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(probs, coordinates, scale, message):
+    with pytest.raises(ValueError, match=message):
+        pl.embedding(coordinates, probs * scale)

@@ -1,0 +1,88 @@
+"""The null: whom a peak is matched with, and what becomes of scores."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scmvp_scvi.tl._background import (
+    compare_with_null,
+    empirical_p_values,
+    match_peaks,
+    matching_features,
+)
+
+
+@pytest.fixture
+def chrom() -> np.ndarray:
+    return np.repeat(["chr1", "chr2", "chr3"], 100).astype(object)
+
+
+@pytest.fixture
+def features(rng) -> np.ndarray:
+    return matching_features(rng.gamma(1, size=300), rng.random(300))
+
+
+def test_matched_peaks_are_the_nearest_of_other_chromosomes(features, chrom):
+    pool, peaks = np.arange(0, 300, 2), np.array([101, 150])
+    matched = pool[match_peaks(features, chrom, pool, peaks, 25)]
+    elsewhere = pool[chrom[pool] != "chr2"]
+    for peak, found in zip(peaks, matched, strict=True):
+        distance = np.linalg.norm(features[elsewhere] - features[peak], axis=1)
+        assert set(found) == set(elsewhere[np.argsort(distance)[:25]])
+
+
+def test_matched_peaks_are_all_others_where_the_pool_is_small(features, chrom):
+    pool = np.arange(0, 300, 4)
+    assert match_peaks(features, chrom, pool, np.array([0]), 1_000).shape == (1, 50)
+
+
+def test_a_single_chromosome_has_no_null(features, chrom):
+    with pytest.raises(ValueError, match=r"for `chr1` there are 0.*`n_matched=0`"):
+        match_peaks(features, chrom, np.arange(100), np.array([0]), 50)
+
+
+def test_accessibility_alone_is_matched_without_gc(rng):
+    accessibility = rng.random(9)
+    ranks = matching_features(accessibility, None)
+    assert ranks.shape == (9, 1)
+    assert (np.argsort(ranks[:, 0]) == np.argsort(accessibility)).all()
+
+
+def test_z_scores_are_those_of_a_plain_loop(rng):
+    scores, null = rng.standard_normal(3), rng.standard_normal((3, 25))
+    compared = compare_with_null(scores, null, np.random.default_rng(1))
+    order = np.random.default_rng(1).choice(25, 25, replace=False)
+    for i in range(3):
+        z_score = (scores[i] - null[i].mean()) / null[i].std(ddof=1)
+        assert compared.z_score[i] == pytest.approx(z_score)
+        for j, draw in enumerate(order):
+            others = np.delete(null[i], draw)
+            expected = (null[i, draw] - others.mean()) / others.std(ddof=1)
+            assert compared.null_z_score.reshape(3, 25)[i, j] == pytest.approx(expected)
+
+
+def test_pairs_without_variation_have_no_z_score():
+    compared = compare_with_null(np.ones(1), np.ones((1, 30)), np.random.default_rng(0))
+    assert np.isnan(compared.z_score).all()
+    assert compared.null_z_score.size == 0
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+def test_p_values_are_ranks_among_the_draws(rng, alternative):
+    z_score, draws = rng.standard_normal(20), rng.standard_normal(99)
+    turn = {"greater": lambda z: z, "less": lambda z: -z, "two-sided": abs}[alternative]
+    expected = [(1 + sum(turn(draws) >= turn(z))) / 100 for z in z_score]
+    assert empirical_p_values(z_score, draws, alternative).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+def test_p_values_are_uniform_where_scores_are_like_null_scores(rng, alternative):
+    # each pair has its own location and scale, and a skewed law
+    null = rng.gamma(3, size=(2_000, 60)) * rng.gamma(2, size=(2_000, 1))
+    compared = compare_with_null(null[:, 0], null[:, 1:], rng)
+    p_value = empirical_p_values(compared.z_score, compared.null_z_score, alternative)
+    assert stats.kstest(p_value, "uniform").pvalue > 0.01
+
+
+def test_missing_scores_have_missing_p_values():
+    assert np.isnan(empirical_p_values(np.array([np.nan]), np.zeros(5), "greater")).all()

@@ -1,0 +1,47 @@
+"""Means of groups: oracles, the order of features, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmvp_scvi import tl
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_means_are_those_of_a_plain_loop(make_mdata, modality):
+    mdata = make_mdata()
+    names = list(mdata[modality].var_names[[7, 2, 5]])
+    means = tl.group_means(mdata, "cell_type", names, modality=modality, block_size=2)
+    counts = mdata[modality].to_df()
+    depth = counts.sum(axis=1)
+    values = np.log1p(counts.mul(depth.median() / depth, axis=0))
+    for cell_type in mdata.obs["cell_type"].cat.categories:
+        of_type = values.loc[mdata.obs["cell_type"] == cell_type, names].mean()
+        np.testing.assert_allclose(means.loc[cell_type], of_type, rtol=1e-5)
+    assert list(means) == names
+
+
+def test_denoised_means_are_those_of_the_model(trained_model, mdata):
+    names = list(mdata["atac"].var_names[:3])
+    means = tl.group_means(mdata, "cell_type", names, modality="atac", model=trained_model)
+    denoised = np.log1p(1e4 * trained_model.get_normalized_accessibility(region_list=names))
+    expected = denoised.groupby(mdata.obs["cell_type"], observed=True).mean()
+    pd.testing.assert_frame_equal(means, expected, check_dtype=False, rtol=1e-4)
+
+
+def test_cells_without_counts_are_left_out_of_the_mean(make_mdata):
+    mdata = make_mdata(missing_rna=0.2)
+    means = tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
+    assert means.notna().all(axis=None)
+
+
+def test_unknown_feature_suggests_a_near_one(make_mdata):
+    with pytest.raises(KeyError, match=r"`features`: .*Did you mean `gene_0`"):
+        tl.group_means(make_mdata(), "cell_type", ["gene-0"], modality="rna")
+
+
+def test_cells_without_group_are_refused(make_mdata):
+    mdata = make_mdata()
+    mdata.obs.loc[mdata.obs_names[0], "cell_type"] = np.nan
+    with pytest.raises(ValueError, match="`group_key`: .* must have a category for each cell"):
+        tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")

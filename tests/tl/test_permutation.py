@@ -1,0 +1,82 @@
+"""Permuted pairings: what moves, what stays, and which links are left."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmvp_scvi import tl
+
+
+def find_links(mdata):
+    return tl.peak_gene_links(mdata, window=100_000)
+
+
+def test_accessibility_moves_within_groups_and_everything_else_stays(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].obs["source"] = mdata.obs_names
+    permuted = tl.permute_pairing(mdata, ["cell_type", "batch"], seed=1)
+    source = mdata.obs_names.get_indexer(permuted["atac"].obs["source"])
+    assert sorted(source) == list(range(mdata.n_obs))
+    assert (source != np.arange(mdata.n_obs)).mean() > 0.9
+    groups = mdata.obs[["cell_type", "batch"]].astype(str)
+    assert (groups.to_numpy() == groups.to_numpy()[source]).all()
+    assert (permuted["atac"].X != mdata["atac"].X[source]).nnz == 0
+    assert (permuted["rna"].X != mdata["rna"].X).nnz == 0
+    pd.testing.assert_frame_equal(permuted.obs, mdata.obs)
+    assert permuted["atac"].obs_names.equals(mdata.obs_names)
+
+
+def test_original_stays_as_it_is(make_mdata):
+    mdata, before = make_mdata(), make_mdata()
+    tl.permute_pairing(mdata, "cell_type").obs["new"] = 1
+    assert (mdata["atac"].X != before["atac"].X).nnz == 0
+    pd.testing.assert_frame_equal(mdata.obs, before.obs)
+
+
+def test_permuted_data_can_be_registered(make_mdata, register, train):
+    permuted = register(tl.permute_pairing(make_mdata(), "cell_type"), batch_key="batch")
+    assert train(permuted, max_epochs=1).is_trained_
+
+
+def test_links_within_types_exceed_permuted_ones(planted):
+    excess = tl.permuted_excess(
+        planted, ["cell_type", "batch"], find_links=find_links, n_permutations=2
+    )
+    assert excess.n_links > 15
+    assert max(excess.n_permuted) < excess.n_links / 2
+    assert excess.share > 0.5
+    truth = planted.uns["truth"]["links"]
+    planted_excess = truth.merge(excess.links, on=["gene", "peak"])["excess"].mean()
+    assert planted_excess > 3 * abs(excess.links["excess"].mean())
+
+
+def test_links_between_types_alone_have_no_excess(make_mdata):
+    mdata = make_mdata(n_cells=800, link_strength=0.0)
+    found = tl.permuted_excess(mdata, "cell_type", find_links=find_links, n_permutations=2)
+    assert found.links["excess"].mean() == pytest.approx(0, abs=0.005)
+
+
+def test_permuted_score_is_the_mean_over_permutations(make_mdata):
+    mdata = make_mdata()
+    seeds = np.random.SeedSequence(4).generate_state(2)
+    excess = tl.permuted_excess(
+        mdata, "cell_type", find_links=find_links, n_permutations=2, seed=4
+    )
+    runs = [find_links(tl.permute_pairing(mdata, "cell_type", seed=int(seed))) for seed in seeds]
+    expected = np.mean([run["score"] for run in runs], axis=0)
+    np.testing.assert_allclose(excess.links["permuted_score"], expected)
+    assert excess.n_permuted == tuple(int((run["q_value"] <= 0.05).sum()) for run in runs)
+
+
+def test_share_is_missing_without_links():
+    assert np.isnan(tl.PermutedExcess(pd.DataFrame(), 0, (0, 0)).share)
+
+
+def test_unknown_column_suggests_a_near_one(make_mdata):
+    with pytest.raises(KeyError, match=r"`within=\"celltype\"`.*Did you mean `cell_type`"):
+        tl.permute_pairing(make_mdata(), "celltype")
+
+
+def test_no_permutation_is_refused(make_mdata):
+    with pytest.raises(ValueError, match="`n_permutations` must be at least 1"):
+        tl.permuted_excess(make_mdata(), "cell_type", n_permutations=0)

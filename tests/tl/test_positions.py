@@ -1,0 +1,108 @@
+"""Places of genes, and pairs with peaks: strands, ends of windows, tables without columns."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmvp_scvi._validate import parse_peaks
+from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
+
+DEFAULTS = {"modality": "rna", "chrom_key": "chrom", "tss_key": None, "strand_key": "strand"}
+SAME = {"modality": "rna", "chrom_key": "chrom"}
+
+
+def peaks_of(*names: str) -> pd.DataFrame:
+    return parse_peaks(pd.Index(names), "atac")
+
+
+def test_distance_is_positive_downstream_on_either_strand(genes):
+    pairs = pairs_within(genes.assign(strand=["+", "-"]), peaks_of("chr1:1100-1200"), 500)
+    assert pairs["distance"].tolist() == [150, -150]
+
+
+def test_distance_without_strand_is_along_the_chromosome(genes):
+    located = gene_positions(genes, **{**DEFAULTS, "strand_key": None})
+    assert located["strand"].tolist() == [".", "."]
+    pairs = pairs_within(located, peaks_of("chr1:1100-1200"), 500)
+    assert pairs["distance"].tolist() == [150, 150]
+
+
+@pytest.mark.parametrize(("middle", "n_pairs"), [(899, 0), (900, 1), (1_100, 1), (1_101, 0)])
+def test_window_includes_its_ends(genes, middle, n_pairs):
+    peaks = peaks_of(f"chr1:{middle - 10}-{middle + 10}")
+    assert len(pairs_within(genes.iloc[:1], peaks, 100)) == n_pairs
+
+
+def test_pairs_are_those_of_a_plain_loop(rng):
+    genes = pd.DataFrame(
+        {
+            "chrom": rng.choice(["chr1", "chr2", "chrX"], 30),
+            "tss": rng.integers(0, 10_000, 30),
+            "strand": rng.choice(["+", "-"], 30),
+        }
+    )
+    starts = rng.integers(0, 10_000, 50)
+    chroms = rng.choice(["chr1", "chr2", "chr9"], 50)
+    names = [f"{c}:{s}-{s + 7 + i}" for i, (c, s) in enumerate(zip(chroms, starts, strict=True))]
+    peaks = peaks_of(*names)
+    middle = (peaks["start"] + peaks["end"]) // 2
+    expected = {
+        (g, p, (middle.iloc[p] - gene.tss) * (1 if gene.strand == "+" else -1))
+        for g, gene in genes.iterrows()
+        for p in range(50)
+        if peaks["chrom"].iloc[p] == gene.chrom and abs(middle.iloc[p] - gene.tss) <= 1_500
+    }
+    found = pairs_within(genes, peaks, 1_500)
+    assert set(found.itertuples(index=False, name=None)) == expected
+    assert len(found) == len(expected)
+
+
+def test_site_is_the_end_that_the_strand_begins_at(genes):
+    spans = genes.drop(columns="tss").assign(start=[100, 100], end=[300, 300])
+    assert gene_positions(spans, **DEFAULTS)["tss"].tolist() == [100, 299]
+
+
+@pytest.mark.parametrize("strand", [["1", "-1"], [1, -1], [1.0, -1.0], ["+", "-"]])
+def test_strands_are_read_as_signs_or_numbers(genes, strand):
+    located = gene_positions(genes.assign(strand=strand), **DEFAULTS)
+    assert located["strand"].tolist() == ["+", "-"]
+
+
+@pytest.mark.parametrize("column", ["chrom", "tss", "strand"])
+def test_genes_without_a_position_are_left_out(genes, column):
+    missing = genes.astype(object)
+    missing.loc["fwd", column] = np.nan
+    assert gene_positions(missing, **DEFAULTS).index.tolist() == ["rev"]
+
+
+def test_odd_strands_are_named(genes):
+    with pytest.raises(ValueError, match=r"1 genes have `forward`: `fwd`"):
+        gene_positions(genes.assign(strand=["forward", "-"]), **DEFAULTS)
+
+
+def test_missing_strand_column_says_how_to_go_without(genes):
+    with pytest.raises(KeyError, match="Pass `strand_key=None` to measure"):
+        gene_positions(genes.drop(columns="strand"), **DEFAULTS)
+
+
+def test_missing_chromosome_column_suggests_one_spelled_alike(genes):
+    with pytest.raises(KeyError, match=r"`chrom_key=.*Did you mean `Chrom`\?"):
+        gene_positions(genes.rename(columns={"chrom": "Chrom"}), **DEFAULTS)
+
+
+def test_table_without_sites_says_what_it_needs(genes):
+    with pytest.raises(KeyError, match="must say where genes start"):
+        gene_positions(genes.drop(columns="tss"), **DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("peak", "chrom", "way_out"),
+    [
+        ("chr1:1-9", "1", r'column = mdata\["rna"\].*= "chr" \+ column'),
+        ("1:1-9", "chr1", r'column.str.removeprefix\("chr"\)'),
+        ("chr1:1-9", "scaffold_3", "Check that both are of one genome"),
+    ],
+)
+def test_chromosomes_spelled_differently_are_refused_with_the_mapping(genes, peak, chrom, way_out):
+    with pytest.raises(ValueError, match=way_out):
+        check_same_chromosomes(genes.assign(chrom=chrom), peaks_of(peak), **SAME)
