@@ -30,6 +30,7 @@ LAYERS = (
         "_validate._columns",
         "_validate._counts",
         "_validate._empty",
+        "_validate._groups",
         "_validate._mudata",
         "_validate._names",
     },
