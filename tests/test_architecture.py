@@ -46,7 +46,7 @@ LAYERS = (
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit"},
     {"_module", "_optimizer", "_data_splitter"},
-    {"_training_plan", "_posterior", "_differential"},
+    {"_training_plan", "_posterior", "_differential", "_predictive"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
