@@ -196,7 +196,8 @@ class PosteriorMixin(VAEMixin):
             Return an array where a DataFrame is possible.
         from_modality
             What the cells are embedded from. ``"atac"`` predicts expression from accessibility
-            alone: RNA counts of the cells are not looked at, and may be zero throughout.
+            alone: RNA counts may be zero throughout, and give no more than the depth that
+            ``library_size="observed"`` asks for.
 
         Returns
         -------
@@ -252,7 +253,8 @@ class PosteriorMixin(VAEMixin):
             Return an array, or a CSR matrix with ``threshold``.
         from_modality
             What the cells are embedded from. ``"rna"`` predicts accessibility from expression
-            alone: ATAC counts of the cells are not looked at, and may be zero throughout.
+            alone: ATAC counts may be zero throughout, and give no more than the depth that
+            ``library_size="observed"`` asks for.
 
         Returns
         -------

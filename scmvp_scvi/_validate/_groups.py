@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     """Two disjoint groups of cells: their names, and their rows in ascending order."""
 
     group1: Any
-    group2: Any
+    group2: Any  # "Rest" for all other cells
     rows1: NDArray[np.int64]
     rows2: NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def compare_groups(
         asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
         _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
     else:
-        asked = [group1] if isinstance(group1, str) or np.isscalar(group1) else list(group1)
+        asked = [group1] if np.isscalar(group1) else list(group1)
         for name in asked:
             _check_group(name, sizes, column.name, "group1")
     if len(asked) == 0:
