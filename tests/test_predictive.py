@@ -55,9 +55,8 @@ def test_mean_of_the_draws_is_the_mean_of_the_law(trained_model, modality):
             _, outputs = trained_model.module(tensors, compute_loss=False)
             expected += outputs[law].distribution().mean.sum(0).numpy() / n_samples
     found = drawn.sum(axis=(0, 2)).todense() / n_samples
+    np.testing.assert_allclose(found, expected, rtol=0.2, atol=1)
     np.testing.assert_allclose(found.sum(), expected.sum(), rtol=0.02)
-    # six standard errors of Poisson counts, and room for their overdispersion
-    np.testing.assert_allclose(found, expected, atol=0.2 + 12 * np.sqrt(expected.max() / 100))
 
 
 def test_blocks_of_features_do_not_change_what_is_drawn(trained_model, monkeypatch):
@@ -91,8 +90,12 @@ def test_cells_without_a_modality_draw_none_of_it(make_mdata, register, train):
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_scvi_tools_checks_the_draws_against_the_counts(trained_model, mdata, modality):
+    counts = mdata.copy()
+    counts[modality].X = counts[modality].X.astype(
+        "int32"
+    )  # scvi-tools 1.4 fails on sparse floats
     check = PosteriorPredictiveCheck(
-        mdata, {"scmvp": trained_model}, n_samples=5, modality=modality
+        counts, {"scmvp": trained_model}, n_samples=5, modality=modality
     )
     check.zero_fraction()
     zeros = check.metrics["zero_fraction"]
