@@ -1,10 +1,11 @@
 """What is registered of a MuData: its checks, its fields, and sums over the training cells."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mudata import MuData
+from scipy import sparse
 from scvi.data import AnnDataManager, fields
 
 from scmvp_scvi._keys import REGISTRY
@@ -202,6 +203,43 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
             factors = adata_manager.get_from_registry(key)[indices]
             statistics[name] = median / float(np.median(factors))
     return statistics
+
+
+class RawMeans(NamedTuple):
+    """Means of raw counts over the cells of a group."""
+
+    mean: np.ndarray  # (features,), counts
+    detected: np.ndarray  # (features,), share of the cells with a count
+    normalized: np.ndarray  # (features,), counts per ten thousand of the cell's depth
+    log_variance: np.ndarray  # (features,), sampling variance of the logarithm of the mean
+    depth: float  # counts of all cells and features together
+
+
+def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
+    """Average the counts of a group of cells, in blocks of rows.
+
+    Parameters
+    ----------
+    counts
+        ``(cells, features)``, a registered count matrix.
+    rows
+        ``(chosen,)``, positions in ascending order.
+    """
+    total, squares, detected, normalized = np.zeros((4, counts.shape[1]))
+    for some in np.array_split(rows, -(-len(rows) // _ROWS_PER_BLOCK)):
+        block = sparse.csr_matrix(counts[some])
+        depth = np.asarray(block.sum(1)).ravel()
+        total += np.asarray(block.sum(0)).ravel()
+        squares += np.asarray(block.multiply(block).sum(0)).ravel()
+        detected += np.asarray((block > 0).sum(0)).ravel()
+        # a cell without counts adds nothing, whatever it is divided by
+        normalized += block.T @ (1e4 / np.maximum(depth, 1))
+    n_cells = len(rows)
+    # one more count keeps the logarithm of a feature without counts finite
+    log_variance = (squares - total**2 / n_cells + 1) / (total + 1) ** 2
+    return RawMeans(
+        total / n_cells, detected / n_cells, normalized / n_cells, log_variance, total.sum()
+    )
 
 
 def has_empty_cells(adata_manager: AnnDataManager, key: str) -> bool:

@@ -14,9 +14,11 @@ from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._data import check_data, data_fields, registered_features
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
+from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
+from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
 from scmvp_scvi._validate import (
     check_fraction,
@@ -31,7 +33,9 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 200
 
 
-class SCMVPModel(PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class SCMVPModel(
+    DifferentialMixin, PredictiveMixin, PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass
+):
     """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
 
     Parameters

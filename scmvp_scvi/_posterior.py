@@ -93,20 +93,13 @@ class PosteriorMixin(VAEMixin):
         means, variances, n_empty = [], [], 0
         for outputs in self._embed(adata, indices, batch_size, dataloader):
             posterior = outputs[_POSTERIOR_OF[modality]]
-            if modality != "joint":
-                n_empty += int((outputs[_OBSERVED[modality]] == 0).sum())
+            n_empty += _count_empty(outputs, modality)
             as_mean = give_mean or return_dist
             # copies, so that a million small arrays do not hold the memory of their minibatches
             means.append((posterior.loc if as_mean else posterior.sample()).cpu().numpy().copy())
             if return_dist:
                 variances.append(posterior.variance.cpu().numpy().copy())
-        if n_empty > 0:
-            warnings.warn(
-                f"{n_empty} cells have no {modality} counts: their {modality} embedding is that "
-                'of an empty profile. `modality="joint"` embeds them from the other modality.',
-                UserWarning,
-                stacklevel=settings.warnings_stacklevel,
-            )
+        _warn_about_empty(n_empty, modality)
         if return_dist:
             return np.concatenate(means), np.concatenate(variances)
         return np.concatenate(means)
@@ -183,6 +176,7 @@ class PosteriorMixin(VAEMixin):
         return_mean: bool = True,
         batch_size: int | None = None,
         return_numpy: bool = False,
+        from_modality: Modality = "joint",
     ) -> pd.DataFrame | np.ndarray:
         """Denoised expression: the mean of the negative binomial (equations 13 to 15).
 
@@ -204,6 +198,10 @@ class PosteriorMixin(VAEMixin):
             Cells a minibatch.
         return_numpy
             Return an array where a DataFrame is possible.
+        from_modality
+            What the cells are embedded from. ``"atac"`` predicts expression from accessibility
+            alone: RNA counts may be zero throughout, and give no more than the depth that
+            ``library_size="observed"`` asks for.
 
         Returns
         -------
@@ -221,6 +219,7 @@ class PosteriorMixin(VAEMixin):
             n_samples,
             return_mean,
             batch_size,
+            from_modality,
         )
         return _as_table(blocks, self._cell_names(adata, indices), names, return_numpy)
 
@@ -236,6 +235,7 @@ class PosteriorMixin(VAEMixin):
         threshold: float | None = None,
         batch_size: int | None = None,
         return_numpy: bool = False,
+        from_modality: Modality = "joint",
     ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
         """Denoised accessibility: the Poisson mean mu of each peak (equations 16 and 17).
 
@@ -255,6 +255,10 @@ class PosteriorMixin(VAEMixin):
             Values below it become zero and the result is sparse.
         return_numpy
             Return an array, or a CSR matrix with ``threshold``.
+        from_modality
+            What the cells are embedded from. ``"rna"`` predicts accessibility from expression
+            alone: ATAC counts may be zero throughout, and give no more than the depth that
+            ``library_size="observed"`` asks for.
 
         Returns
         -------
@@ -284,6 +288,7 @@ class PosteriorMixin(VAEMixin):
             n_samples,
             return_mean,
             batch_size,
+            from_modality,
         )
         cells = self._cell_names(adata, indices)
         if threshold is not None:
@@ -447,6 +452,7 @@ class PosteriorMixin(VAEMixin):
         n_samples: int | None,
         return_mean: bool,
         batch_size: int | None,
+        from_modality: Modality,
     ) -> tuple[Iterator[np.ndarray], pd.Index]:
         """Check the request; return the denoised minibatches, lazily, and the feature names."""
         self._check_if_trained(warn=False)
@@ -454,6 +460,7 @@ class PosteriorMixin(VAEMixin):
             check_integer_at_least(n_samples, 1, name="n_samples")
         if library_size != "observed":
             check_positive(library_size, name="library_size")
+        check_one_of(from_modality, tuple(_POSTERIOR_OF), name="from_modality")
         key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
         library_key = OUTPUT.RNA_LIBRARY if law == OUTPUT.PX else OUTPUT.ATAC_LIBRARY
         names = pd.Index(self._feature_names(key))
@@ -474,9 +481,11 @@ class PosteriorMixin(VAEMixin):
 
         @torch.inference_mode()
         def blocks() -> Iterator[np.ndarray]:
+            n_empty = 0
             for tensors in self._minibatches(adata, indices, batch_size):
                 outputs = self.module.inference(**self.module._get_inference_input(tensors))
-                qz = outputs[OUTPUT.QZ]
+                qz = outputs[_POSTERIOR_OF[from_modality]]
+                n_empty += _count_empty(outputs, from_modality)
                 if n_samples is None:
                     yield denoise(qz.loc, tensors, outputs).cpu().numpy()
                     continue
@@ -484,6 +493,7 @@ class PosteriorMixin(VAEMixin):
                     denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)
                 ]
                 yield np.mean(draws, axis=0) if return_mean else np.stack(draws)
+            _warn_about_empty(n_empty, from_modality)
 
         return blocks(), names
 
@@ -515,6 +525,21 @@ def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[spa
     """Make values below the threshold zeros that are not stored."""
     for block in blocks:
         yield sparse.csr_matrix(np.where(block < threshold, 0, block))
+
+
+def _count_empty(outputs: dict[str, Any], modality: Modality) -> int:
+    """Count the cells of a minibatch without counts in the channel that embeds them."""
+    return 0 if modality == "joint" else int((outputs[_OBSERVED[modality]] == 0).sum())
+
+
+def _warn_about_empty(n_cells: int, modality: Modality) -> None:
+    if n_cells > 0:
+        warnings.warn(
+            f"{n_cells} cells have no {modality} counts: their {modality} embedding is that of "
+            'an empty profile. "joint" embeds them from the other modality.',
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
 
 
 def _as_table(

@@ -31,6 +31,7 @@ LAYERS = (
         "_validate._columns",
         "_validate._counts",
         "_validate._empty",
+        "_validate._groups",
         "_validate._mudata",
         "_validate._names",
     },
@@ -46,7 +47,7 @@ LAYERS = (
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit"},
     {"_module", "_optimizer", "_data_splitter"},
-    {"_training_plan", "_posterior", "_differential"},
+    {"_training_plan", "_posterior", "_differential", "_predictive"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

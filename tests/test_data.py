@@ -9,7 +9,7 @@ import torch
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
-from scmvp_scvi._data import feature_statistics
+from scmvp_scvi._data import feature_statistics, raw_means
 from scmvp_scvi._keys import REGISTRY
 
 N_CELLS, N_GENES, N_PEAKS = 60, 20, 30
@@ -407,3 +407,34 @@ def test_size_factors_become_depths_with_the_median_of_the_observed(raw, registe
     found = feature_statistics(manager, np.arange(raw.n_obs))
     depths = raw.obs["size"] * found["rna_depth_per_size_factor"]
     assert np.median(depths) == pytest.approx(found["rna_median_depth"], rel=1e-5)
+
+
+def test_raw_means_are_those_of_numpy_in_blocks_of_any_size(rng, monkeypatch):
+    counts = rng.poisson(0.5, (50, 8)).astype("float32")
+    counts[7] = 0  # a cell without counts
+    rows = np.sort(rng.choice(50, 21, replace=False))
+    chosen = counts[rows]
+    depth = np.maximum(chosen.sum(1, keepdims=True), 1)
+    for block in (4096, 5):
+        monkeypatch.setattr("scmvp_scvi._data._ROWS_PER_BLOCK", block)
+        found = raw_means(sp.csr_matrix(counts), rows)
+        np.testing.assert_allclose(found.mean, chosen.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(found.detected, (chosen > 0).mean(0))
+        np.testing.assert_allclose(found.normalized, (1e4 * chosen / depth).mean(0), rtol=1e-6)
+        assert found.depth == chosen.sum()
+
+
+@pytest.mark.parametrize("dispersion", [0.0, 2.0])
+def test_sampling_variance_of_raw_means_is_that_of_repeated_draws(rng, dispersion):
+    """Gamma-Poisson counts of 200 cells, drawn 2,000 times as features of their own."""
+    mean = np.full((200, 2_000), 0.5)
+    if dispersion > 0:
+        mean *= rng.gamma(1 / dispersion, dispersion, mean.shape)
+    counts = sp.csr_matrix(rng.poisson(mean).astype("float32"))
+    found = raw_means(counts, np.arange(200))
+    assert np.median(found.log_variance) == pytest.approx(np.log(found.mean).var(), rel=0.15)
+
+
+def test_sampling_variance_of_a_feature_without_counts_is_finite():
+    found = raw_means(sp.csr_matrix((5, 3), dtype="float32"), np.arange(5))
+    np.testing.assert_array_equal(found.log_variance, 1)

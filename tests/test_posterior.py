@@ -483,6 +483,66 @@ def test_outputs_carry_no_graph_of_gradients(trained_model):
     assert not any(m.training for m in trained_model.module.modules())
 
 
+# -- one modality from the other ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_held_out_cells(make_mdata, register, train) -> tuple[SCMVPModel, np.ndarray]:
+    """Model of generated cells, and the rows of those it has not seen."""
+    mdata = register(make_mdata(n_cells=520, n_peaks=300, atac_depth=300, rna_depth=300))
+    model = train(mdata, max_epochs=40, train_size=0.8, validation_size=0.2)
+    return model, model.validation_indices
+
+
+def deviations(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Distance of each cell's profile from the planted one, of logarithms."""
+    return np.square(np.log(found) - np.log(truth)).mean(1)
+
+
+@pytest.mark.parametrize(("source", "target"), [("atac", "rna"), ("rna", "atac")])
+def test_profiles_predicted_from_the_other_modality_beat_the_mean_of_the_data(
+    of_held_out_cells, source, target
+):
+    model, rows = of_held_out_cells
+    mdata = model.adata
+    methods = {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }
+    predicted = methods[target](indices=rows, from_modality=source, return_numpy=True)
+    types = mdata.obs["cell_type"].cat.codes.to_numpy()[rows]
+    truth = mdata[target].varm["type_profile"].T[types]
+    counts = mdata[target].X[model.train_indices].sum(0).A1 + 0.5
+    mean = np.broadcast_to(counts / counts.sum(), truth.shape)
+    predicted = predicted / predicted.sum(1, keepdims=True)
+    assert (deviations(predicted, truth) < deviations(mean, truth)).mean() > 0.75
+
+
+@pytest.mark.parametrize(("source", "target"), [("atac", "rna"), ("rna", "atac")])
+def test_prediction_from_one_modality_never_sees_the_other(
+    trained_model, some_cells, source, target
+):
+    methods = {
+        "rna": trained_model.get_normalized_expression,
+        "atac": trained_model.get_normalized_accessibility,
+    }
+    expected = methods[target](some_cells, from_modality=source)
+    without = some_cells.copy()
+    without[target].X = sp.csr_matrix(without[target].shape, dtype="float32")
+    found = methods[target](without, from_modality=source)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_prediction_from_a_modality_without_counts_is_warned_about(with_empty_cells):
+    with pytest.warns(UserWarning, match="30 cells have no atac counts"):
+        with_empty_cells.get_normalized_expression(from_modality="atac")
+
+
+def test_unknown_source_of_a_prediction_is_refused(trained_model):
+    with pytest.raises(ValueError, match="`from_modality` must be one of 'joint', 'rna', 'atac'"):
+        trained_model.get_normalized_expression(from_modality="ATAC")
+
+
 # -- likelihoods ----------------------------------------------------------------------------------
 
 

@@ -10,10 +10,12 @@ from scmvp_scvi._validate._columns import (
     check_no_missing,
     check_numeric_finite,
     check_positive_column,
+    find_grouping,
     find_obs_column,
 )
 from scmvp_scvi._validate._counts import check_counts
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
+from scmvp_scvi._validate._groups import Comparison, compare_groups, compare_rows
 from scmvp_scvi._validate._messages import did_you_mean, shown
 from scmvp_scvi._validate._mudata import (
     check_is_mudata,
@@ -33,6 +35,7 @@ from scmvp_scvi._validate._names import (
 
 __all__ = [
     "PEAK_NAME",
+    "Comparison",
     "check_counts",
     "check_feature_names",
     "check_fraction",
@@ -50,8 +53,11 @@ __all__ = [
     "check_positive_column",
     "check_unique_cells",
     "check_unique_features",
+    "compare_groups",
+    "compare_rows",
     "did_you_mean",
     "find_counts",
+    "find_grouping",
     "find_obs_column",
     "parse_peaks",
     "shown",

@@ -73,6 +73,50 @@ def find_obs_column(
     )
 
 
+def find_grouping(
+    mdata: MuData, key: str, *, argument: str, modality_keys: Iterable[str]
+) -> pd.Series:
+    """Look up a column that groups the cells: in `mdata.obs`, or else in a modality.
+
+    Parameters
+    ----------
+    mdata
+        The data, whose modalities hold the same cells in the same order.
+    key, argument
+        Name of the column, and the argument that gives it, such as ``"groupby"``.
+    modality_keys
+        The modalities to search when the column is not in `mdata.obs`.
+
+    Returns
+    -------
+    ``(cells,)``, the column, without missing values.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If modalities disagree about the column, or values are missing.
+    """
+    modality_keys = list(modality_keys)
+    holders = [name for name in modality_keys if key in mdata.mod[name].obs.columns]
+    if key in mdata.obs.columns or not holders:
+        column = find_obs_column(
+            mdata, key, argument=argument, modality=None, modality_keys=modality_keys
+        )
+    else:
+        column = mdata.mod[holders[0]].obs[key]
+        for other in holders[1:]:
+            if not np.array_equal(column.astype(str), mdata.mod[other].obs[key].astype(str)):
+                places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
+                raise ValueError(
+                    f'`{argument}="{key}"` is a column of {places}, with different values. Say '
+                    f'which is meant: `mdata.obs["{key}"] = {_obs_of(holders[0])}["{key}"]`.'
+                )
+    check_no_missing(column, argument=argument)
+    return column
+
+
 def _obs_of(modality: str | None) -> str:
     return "mdata.obs" if modality is None else f'mdata["{modality}"].obs'
 

@@ -7,7 +7,9 @@ somebody asks for.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import torch
 from jaxtyping import Float, Int
 from scvi.distributions import NegativeBinomial
 from torch import Tensor
@@ -21,6 +23,7 @@ from scmvp_scvi.distributions._zero_inflated_poisson_sum import zero_inflated_po
 
 Features = slice | Int[Tensor, "chosen"]
 _ALL = slice(None)
+_CELLS_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,20 @@ class FactoredNegativeBinomial:
 
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Share of each gene in the cell's expression, a softmax over all genes."""
-        return F.linear(self.hidden, self.weight, self.bias).softmax(-1)[:, features]
+        if isinstance(features, slice) and features == _ALL:
+            return F.linear(self.hidden, self.weight, self.bias).softmax(-1)
+        logits = F.linear(self.hidden, self.weight[features], self.bias[features])
+        return (logits - self._log_total).exp()
+
+    @cached_property
+    def _log_total(self) -> Float[Tensor, "cells 1"]:
+        """Logarithm of what the softmax divides by; kept, for genes are asked for in blocks."""
+        return torch.cat(
+            [
+                F.linear(cells, self.weight, self.bias).logsumexp(-1, keepdim=True)
+                for cells in self.hidden.split(_CELLS_PER_BLOCK)
+            ]
+        )
 
     def distribution(self, features: Features = _ALL) -> NegativeBinomial:
         """Write the law out for the chosen genes, ``(cells, chosen)``."""

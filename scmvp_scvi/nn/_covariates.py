@@ -1,5 +1,6 @@
 """Covariates as one bundle, and the linear layer by which they enter encoders and decoders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +34,28 @@ class Covariates:
         moved = torch.full_like(self.batch, batch)
         return Covariates((moved, *self.categorical[1:]), self.continuous)
 
+    def at(self, cells: Int[Tensor, "chosen"]) -> "Covariates":
+        """Return the covariates of the cells at these positions, repeats included."""
+        return Covariates(
+            tuple(codes[cells] for codes in self.categorical),
+            None if self.continuous is None else self.continuous[cells],
+        )
+
     def repeat(self, n_samples: int) -> "Covariates":
         """Repeat all rows ``n_samples`` times, sample by sample."""
         return Covariates(
             tuple(codes.repeat(n_samples, 1) for codes in self.categorical),
             None if self.continuous is None else self.continuous.repeat(n_samples, 1),
         )
+
+
+def concatenate_covariates(parts: Sequence[Covariates]) -> Covariates:
+    """Join the covariates of minibatches, in their order."""
+    continuous = [part.continuous for part in parts if part.continuous is not None]
+    return Covariates(
+        tuple(torch.cat(codes) for codes in zip(*(p.categorical for p in parts), strict=True)),
+        torch.cat(continuous) if continuous else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,604 @@
+"""`DifferentialMixin`: features that differ between groups of cells, cells between samples."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from scvi.data import AnnDataManager
+from scvi.model.base import DifferentialComputation
+from scvi.utils import track
+from torch import Tensor
+from torch.distributions import Normal, StudentT
+
+from scmvp_scvi._data import RawMeans, raw_means
+from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._scvi import tag_by_expected_fdr
+from scmvp_scvi._validate import (
+    Comparison,
+    check_fraction,
+    check_indices,
+    check_integer_at_least,
+    check_one_of,
+    check_positive,
+    compare_groups,
+    compare_rows,
+    find_grouping,
+)
+from scmvp_scvi.distributions._factored import (
+    FactoredNegativeBinomial,
+    FactoredZeroInflatedPoisson,
+)
+from scmvp_scvi.nn._covariates import Covariates, concatenate_covariates
+
+Mode = Literal["vanilla", "change"]
+Cells = str | Sequence[int] | Sequence[bool] | np.ndarray
+Law = FactoredNegativeBinomial | FactoredZeroInflatedPoisson
+
+# Draws times features of the arrays, some ten of them, that scvi-tools compares at once.
+_ENTRIES_PER_BLOCK = 2_000_000
+
+
+class _Settings(NamedTuple):
+    """How groups are compared, in the words of `differential_expression`."""
+
+    mode: Mode
+    delta: float
+    batch_correction: bool
+    batchid1: Sequence[Any] | None
+    batchid2: Sequence[Any] | None
+    fdr_target: float
+    n_samples_overall: int
+    pseudocounts: float | None
+    cred_interval_lvls: Sequence[float] | None
+    filter_outlier_cells: bool
+
+
+class DifferentialMixin:
+    """Differential expression, accessibility and abundance of `SCMVPModel`.
+
+    The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised
+    values. Cells are embedded once for all groups, a draw's hidden layer is decoded once, and its
+    features are written out in blocks: time and memory do not grow with features times groups.
+    """
+
+    # what the model brings
+    adata: MuData
+    module: SCMVPModule
+    device: torch.device
+    registry: dict[str, Any]
+    _check_if_trained: Callable[..., None]
+    _validate_anndata: Callable[..., MuData]
+    _batch_codes: Callable[[Any], list[int | None]]
+    _embed: Callable[..., Iterator[dict[str, Any]]]
+    _feature_names: Callable[[str], np.ndarray]
+    get_anndata_manager: Callable[..., AnnDataManager]
+    get_latent_representation: Callable[..., Any]
+
+    def differential_expression(
+        self,
+        adata: MuData | None = None,
+        groupby: str | None = None,
+        group1: str | Iterable[str] | None = None,
+        group2: str | None = None,
+        idx1: Cells | None = None,
+        idx2: Cells | None = None,
+        mode: Mode = "change",
+        delta: float = 0.25,
+        batch_size: int | None = None,
+        all_stats: bool = True,
+        batch_correction: bool = False,
+        batchid1: Sequence[Any] | None = None,
+        batchid2: Sequence[Any] | None = None,
+        fdr_target: float = 0.05,
+        silent: bool = False,
+        n_samples_overall: int = 2_000,
+        pseudocounts: float | None = None,
+        cred_interval_lvls: Sequence[float] | None = None,
+        filter_outlier_cells: bool = False,
+    ) -> pd.DataFrame:
+        """Genes whose denoised expression differs between groups of cells.
+
+        Cells are drawn from both groups and points from their posteriors; a pair of draws gives a
+        log fold change :cite:p:`Lopez2018,Boyeau2019`. Added to it is the chance in the counts of
+        the groups, which the decoder has fitted and its draws do not show.
+
+        Parameters
+        ----------
+        adata
+            MuData with the features the model was trained on; None for the training data.
+        groupby
+            Column that groups the cells, in ``adata.obs`` or in the ``.obs`` of a modality.
+        group1
+            Group, or groups, to compare; None for every group in turn.
+        group2
+            Group to compare with; None for all cells that are not in the group compared.
+        idx1, idx2
+            Cells to compare, in place of groups: positions, a boolean mask, or a query of
+            ``adata.obs``. ``idx2=None`` takes all cells that are not in ``idx1``.
+        mode
+            ``"change"`` asks whether the log2 fold change exceeds ``delta``; ``"vanilla"`` whether
+            denoised expression is higher in the first group, whatever the counts behind it.
+        delta
+            Log2 fold change that makes a difference, up or down.
+        batch_size
+            Cells a minibatch, to embed them.
+        all_stats
+            Whether to add means of the raw counts.
+        batch_correction
+            Decode all draws in the same batches, not each in its cell's own.
+        batchid1, batchid2
+            Batches to decode the draws of each group in, with ``batch_correction``; None for all.
+        fdr_target
+            Expected share of false discoveries among the tagged genes.
+        silent
+            Whether to hide the progress bar.
+        n_samples_overall
+            Draws a group: with 2,000, a probability of 0.95 has a standard error of 0.005.
+        pseudocounts
+            Added to both denoised values before their ratio is tested, so that genes that are
+            hardly there do not differ. None for one count in the smaller group: one over the
+            number of its counts.
+        cred_interval_lvls
+            Levels of credible intervals of the log fold change to add, such as ``[0.9]``.
+        filter_outlier_cells
+            Whether to leave out cells that lie far from their group in the latent space.
+
+        Returns
+        -------
+        A row a gene and comparison, those that differ most first. ``proba_de`` is the larger of
+        the probabilities that the gene is up and that it is down in ``group1``,
+        ``bayes_factor`` its log odds, ``is_de_fdr_<fdr_target>`` the tag. ``scale1`` and
+        ``scale2`` are mean shares of the cells' expression, ``lfc_*`` describe the log2 fold
+        change, positive where the gene is up in ``group1``. Of the raw counts, ``raw_mean``,
+        ``non_zeros_proportion`` and ``raw_normalized_mean``, per ten thousand.
+        With ``mode="vanilla"`` there are the probabilities of up and down, ``proba_m1`` and
+        ``proba_m2``, and no tag.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If groups do not exist, overlap or have a single cell.
+        """
+        return self._compare_features(
+            OUTPUT.PX,
+            adata,
+            (groupby, group1, group2, idx1, idx2),
+            batch_size,
+            all_stats,
+            silent,
+            _Settings(
+                mode,
+                delta,
+                batch_correction,
+                batchid1,
+                batchid2,
+                fdr_target,
+                n_samples_overall,
+                pseudocounts,
+                cred_interval_lvls,
+                filter_outlier_cells,
+            ),
+        )
+
+    def differential_accessibility(
+        self,
+        adata: MuData | None = None,
+        groupby: str | None = None,
+        group1: str | Iterable[str] | None = None,
+        group2: str | None = None,
+        idx1: Cells | None = None,
+        idx2: Cells | None = None,
+        mode: Mode = "change",
+        delta: float = 0.25,
+        batch_size: int | None = None,
+        all_stats: bool = True,
+        batch_correction: bool = False,
+        batchid1: Sequence[Any] | None = None,
+        batchid2: Sequence[Any] | None = None,
+        fdr_target: float = 0.05,
+        silent: bool = False,
+        n_samples_overall: int = 2_000,
+        pseudocounts: float | None = None,
+        cred_interval_lvls: Sequence[float] | None = None,
+        filter_outlier_cells: bool = False,
+    ) -> pd.DataFrame:
+        """Peaks whose denoised accessibility differs between groups of cells.
+
+        Parameters
+        ----------
+        adata, groupby, group1, group2, idx1, idx2, mode, delta, batch_size, all_stats
+            As in `differential_expression`.
+        batch_correction, batchid1, batchid2, fdr_target, silent
+            As in `differential_expression`.
+        n_samples_overall, pseudocounts, cred_interval_lvls, filter_outlier_cells
+            As in `differential_expression`.
+
+        Returns
+        -------
+        A row a peak and comparison, those that differ most first, in the columns of
+        :meth:`scvi.model.MULTIVI.differential_accessibility`. ``prob_da`` is the larger of the
+        probabilities that the peak is more open and that it is less open in ``group1``,
+        ``bayes_factor`` its log odds, ``is_da_fdr`` the tag. ``est_prob1`` and ``est_prob2`` are
+        the denoised shares of the cells' counts, ``effect_size`` the second less the first;
+        ``emp_prob1``, ``emp_prob2`` and ``emp_effect`` are the same of the cells with a count.
+        ``lfc_*`` describe the log2 fold change, positive where the peak is more open in
+        ``group1``. With ``mode="vanilla"`` ``prob_da`` is the probability that the peak is more
+        open in ``group1``, and there is neither tag nor fold change.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If groups do not exist, overlap or have a single cell.
+        """
+        found = self._compare_features(
+            OUTPUT.PY,
+            adata,
+            (groupby, group1, group2, idx1, idx2),
+            batch_size,
+            all_stats,
+            silent,
+            _Settings(
+                mode,
+                delta,
+                batch_correction,
+                batchid1,
+                batchid2,
+                fdr_target,
+                n_samples_overall,
+                pseudocounts,
+                cred_interval_lvls,
+                filter_outlier_cells,
+            ),
+        )
+        return _in_words_of_accessibility(found, fdr_target)
+
+    @torch.inference_mode()
+    def differential_abundance(
+        self,
+        adata: MuData | None = None,
+        sample_key: str | None = None,
+        batch_size: int | None = None,
+        num_cells_posterior: int | None = None,
+        dof: float | None = 3.0,
+    ) -> pd.DataFrame:
+        """Log density of each sample's cells around each cell, to be compared between samples.
+
+        The density of a sample is the mixture of its cells' posteriors, without the cell's own:
+        with it, each cell would find its own sample denser than all others.
+
+        Parameters
+        ----------
+        adata
+            As in `differential_expression`.
+        sample_key
+            Column with the sample of each cell, in ``adata.obs`` or the ``.obs`` of a modality.
+        batch_size
+            Cells a minibatch, to embed them.
+        num_cells_posterior
+            Cells, drawn at random, that stand for a sample with more; None for all.
+        dof
+            Degrees of freedom of the Student's t in place of each Gaussian posterior, whose tails
+            are too light for cells that lie between others; None for the Gaussian.
+
+        Returns
+        -------
+        ``(cells, samples)``, in nats. The difference of two columns, or of means over the samples
+        of two conditions, is a log fold change of abundance at each cell.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If a sample has fewer than two cells.
+        """
+        self._check_if_trained(warn=False)
+        if sample_key is None:
+            raise ValueError("`sample_key` must name the column with the samples, got None.")
+        if num_cells_posterior is not None:
+            check_integer_at_least(num_cells_posterior, 2, name="num_cells_posterior")
+        adata = self._validate_anndata(adata)
+        column = self._grouping(adata, sample_key, "sample_key").astype("category")
+        means, variances = self.get_latent_representation(
+            adata, batch_size=batch_size, return_dist=True
+        )
+        loc = torch.as_tensor(means, device=self.device)
+        scale = torch.as_tensor(variances, device=self.device).sqrt()
+        densities = {}
+        for name in column.cat.remove_unused_categories().cat.categories:
+            members = torch.as_tensor(np.flatnonzero(column == name), device=self.device)
+            if len(members) < 2:
+                raise ValueError(
+                    f"Samples must have at least 2 cells, but {name!r} of "
+                    f'`sample_key="{sample_key}"` has {len(members)}. Leave it out.'
+                )
+            if num_cells_posterior is not None:
+                members = members[torch.randperm(len(members))[:num_cells_posterior]]
+            densities[name] = _log_density(loc, scale, members, dof).cpu().numpy()
+        return pd.DataFrame(densities, index=adata.obs_names)
+
+    # -- shared ---------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _compare_features(
+        self,
+        law: str,
+        adata: MuData | None,
+        groups: tuple[Any, ...],
+        batch_size: int | None,
+        all_stats: bool,
+        silent: bool,
+        how: _Settings,
+    ) -> pd.DataFrame:
+        """Compare each pair of groups, feature by feature."""
+        self._check_if_trained(warn=False)
+        self._check_settings(how)
+        adata = self._validate_anndata(adata)
+        manager = self.get_anndata_manager(adata, required=True)
+        comparisons = self._comparisons(adata, *groups)
+        key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
+        counts, names = manager.get_from_registry(key), pd.Index(self._feature_names(key))
+        rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
+        posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
+        results = []
+        for compared in track(comparisons, description="Comparing...", disable=silent):
+            raw1, raw2 = raw_means(counts, compared.rows1), raw_means(counts, compared.rows2)
+            if how.filter_outlier_cells:
+                compared = self._without_outliers(manager, compared)
+            draws = _Draws(self.module, law, posteriors, self._batch_codes)
+            table = _bayes_factors(manager, draws, compared, names, raw1, raw2, how)
+            if all_stats:
+                table = table.assign(**_raw_statistics(law, raw1, raw2))
+            results.append(_ranked(table, compared, how))
+        return pd.concat(results)
+
+    def _comparisons(
+        self,
+        adata: MuData,
+        groupby: str | None,
+        group1: Any,
+        group2: Any,
+        idx1: Cells | None,
+        idx2: Cells | None,
+    ) -> list[Comparison]:
+        """Rows of the groups that are compared, from either way to ask for them."""
+        by_index = idx1 is not None or idx2 is not None
+        by_group = not (groupby is None and group1 is None and group2 is None)
+        if by_index == by_group or (by_index and idx1 is None) or (by_group and groupby is None):
+            raise ValueError(
+                "Groups must be asked for by `groupby`, with `group1` and `group2` if only some "
+                "are compared, or by `idx1`, with `idx2` if it is not compared with all others."
+            )
+        if idx1 is not None:
+            rows1 = _rows(adata, idx1, "idx1")
+            rows2 = None if idx2 is None else _rows(adata, idx2, "idx2")
+            return [compare_rows(rows1, rows2, adata.n_obs)]
+        return compare_groups(self._grouping(adata, str(groupby), "groupby"), group1, group2)
+
+    def _grouping(self, adata: MuData, key: str, argument: str) -> pd.Series:
+        modalities = self.registry["setup_args"]["modalities"]
+        modality_keys = (modalities["rna_layer"], modalities["atac_layer"])
+        return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
+
+    def _check_settings(self, how: _Settings) -> None:
+        check_one_of(how.mode, ("vanilla", "change"), name="mode")
+        check_positive(how.delta, name="delta")
+        check_fraction(how.fdr_target, name="fdr_target")
+        check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
+        if how.pseudocounts is not None:
+            check_positive(how.pseudocounts, name="pseudocounts")
+        for level in how.cred_interval_lvls or ():
+            check_fraction(level, name="cred_interval_lvls")
+        for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
+            if batches is None:
+                continue
+            if not how.batch_correction:
+                raise ValueError(
+                    f"`{name}` names batches to decode in, which `batch_correction=False` leaves "
+                    "to each cell: pass `batch_correction=True`."
+                )
+            self._batch_codes(batches)
+
+    def _without_outliers(self, manager: AnnDataManager, compared: Comparison) -> Comparison:
+        embed = DifferentialComputation(None, self.get_latent_representation, manager)
+        return compared._replace(
+            rows1=embed.filter_outlier_cells(compared.rows1),
+            rows2=embed.filter_outlier_cells(compared.rows2),
+        )
+
+
+@dataclass(frozen=True)
+class _Posteriors:
+    """Posteriors of cells, to draw from, and what else the decoder needs of them."""
+
+    rows: np.ndarray  # (cells,), positions in the data, ascending
+    qz: Normal  # (cells, latent)
+    covariates: Covariates
+
+
+def _embedded(rows: np.ndarray, minibatches: Iterable[dict[str, Any]]) -> _Posteriors:
+    outputs = [(batch[OUTPUT.QZ], batch[OUTPUT.COVARIATES]) for batch in minibatches]
+    loc = torch.cat([qz.loc for qz, _ in outputs])
+    scale = torch.cat([qz.scale for qz, _ in outputs])
+    return _Posteriors(rows, Normal(loc, scale), concatenate_covariates([c for _, c in outputs]))
+
+
+@dataclass
+class _Draws:
+    """Denoised values of any features, always of the same draws from each group of cells."""
+
+    module: SCMVPModule
+    law: str
+    posteriors: _Posteriors
+    batch_codes: Callable[[Any], list[int | None]]
+    decoded: dict[tuple[bytes, Any], Law] = field(default_factory=dict)
+
+    def of_features(
+        self,
+        features: slice,
+        adata: MuData,
+        indices: np.ndarray,
+        transform_batch: Any,
+        n_samples_overall: int,
+    ) -> np.ndarray:
+        """``(draws, chosen)``: what scvi-tools asks `get_normalized_expression` for."""
+        del adata
+        group = (np.asarray(indices).tobytes(), transform_batch)
+        if group not in self.decoded:
+            self.decoded[group] = self._decode(indices, transform_batch, n_samples_overall)
+        # feature by feature in memory: scvi-tools takes medians over the draws
+        return self.decoded[group].scale(features).T.contiguous().cpu().numpy().T
+
+    def _decode(self, indices: np.ndarray, transform_batch: Any, n_draws: int) -> Law:
+        """Draw cells of the group, with replacement, and a point from each one's posterior."""
+        qz, covariates = self.posteriors.qz, self.posteriors.covariates
+        device = qz.loc.device
+        cells = torch.as_tensor(np.searchsorted(self.posteriors.rows, indices), device=device)
+        drawn = cells[torch.randint(len(cells), (n_draws,), device=device)]
+        ones = torch.ones(n_draws, 1, device=device)
+        decoded = self.module.generative(
+            torch.normal(qz.loc[drawn], qz.scale[drawn]),
+            covariates.at(drawn),
+            # shares of the depth need no depth, and no dispersion, which labels may choose
+            rna_library=ones,
+            atac_library=ones,
+            rna_observed=ones[:, 0],
+            atac_observed=ones[:, 0],
+            labels=torch.zeros_like(ones),
+            transform_batch=self.batch_codes(transform_batch)[0],
+        )
+        return decoded[self.law]
+
+
+def _bayes_factors(
+    manager: AnnDataManager,
+    draws: _Draws,
+    compared: Comparison,
+    names: pd.Index,
+    raw1: RawMeans,
+    raw2: RawMeans,
+    how: _Settings,
+) -> pd.DataFrame:
+    """``(features, columns)``, scvi-tools' statistics of all features, in blocks of features."""
+    width = max(1, _ENTRIES_PER_BLOCK // how.n_samples_overall)
+    one_count = 1 / max(min(raw1.depth, raw2.depth), 1)
+    counting_noise = np.sqrt(raw1.log_variance + raw2.log_variance) / np.log(2)
+    blocks = []
+    for start in range(0, len(names), width):
+        block = slice(start, start + width)
+        computation = DifferentialComputation(partial(draws.of_features, block), None, manager)
+        statistics = computation.get_bayes_factors(
+            compared.rows1,
+            compared.rows2,
+            mode=how.mode,
+            batchid1=how.batchid1,
+            batchid2=how.batchid2,
+            use_observed_batches=not how.batch_correction,
+            n_samples_overall=how.n_samples_overall,
+            delta=how.delta,
+            pseudocounts=one_count if how.pseudocounts is None else how.pseudocounts,
+            change_fn=partial(_log_fold_change, counting_noise[block]),
+            # both directions added up are probable in any group of unlike cells
+            test_mode="three",
+            cred_interval_lvls=how.cred_interval_lvls,
+        )
+        blocks.append(pd.DataFrame(statistics, index=names[block]))
+    return pd.concat(blocks)
+
+
+def _log_fold_change(
+    counting_noise: np.ndarray, first: np.ndarray, second: np.ndarray, pseudocounts: float
+) -> np.ndarray:
+    """``(draws, chosen)``, log2 ratio of the draws, as uncertain as the counts behind it.
+
+    The draws vary with the cells and their z, but come from one fit of the decoder, which follows
+    the chance in the training counts. ``counting_noise``, ``(chosen,)``, is the standard error of
+    the log2 ratio of the raw means.
+    """
+    offset = np.float32(pseudocounts)
+    change = np.log2(first + offset) - np.log2(second + offset)
+    noise = torch.randn(change.T.shape).numpy().T
+    return change + noise * counting_noise.astype(np.float32)
+
+
+def _raw_statistics(law: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
+    if law == OUTPUT.PY:
+        return {"emp_mean1": raw1.detected, "emp_mean2": raw2.detected}
+    return {
+        "raw_mean1": raw1.mean,
+        "raw_mean2": raw2.mean,
+        "non_zeros_proportion1": raw1.detected,
+        "non_zeros_proportion2": raw2.detected,
+        "raw_normalized_mean1": raw1.normalized,
+        "raw_normalized_mean2": raw2.normalized,
+    }
+
+
+def _ranked(table: pd.DataFrame, compared: Comparison, how: _Settings) -> pd.DataFrame:
+    """Sort by the probability, ties by the size of the change; tag; and name the groups."""
+    if how.mode == "change":
+        by_size = table["lfc_median"].abs()
+        order = np.lexsort([-by_size, -table["proba_de"]])
+        tagged = tag_by_expected_fdr(table["proba_de"], fdr=how.fdr_target)
+        table = table.assign(**{f"is_de_fdr_{how.fdr_target}": tagged})
+    else:
+        order = np.argsort(-table["bayes_factor"].to_numpy(), kind="stable")
+    return table.iloc[order].assign(
+        comparison=f"{compared.group1} vs {compared.group2}",
+        group1=compared.group1,
+        group2=compared.group2,
+    )
+
+
+def _in_words_of_accessibility(found: pd.DataFrame, fdr_target: float) -> pd.DataFrame:
+    """Rename the columns of expression, row by row, as scvi-tools does for accessibility."""
+    names = {
+        "proba_de": "prob_da",
+        "proba_m1": "prob_da",
+        f"is_de_fdr_{fdr_target}": "is_da_fdr",
+        "scale1": "est_prob1",
+        "scale2": "est_prob2",
+        "emp_mean1": "emp_prob1",
+        "emp_mean2": "emp_prob2",
+    }
+    found = found.rename(columns=names)
+    effects = {"effect_size": found["est_prob2"] - found["est_prob1"]}
+    if "emp_prob1" in found:
+        effects["emp_effect"] = found["emp_prob2"] - found["emp_prob1"]
+    return found.assign(**effects)
+
+
+def _log_density(loc: Tensor, scale: Tensor, members: Tensor, dof: float | None) -> Tensor:
+    """``(cells,)``, log of the mean density of the members' posteriors, each cell's own left out.
+
+    ``loc`` and ``scale`` are ``(cells, latent)``, ``members`` rows of them.
+    """
+    loc_of, scale_of = loc[members], scale[members]
+    law = Normal(loc_of, scale_of) if dof is None else StudentT(dof, loc_of, scale_of)
+    blocks = []
+    for cells in torch.arange(len(loc), device=loc.device).split(
+        max(1, _ENTRIES_PER_BLOCK // loc_of.numel())
+    ):
+        log_probs = law.log_prob(loc[cells][:, None]).sum(-1)
+        is_own = cells[:, None] == members
+        log_probs = log_probs.masked_fill(is_own, -torch.inf)
+        n_others = len(members) - is_own.sum(1)
+        blocks.append(log_probs.logsumexp(1) - n_others.log())
+    return torch.cat(blocks)
+
+
+def _rows(adata: MuData, cells: Cells, argument: str) -> np.ndarray:
+    """Positions of cells given by positions, by a mask, or by a query of ``.obs``."""
+    if isinstance(cells, str):
+        cells = adata.obs.index.isin(adata.obs.query(cells).index)
+    return check_indices(cells, adata.n_obs, argument=argument)

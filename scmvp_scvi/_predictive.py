@@ -1,0 +1,179 @@
+"""`PredictiveMixin`: counts drawn from a trained model, and how its genes vary together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from sparse import COO, GCXS, concatenate, stack
+from torch import Tensor
+
+from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of
+from scmvp_scvi.distributions._factored import (
+    FactoredNegativeBinomial,
+    FactoredZeroInflatedPoisson,
+)
+
+_FEATURES_PER_BLOCK = 8192
+_LAW = {"rna": OUTPUT.PX, "atac": OUTPUT.PY}
+_KEY = {"rna": REGISTRY.RNA, "atac": REGISTRY.ATAC}
+
+
+class PredictiveMixin:
+    """Posterior predictive counts of `SCMVPModel`, and correlations of its genes."""
+
+    # what the model brings
+    module: SCMVPModule
+    registry: dict[str, Any]
+    _check_if_trained: Callable[..., None]
+    _minibatches: Callable[..., Iterator[dict[str, Tensor]]]
+    _feature_names: Callable[[str], np.ndarray]
+    _batch_codes: Callable[[Any], list[int | None]]
+    get_normalized_expression: Callable[..., np.ndarray]
+
+    @torch.inference_mode()
+    def posterior_predictive_sample(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 1,
+        gene_list: Sequence[str] | None = None,
+        region_list: Sequence[str] | None = None,
+        transform_batch: str | int | float | None = None,
+        batch_size: int | None = None,
+        modality: Literal["rna", "atac"] | None = None,
+    ) -> dict[str, GCXS]:
+        """Draw counts of new cells like the given ones: z from the posterior, then counts from it.
+
+        The draws have the depth of their cell. They are compressed a minibatch and a block of
+        features at a time, so that the dense counts are never held.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        n_samples
+            Draws a cell.
+        gene_list, region_list
+            Genes and peaks to draw, in this order; None for all.
+        transform_batch
+            Batch to decode all cells in; None for each cell's own.
+        modality
+            Draw one modality alone; None for both.
+
+        Returns
+        -------
+        The counts by the modality's name in the data, as scvi-tools'
+        :class:`~scvi.criticism.PosteriorPredictiveCheck` reads them: ``(cells, features)`` for one
+        sample, ``(cells, features, n_samples)`` for several.
+
+        Raises
+        ------
+        ValueError
+            If the model reconstructs TF-IDF, which is no law of counts, and ATAC is asked for.
+        """
+        self._check_if_trained(warn=False)
+        check_integer_at_least(n_samples, 1, name="n_samples")
+        check_one_of(modality, (None, *_LAW), name="modality")
+        asked = tuple(_LAW) if modality is None else (modality,)
+        if "atac" in asked and self.module.atac_target == "tfidf":
+            raise ValueError(
+                'A model with `atac_target="tfidf"` has no law of ATAC counts to draw from: pass '
+                '`modality="rna"`.'
+            )
+        chosen = {
+            "rna": self._positions("rna", gene_list, "gene_list"),
+            "atac": self._positions("atac", region_list, "region_list"),
+        }
+        (batch,) = self._batch_codes(transform_batch)
+        drawn: dict[str, list[COO]] = {name: [] for name in asked}
+        for tensors in self._minibatches(adata, indices, batch_size):
+            outputs = self.module.inference(**self.module._get_inference_input(tensors))
+            samples: dict[str, list[COO]] = {name: [] for name in asked}
+            for _ in range(n_samples):
+                outputs[OUTPUT.Z] = outputs[OUTPUT.QZ].sample()
+                inputs = self.module._get_generative_input(tensors, outputs)
+                laws = self.module.generative(**inputs, transform_batch=batch)
+                for name in asked:
+                    samples[name].append(_draw(laws[_LAW[name]], chosen[name]))
+            for name, parts in samples.items():
+                drawn[name].append(parts[0] if n_samples == 1 else stack(parts, axis=-1))
+        names = self.registry["setup_args"]["modalities"]
+        return {
+            names[f"{name}_layer"]: GCXS.from_coo(concatenate(parts), compressed_axes=(0,))
+            for name, parts in drawn.items()
+        }
+
+    def get_feature_correlation_matrix(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_samples: int = 10,
+        batch_size: int | None = None,
+        transform_batch: str | int | float | None = None,
+        correlation_type: Literal["spearman", "pearson"] = "spearman",
+        gene_list: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Correlation of genes over cells and draws of their denoised expression.
+
+        Denoised profiles agree better than counts do: a correlation here says what the latent
+        space ties together, not how far a gene's counts are noise of their own.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        n_samples
+            Draws of z a cell.
+        transform_batch
+            Batch to decode all cells in; None for each cell's own, which counts differences
+            between the batches as correlation.
+        correlation_type
+            Of the ranks, ``"spearman"``, or of the values, ``"pearson"``.
+        gene_list
+            Genes to correlate; None for all.
+
+        Returns
+        -------
+        ``(genes, genes)``, indexed by gene.
+        """
+        check_one_of(correlation_type, ("spearman", "pearson"), name="correlation_type")
+        check_integer_at_least(n_samples, 1, name="n_samples")
+        draws = self.get_normalized_expression(
+            adata,
+            indices,
+            transform_batch=transform_batch,
+            gene_list=gene_list,
+            n_samples=n_samples,
+            return_mean=False,
+            batch_size=batch_size,
+        )
+        genes = pd.Index(self._feature_names(REGISTRY.RNA))[
+            self._positions("rna", gene_list, "gene_list")
+        ]
+        table = pd.DataFrame(draws.reshape(-1, len(genes)), columns=genes)
+        values = table.rank() if correlation_type == "spearman" else table
+        return pd.DataFrame(np.corrcoef(values, rowvar=False), index=genes, columns=genes)
+
+    def _positions(
+        self, modality: str, features: Sequence[str] | None, argument: str
+    ) -> np.ndarray:
+        names = self._feature_names(_KEY[modality])
+        if features is None:
+            return np.arange(len(names))
+        return check_names(features, names, argument=argument)
+
+
+def _draw(law: FactoredNegativeBinomial | FactoredZeroInflatedPoisson, chosen: np.ndarray) -> COO:
+    """``(cells, chosen)``, counts; none where a cell lacks the modality."""
+    blocks = []
+    for start in range(0, len(chosen), _FEATURES_PER_BLOCK):
+        some = torch.as_tensor(chosen[start : start + _FEATURES_PER_BLOCK])
+        counts = law.distribution(some.to(law.hidden.device)).sample()
+        counts = counts * law.observed[:, None]
+        blocks.append(COO.from_numpy(counts.cpu().numpy().astype(np.int32)))
+    return concatenate(blocks, axis=1)

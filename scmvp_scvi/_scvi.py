@@ -1,0 +1,5 @@
+"""The one door to private names of scvi-tools: what its next version may break."""
+
+from scvi.model.base._de_core import _fdr_de_prediction as tag_by_expected_fdr
+
+__all__ = ["tag_by_expected_fdr"]

@@ -1,0 +1,142 @@
+"""Groups of cells that a user asks to compare, as rows of the data."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from scmvp_scvi._validate._messages import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+REST = "Rest"
+_MIN_CELLS = 2  # a lone cell says nothing of the spread in its group
+
+
+class Comparison(NamedTuple):
+    """Two disjoint groups of cells: their names, and their rows in ascending order."""
+
+    group1: Any
+    group2: Any  # "Rest" for all other cells
+    rows1: NDArray[np.int64]
+    rows2: NDArray[np.int64]
+
+
+def compare_groups(
+    column: pd.Series, group1: Any | Sequence[Any] | None, group2: Any | None
+) -> list[Comparison]:
+    """Pair groups of a column of `.obs`: each of some with one other, or with all other cells.
+
+    Parameters
+    ----------
+    column
+        ``(cells,)``, without missing values.
+    group1
+        Group, or groups, to compare; None for all of them.
+    group2
+        Group to compare with; None for the rest of the cells.
+
+    Returns
+    -------
+    A comparison for each group in ``group1``.
+
+    Raises
+    ------
+    ValueError
+        If a group does not exist, is compared with itself, or has a single cell; or if the column
+        has only one group.
+
+    Warns
+    -----
+    UserWarning
+        If ``group1`` is None and groups of a single cell are left out.
+    """
+    grouped = column.astype("category").cat.remove_unused_categories()
+    names, sizes = list(grouped.cat.categories), grouped.value_counts()
+    if len(names) < 2:
+        raise ValueError(
+            f'`groupby="{column.name}"` must have at least two groups, got {shown(names)} alone.'
+        )
+    if group2 is not None:
+        _check_group(group2, sizes, column.name, "group2")
+    if group1 is None:
+        asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
+        _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
+    else:
+        asked = [group1] if np.isscalar(group1) else list(group1)
+        for name in asked:
+            _check_group(name, sizes, column.name, "group1")
+    if len(asked) == 0:
+        raise ValueError("`group1` must name at least one group of several cells, got none.")
+    if group2 is not None and group2 in asked:
+        raise ValueError(f"`group1` and `group2` must be different groups, got {group2!r} twice.")
+    return [_of_column(column, name, group2) for name in asked]
+
+
+def compare_rows(
+    rows1: NDArray[np.int64], rows2: NDArray[np.int64] | None, n_obs: int
+) -> Comparison:
+    """Pair two sets of cells, or one with all other cells.
+
+    Parameters
+    ----------
+    rows1, rows2
+        Positions of the cells; None for all that are not in ``rows1``.
+    n_obs
+        Number of cells.
+
+    Raises
+    ------
+    ValueError
+        If the sets overlap, or one has fewer than two cells.
+    """
+    rows1 = np.unique(rows1)
+    rows2 = np.setdiff1d(np.arange(n_obs), rows1) if rows2 is None else np.unique(rows2)
+    shared = np.intersect1d(rows1, rows2)
+    if len(shared) > 0:
+        raise ValueError(
+            f"`idx1` and `idx2` must not share cells, but {len(shared)} are in both: rows "
+            f"{shown(shared)}."
+        )
+    for rows, name in ((rows1, "idx1"), (rows2, "idx2")):
+        if len(rows) < _MIN_CELLS:
+            raise ValueError(
+                f"`{name}` must choose at least {_MIN_CELLS} cells to compare, got {len(rows)}."
+            )
+    return Comparison("idx1", "idx2", rows1, rows2)
+
+
+def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> None:
+    if name not in sizes.index:
+        raise ValueError(
+            f'`{argument}` must be a group of `groupby="{key}"`, got {name!r}; there are '
+            f"{shown(sizes.index)}.{did_you_mean(str(name), sizes.index)}"
+        )
+    if sizes[name] < _MIN_CELLS:
+        raise ValueError(
+            f"`{argument}` must be a group of at least {_MIN_CELLS} cells, but {name!r} of "
+            f'`groupby="{key}"` has {sizes[name]}.'
+        )
+
+
+def _warn_about_left_out(names: list[Any]) -> None:
+    if names:
+        warnings.warn(
+            f"Groups of a single cell are not compared: {shown(names)}. They still count among "
+            "the rest of the cells.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _of_column(column: pd.Series, group1: Any, group2: Any | None) -> Comparison:
+    is_first = (column == group1).to_numpy()
+    is_second = ~is_first if group2 is None else (column == group2).to_numpy()
+    name = REST if group2 is None else group2
+    return Comparison(group1, name, np.flatnonzero(is_first), np.flatnonzero(is_second))

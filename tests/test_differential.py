@@ -1,0 +1,396 @@
+"""Differences between groups of cells: planted ones are found, chance is not tagged."""
+
+import warnings
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mudata import MuData
+from scipy.stats import binom
+from scvi.model.base import DifferentialComputation
+
+from scmvp_scvi import SCMVPModel, _differential
+
+N_GENES, N_PEAKS, N_TYPES = 120, 400, 4
+DELTA, FDR = 0.25, 0.05
+
+
+@pytest.fixture(autouse=True)
+def _same_draws():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def planted(make_mdata, register) -> MuData:
+    size = {"n_cells": 520, "n_genes": N_GENES, "n_peaks": N_PEAKS, "n_types": N_TYPES}
+    return register(make_mdata(**size, atac_depth=200), batch_key="batch")
+
+
+@pytest.fixture(scope="module")
+def model(planted, train) -> SCMVPModel:
+    return train(planted, max_epochs=80, batch_size=64)
+
+
+@pytest.fixture(scope="module", params=["rna", "atac"])
+def modality(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def compare(model, modality):
+    """The method of the modality, its columns in the words of expression."""
+
+    def compare(**arguments) -> pd.DataFrame:
+        if modality == "rna":
+            return model.differential_expression(**{"silent": True, **arguments})
+        found = model.differential_accessibility(**{"silent": True, **arguments})
+        return found.rename(columns={"prob_da": "proba_de", "is_da_fdr": f"is_de_fdr_{FDR}"})
+
+    return compare
+
+
+@pytest.fixture(scope="module")
+def of_types(compare) -> pd.DataFrame:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return compare(groupby="cell_type")
+
+
+@pytest.fixture(scope="module")
+def planted_change(planted, modality) -> pd.DataFrame:
+    """``(features, types)``, planted log2 fold change of each type over all other cells."""
+    types = planted.obs["cell_type"].cat
+    profile = planted[modality].varm["type_profile"]
+    sizes = np.bincount(types.codes)
+    rest = (profile @ sizes)[:, None] - profile * sizes
+    change = np.log2(profile / (rest / (sizes.sum() - sizes)))
+    return pd.DataFrame(change, index=planted[modality].var_names, columns=types.categories)
+
+
+# -- what is found --------------------------------------------------------------------------------
+
+
+def test_planted_markers_of_a_type_come_first(of_types, planted, modality):
+    marks = planted[modality].var["marker_of"]
+    first = {
+        name: marks[found.index[: (marks == name).sum() // 2]].str.startswith((name, "lineage"))
+        for name, found in of_types[of_types["lfc_mean"] > 0].groupby("group1")
+    }
+    assert pd.concat(first).mean() > 0.8
+
+
+def test_fold_changes_follow_the_planted_ones(of_types, planted_change, modality):
+    for name, found in of_types.groupby("group1"):
+        correlation = np.corrcoef(found["lfc_mean"], planted_change.loc[found.index, name])[0, 1]
+        assert correlation > {"rna": 0.8, "atac": 0.5}[modality]
+
+
+def test_share_of_false_tags_is_within_the_target(of_types, planted_change):
+    """The draws alone, without the chance in the counts, miss the target by far."""
+    tagged = of_types[of_types[f"is_de_fdr_{FDR}"]]
+    truth = np.array([planted_change.at[f, t] for f, t in tagged["group1"].items()])
+    false = (np.abs(truth) < DELTA) | (np.sign(truth) != np.sign(tagged["lfc_mean"]))
+    assert len(tagged) >= 15
+    assert false.sum() <= binom.ppf(0.99, len(tagged), FDR)
+
+
+def test_nothing_is_tagged_where_labels_are_permuted(compare, planted, rng):
+    permuted = rng.permutation(planted.obs["cell_type"])
+    for name in planted.obs["cell_type"].cat.categories:
+        found = compare(idx1=permuted == name)
+        assert not found[f"is_de_fdr_{FDR}"].any()
+
+
+def test_every_group_has_every_feature_once(of_types, planted, modality):
+    for name, found in of_types.groupby("group1"):
+        assert sorted(found.index) == sorted(planted[modality].var_names)
+        assert set(found["comparison"]) == {f"{name} vs Rest"}
+    assert of_types["group1"].nunique() == N_TYPES
+
+
+def test_features_are_sorted_by_their_probability(of_types):
+    for _, found in of_types.groupby("group1"):
+        assert found["proba_de"].is_monotonic_decreasing
+
+
+# -- against scvi-tools ---------------------------------------------------------------------------
+
+
+def by_scvi_tools(model, modality, mask, **options) -> pd.DataFrame:
+    """Statistics of scvi-tools on draws of all features at once, decoded cell by cell."""
+    methods = {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }
+
+    def draw(adata, indices, transform_batch, n_samples_overall):
+        rows = np.random.default_rng(1).choice(indices, n_samples_overall)
+        return methods[modality](
+            indices=rows, transform_batch=transform_batch, n_samples=1, return_numpy=True
+        )
+
+    computation = DifferentialComputation(draw, None, model.adata_manager)
+    statistics = computation.get_bayes_factors(mask, ~mask, n_samples_overall=2_000, **options)
+    return pd.DataFrame(statistics, index=model.adata[modality].var_names)
+
+
+@pytest.mark.parametrize("batch_correction", [False, True])
+def test_vanilla_probabilities_are_those_of_scvi_tools(
+    model, modality, compare, planted, batch_correction
+):
+    mask = (planted.obs["cell_type"] == "type_1").to_numpy()
+    expected = by_scvi_tools(
+        model,
+        modality,
+        mask,
+        mode="vanilla",
+        use_observed_batches=not batch_correction,
+    )
+    found = compare(idx1=mask, mode="vanilla", batch_correction=batch_correction).loc[
+        expected.index
+    ]
+    first = "proba_m1" if modality == "rna" else "proba_de"
+    # five standard errors of the difference of two means of 2,000 draws
+    np.testing.assert_allclose(found[first], expected["proba_m1"], atol=5 * np.sqrt(0.5 / 2_000))
+
+
+def test_fold_changes_are_those_of_scvi_tools_where_counts_are_certain(
+    model, modality, compare, planted, monkeypatch
+):
+    monkeypatch.setattr(_differential, "raw_means", lambda *args: certain(_raw_means(*args)))
+    mask = (planted.obs["cell_type"] == "type_1").to_numpy()
+    options = {"mode": "change", "delta": 0.5, "pseudocounts": 1e-5}
+    expected = by_scvi_tools(model, modality, mask, use_observed_batches=True, **options)
+    found = compare(idx1=mask, **options).loc[expected.index]
+    np.testing.assert_allclose(found["proba_de"], expected["proba_de"], atol=0.08)
+    np.testing.assert_allclose(found["lfc_mean"], expected["lfc_mean"], atol=0.3)
+
+
+_raw_means = _differential.raw_means
+
+
+def certain(raw):
+    return raw._replace(log_variance=np.zeros_like(raw.log_variance))
+
+
+def test_blocks_of_features_do_not_change_the_statistics(compare, planted, monkeypatch):
+    tables = []
+    for entries in (2_000_000, 50_000):
+        monkeypatch.setattr(_differential, "_ENTRIES_PER_BLOCK", entries)
+        torch.manual_seed(0)
+        tables.append(compare(groupby="cell_type", group1="type_0", mode="vanilla"))
+    pd.testing.assert_frame_equal(*(t.sort_index() for t in tables), rtol=1e-4, atol=1e-3)
+
+
+# -- statistics of the raw counts -----------------------------------------------------------------
+
+
+def test_raw_statistics_are_means_of_the_counts_of_each_group(model, planted):
+    counts = planted["rna"].X.toarray()
+    mask = (planted.obs["cell_type"] == "type_2").to_numpy()
+    found = model.differential_expression(idx1=mask, silent=True).loc[planted["rna"].var_names]
+    shares = counts / counts.sum(1, keepdims=True)
+    for rows, suffix in ((mask, 1), (~mask, 2)):
+        for name, values in (
+            (f"raw_mean{suffix}", counts),
+            (f"non_zeros_proportion{suffix}", counts > 0),
+            (f"raw_normalized_mean{suffix}", 1e4 * shares),
+        ):
+            np.testing.assert_allclose(found[name], values[rows].mean(0), rtol=1e-5)
+
+
+def test_accessibility_is_in_the_columns_of_multivi(model, planted):
+    mask = (planted.obs["cell_type"] == "type_2").to_numpy()
+    found = model.differential_accessibility(idx1=mask, silent=True)
+    found = found.loc[planted["atac"].var_names]
+    detected = planted["atac"].X.toarray() > 0
+    np.testing.assert_allclose(found["emp_prob1"], detected[mask].mean(0))
+    np.testing.assert_allclose(
+        found["emp_effect"], detected[~mask].mean(0) - detected[mask].mean(0), atol=1e-12
+    )
+    np.testing.assert_allclose(found["effect_size"], found["est_prob2"] - found["est_prob1"])
+    assert {"prob_da", "is_da_fdr", "bayes_factor"} <= set(found.columns)
+
+
+def test_raw_statistics_may_be_left_out(compare):
+    found = compare(groupby="batch", all_stats=False)
+    assert not any(name.startswith(("raw_", "emp_")) for name in found.columns)
+
+
+# -- options --------------------------------------------------------------------------------------
+
+
+def test_groups_may_be_rows_masks_or_queries(compare, planted):
+    mask = (planted.obs["cell_type"] == "type_0").to_numpy()
+    tables = []
+    for cells in (mask, np.flatnonzero(mask), 'cell_type == "type_0"'):
+        torch.manual_seed(0)
+        tables.append(compare(idx1=cells))
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+
+
+def test_batches_to_decode_in_are_those_that_are_named(model, planted):
+    mask = (planted.obs["cell_type"] == "type_0").to_numpy()
+    first, second = planted.obs["batch"].cat.categories
+    found = model.differential_expression(
+        idx1=mask, batch_correction=True, batchid1=[first], batchid2=[second], silent=True
+    ).loc[planted["rna"].var_names]
+    for rows, batch, column in ((mask, first, "scale1"), (~mask, second, "scale2")):
+        expected = model.get_normalized_expression(
+            indices=rows, transform_batch=batch, n_samples=5, return_numpy=True
+        ).mean(0)
+        assert np.corrcoef(found[column], expected)[0, 1] > 0.999
+
+
+def test_batches_to_decode_in_without_batch_correction_are_refused(compare, planted):
+    with pytest.raises(ValueError, match="`batchid1` names .* pass `batch_correction=True`"):
+        compare(groupby="batch", batchid1=["batch_0"])
+
+
+def test_credible_intervals_hold_their_share_of_the_fold_changes(compare):
+    found = compare(groupby="batch", group1="batch_0", cred_interval_lvls=[0.5, 0.9])
+    low, high = (found[f"lfc_confidence_interval_0.9_{end}"] for end in ("min", "max"))
+    assert ((low < found["lfc_median"]) & (found["lfc_median"] < high)).all()
+    narrow = found["lfc_confidence_interval_0.5_max"] - found["lfc_confidence_interval_0.5_min"]
+    assert (narrow < high - low).all()
+
+
+def test_more_pseudocounts_leave_fewer_differences(compare):
+    few, many = (
+        compare(groupby="cell_type", group1="type_0", pseudocounts=offset)["proba_de"].mean()
+        for offset in (1e-6, 1e-2)
+    )
+    assert many < few
+
+
+def test_outlier_cells_may_be_left_out(compare, planted):
+    found = compare(groupby="cell_type", group1="type_0", filter_outlier_cells=True)
+    assert np.isfinite(found["bayes_factor"]).all()
+
+
+def test_new_data_are_compared(model, planted):
+    with mudata.set_options(pull_on_update=False):
+        modalities = {key: planted[key][100:400].copy() for key in ("rna", "atac")}
+        new = MuData(modalities, obs=planted.obs[["batch", "cell_type"]].iloc[100:400].copy())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* have no counts in")
+        found = model.differential_expression(new, groupby="cell_type", silent=True)
+    assert len(found) == N_TYPES * N_GENES
+
+
+def test_columns_of_the_data_are_left_alone(compare, planted):
+    before = list(planted.obs.columns)
+    compare(idx1=np.arange(50))
+    with pytest.raises(ValueError, match="`group1` must be a group"):
+        compare(groupby="cell_type", group1="nobody")
+    assert list(planted.obs.columns) == before
+
+
+# -- abundance ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_samples(model, planted) -> pd.Series:
+    """Samples of which one holds most of a type, and two are alike."""
+    rng = np.random.default_rng(0)
+    sample = rng.choice(["alike_1", "alike_2"], planted.n_obs)
+    rich = (planted.obs["cell_type"] == "type_0").to_numpy() & (rng.random(planted.n_obs) < 0.9)
+    planted.obs["sample"] = np.where(rich, "rich", sample)
+    yield planted.obs["sample"]
+    del planted.obs["sample"]
+
+
+def test_abundance_is_higher_where_a_sample_has_its_cells(model, planted, with_samples):
+    density = model.differential_abundance(sample_key="sample")
+    change = density["rich"] - density[["alike_1", "alike_2"]].mean(axis=1)
+    in_type = planted.obs["cell_type"] == "type_0"
+    assert change[in_type].median() > change[~in_type].median() + 1
+    assert density.index.equals(planted.obs_names)
+
+
+def test_a_cell_does_not_make_its_own_sample_denser(model, planted, with_samples):
+    """With its own posterior, as in scvi-tools, nearly every cell finds its sample the denser."""
+    density = model.differential_abundance(sample_key="sample", dof=None)
+    change = density["alike_1"] - density["alike_2"]
+    own = with_samples.map({"alike_1": 1, "alike_2": -1, "rich": np.nan})
+    denser = (change * own)[own.notna()] > 0
+    assert denser.mean() == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize("dof", [None, 3.0])
+def test_density_is_that_of_the_mixture_of_the_other_cells(model, with_samples, dof, monkeypatch):
+    monkeypatch.setattr(_differential, "_ENTRIES_PER_BLOCK", 5_000)
+    found = model.differential_abundance(sample_key="sample", dof=dof)
+    members = np.flatnonzero(with_samples == "rich")
+    for cell in (members[3], np.flatnonzero(with_samples != "rich")[0]):
+        others = model.get_aggregated_posterior(indices=np.setdiff1d(members, cell), dof=dof)
+        z = torch.as_tensor(model.get_latent_representation(indices=[cell]))
+        assert found["rich"].iloc[cell] == pytest.approx(float(others.log_prob(z)), abs=1e-3)
+
+
+def test_a_subset_of_the_cells_may_stand_for_a_sample(model, with_samples):
+    whole = model.differential_abundance(sample_key="sample")
+    part = model.differential_abundance(sample_key="sample", num_cells_posterior=30)
+    assert np.corrcoef(whole["rich"], part["rich"])[0, 1] > 0.9
+
+
+def test_sample_that_is_missing_or_a_single_cell_is_refused(model, planted):
+    with pytest.raises(ValueError, match="`sample_key` must name the column"):
+        model.differential_abundance()
+    with pytest.raises(KeyError, match=r"`sample_key=\"samples\"` is not a column"):
+        model.differential_abundance(sample_key="samples")
+    planted.obs["lone"] = np.where(np.arange(planted.n_obs) == 0, "one", "others")
+    with pytest.raises(ValueError, match="at least 2 cells, but 'one' of .* has 1"):
+        model.differential_abundance(sample_key="lone")
+    del planted.obs["lone"]
+
+
+# -- bad requests ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {},
+        {"group1": "type_0"},
+        {"idx2": [0, 1]},
+        {"groupby": "batch", "idx1": [0, 1]},
+    ],
+)
+def test_groups_asked_for_in_neither_way_or_both_are_refused(model, groups):
+    with pytest.raises(ValueError, match="Groups must be asked for by `groupby`.*or by `idx1`"):
+        model.differential_expression(**groups, silent=True)
+
+
+@pytest.mark.parametrize("cells", [[], np.zeros(520, dtype=bool), "rna_depth < 0"])
+def test_empty_choice_of_cells_is_refused(model, cells):
+    with pytest.raises((ValueError, TypeError), match="`idx1` must"):
+        model.differential_expression(idx1=cells, silent=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("mode", "changes", "`mode` must be one of 'vanilla', 'change'"),
+        ("delta", None, "`delta` must be a number"),
+        ("delta", 0, "`delta` must be a finite number above 0"),
+        ("fdr_target", 1.5, "`fdr_target` must be at least 0 and below 1"),
+        ("pseudocounts", -1, "`pseudocounts` must be a finite number above 0"),
+        ("n_samples_overall", 1, "`n_samples_overall` must be at least 2"),
+    ],
+)
+def test_option_out_of_range_is_refused(model, option, value, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.differential_expression(groupby="cell_type", silent=True, **{option: value})
+
+
+def test_untrained_model_is_refused(fresh_mdata, small):
+    untrained = SCMVPModel(fresh_mdata, **small)
+    for compare in (untrained.differential_expression, untrained.differential_accessibility):
+        with pytest.raises(RuntimeError, match="[Tt]rain"):
+            compare(groupby="cell_type")

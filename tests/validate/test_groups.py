@@ -1,0 +1,144 @@
+"""Groups of cells that are compared are disjoint and exist, or are refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmvp_scvi._validate import compare_groups, compare_rows, find_grouping
+
+pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
+
+
+def column(values) -> pd.Series:
+    return pd.Series(list(values) if isinstance(values, str) else values, name="type")
+
+
+def find_type(mdata):
+    return find_grouping(mdata, "type", argument="groupby", modality_keys=("rna", "atac"))
+
+
+# -- columns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holders", [["rna"], ["atac"], ["rna", "atac"]])
+def test_grouping_is_found_in_modalities_that_agree(make_mdata, holders):
+    mdata = make_mdata()
+    for modality in holders:
+        mdata[modality].obs["type"] = list("aabbcc")
+    assert "".join(find_type(mdata)) == "aabbcc"
+
+
+def test_grouping_of_mdata_comes_before_that_of_a_modality(make_mdata):
+    mdata = make_mdata()
+    mdata.obs["type"], mdata["rna"].obs["type"] = list("aabbcc"), list("xxyyzz")
+    assert "".join(find_type(mdata)) == "aabbcc"
+
+
+def test_grouping_that_modalities_disagree_about_is_refused(make_mdata, run_way_out):
+    mdata = make_mdata()
+    mdata["rna"].obs["type"], mdata["atac"].obs["type"] = list("aabbcc"), list("xxyyzz")
+    with pytest.raises(ValueError, match=r"`mdata\[\"rna\"\]\.obs` and .* different") as error:
+        find_type(mdata)
+    assert "".join(find_type(run_way_out(error, mdata, 'mdata.obs["type"] = '))) == "aabbcc"
+
+
+def test_unknown_grouping_is_reported_with_near_matches(make_mdata):
+    mdata = make_mdata()
+    mdata["rna"].obs["types"] = list("aabbcc")
+    with pytest.raises(KeyError, match="is not a column of .* Did you mean `types`"):
+        find_type(mdata)
+
+
+def test_grouping_with_missing_values_is_refused(make_mdata):
+    mdata = make_mdata()
+    mdata.obs["type"] = ["a", "a", None, "b", "b", None]
+    with pytest.raises(ValueError, match="must have a category for each cell, but 2 of 6"):
+        find_type(mdata)
+
+
+# -- groups ---------------------------------------------------------------------------------------
+
+
+def test_each_group_is_compared_with_the_rest_by_default():
+    found = compare_groups(column("abcabc"), None, None)
+    assert [(c.group1, c.group2) for c in found] == [("a", "Rest"), ("b", "Rest"), ("c", "Rest")]
+    np.testing.assert_array_equal(found[1].rows1, [1, 4])
+    np.testing.assert_array_equal(found[1].rows2, [0, 2, 3, 5])
+
+
+@pytest.mark.parametrize("group1", ["b", ["b"], np.array(["b"])])
+def test_two_groups_are_compared_without_the_others(group1):
+    (found,) = compare_groups(column("abcabc"), group1, "c")
+    np.testing.assert_array_equal(found.rows1, [1, 4])
+    np.testing.assert_array_equal(found.rows2, [2, 5])
+
+
+def test_all_groups_are_compared_with_the_second_but_itself():
+    found = compare_groups(column("abcabc"), None, "b")
+    assert [c.group1 for c in found] == ["a", "c"]
+
+
+def test_groups_keep_the_order_of_their_categories_and_empty_ones_are_left_out():
+    categorical = column(pd.Categorical(list("abcabc"), categories=list("cxba")))
+    assert [c.group1 for c in compare_groups(categorical, None, None)] == ["c", "b", "a"]
+
+
+def test_groups_may_be_numbers():
+    (found,) = compare_groups(column([7, 8, 9, 7, 8, 9]), 8, 9)
+    np.testing.assert_array_equal(found.rows1, [1, 4])
+
+
+@pytest.mark.parametrize(("arguments", "name"), [(("Bcel", None), "1"), (("Tcell", "Bcel"), "2")])
+def test_unknown_group_is_reported_with_near_matches(arguments, name):
+    groups = column(["Bcell", "Tcell"] * 3)
+    with pytest.raises(ValueError, match=f"`group{name}` must be .*'Bcel'.*mean `Bcell`"):
+        compare_groups(groups, *arguments)
+
+
+def test_group_of_one_cell_is_refused():
+    for arguments in (("c", None), ("a", "c")):
+        with pytest.raises(ValueError, match="at least 2 cells, but 'c' of .* has 1"):
+            compare_groups(column("ababc"), *arguments)
+
+
+def test_groups_of_one_cell_are_left_out_of_all_groups():
+    with pytest.warns(UserWarning, match="of a single cell are not compared: `c`"):
+        found = compare_groups(column("ababc"), None, None)
+    assert [c.group1 for c in found] == ["a", "b"]
+    assert 4 in found[0].rows2
+
+
+def test_group_is_not_compared_with_itself():
+    with pytest.raises(ValueError, match="must be different groups, got 'a' twice"):
+        compare_groups(column("abab"), ["b", "a"], "a")
+
+
+def test_single_group_is_refused():
+    with pytest.raises(ValueError, match="must have at least two groups, got `a` alone"):
+        compare_groups(column("aaa"), None, None)
+
+
+def test_no_group_is_refused():
+    with pytest.raises(ValueError, match="`group1` must name at least one group"):
+        compare_groups(column("abab"), [], None)
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+def test_rows_are_compared_with_all_others_by_default():
+    found = compare_rows(np.array([4, 1]), None, 5)
+    np.testing.assert_array_equal(found.rows1, [1, 4])
+    np.testing.assert_array_equal(found.rows2, [0, 2, 3])
+
+
+def test_rows_in_both_groups_are_refused():
+    with pytest.raises(ValueError, match="must not share cells, but 1 are in both: rows `2`"):
+        compare_rows(np.array([1, 2]), np.array([2, 3]), 5)
+
+
+@pytest.mark.parametrize(("rows2", "argument"), [([3, 3], "idx2"), (None, "idx2")])
+def test_single_row_is_refused(rows2, argument):
+    rows2 = rows2 and np.array(rows2)
+    with pytest.raises(ValueError, match=f"`{argument}` must choose at least 2 cells"):
+        compare_rows(np.array([0, 1]), rows2, 3)
