@@ -307,6 +307,7 @@ class PosteriorMixin(VAEMixin):
         region_list: Sequence[str] | None = None,
         library_size: float | Literal["observed"] = 1,
         n_samples: int | None = None,
+        from_modality: Modality = "joint",
         threshold: float | None = None,
         batch_size: int | None = None,
         overwrite: bool = False,
@@ -321,6 +322,8 @@ class PosteriorMixin(VAEMixin):
             Folder of the store.
         adata, indices, transform_batch, region_list, library_size, n_samples, batch_size
             As in `get_normalized_accessibility`; draws are averaged.
+        from_modality
+            As in `get_normalized_accessibility`.
         threshold
             Values below it become zero and ``.X`` is a CSR matrix; None for a dense array.
         overwrite
@@ -344,6 +347,7 @@ class PosteriorMixin(VAEMixin):
             n_samples,
             True,
             batch_size,
+            from_modality,
         )
         cells = self._cell_names(adata, indices)
         kept = blocks if threshold is None else _thresholded(blocks, threshold)
