@@ -54,8 +54,7 @@ def with_counts(mdata: MuData, counts: dict[Modality, sparse.csr_matrix]) -> MuD
     parts = {modality: mdata[modality].copy() for modality in OTHER}
     for modality, values in counts.items():
         parts[modality].X = values
-    with mudata.set_options(pull_on_update=False):
-        return MuData(parts)
+    return MuData(parts)
 
 
 def thin(
@@ -201,7 +200,9 @@ CALIBRATION_COLUMNS = {
         for kind in ("observed", "expected")
     },
     "rna_calibration.ece": "RNA ECE",
+    "rna_calibration.predicted_over_observed": "RNA expected / observed",
     "atac_calibration.ece": "ATAC ECE",
+    "atac_calibration.predicted_over_observed": "ATAC expected / observed",
 }
 TABLES = {
     "Counts split in two, one half imputed from the other": ("thinning", SCORE_COLUMNS),
@@ -284,6 +285,7 @@ def main() -> None:
     parser.add_argument("--summarise", action="store_true", help="only rewrite the summary")
     arguments = parser.parse_args()
     if not arguments.summarise:
+        mudata.set_options(pull_on_update=False)  # the default of mudata 0.4, without its warning
         mdata = choose_cells(load(), arguments.cells)
         makers = {**METHODS, "scmvp": partial(SCMVP, arguments.epochs)}
         chosen = arguments.only or [name for name in METHODS if name not in SLOW]

@@ -158,6 +158,7 @@ def calibration(
         },
         "reliability": pooled.to_dict("list"),
         "ece": expected_calibration_error(pooled),
+        "predicted_over_observed": float(pooled["predicted"].sum() / pooled["observed"].sum()),
     }
 
 
