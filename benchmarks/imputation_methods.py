@@ -269,6 +269,12 @@ class MultiVI(Trained):
         self.model.train(accelerator="cpu")
         self.settings["epochs"] = self.model.trainer.current_epoch
 
+    def predict(self, modality: Modality, query: MuData, rows: np.ndarray) -> np.ndarray:
+        query.obs["_indices"] = np.arange(
+            query.n_obs
+        )  # its set-up adds them to training cells only
+        return super().predict(modality, query, rows)
+
 
 METHODS: dict[str, type[Method] | partial[Method]] = {
     "raw": Raw,

@@ -36,12 +36,12 @@ def blocks_of(n_cells: int, size: int = CELLS_PER_BLOCK) -> Iterator[np.ndarray]
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row of one array with that of the other; NaN for constants."""
+    # told from the values themselves: centring leaves rounding errors of a constant
+    constant = (np.ptp(first, axis=1) == 0) | (np.ptp(second, axis=1) == 0)
     first = first - first.mean(1, keepdims=True)
     second = second - second.mean(1, keepdims=True)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    # centring leaves rounding errors of a constant row
-    norms[norms < 1e-6] = np.nan
-    return (first * second).sum(1) / norms
+    return (first * second).sum(1) / np.where(constant, np.nan, norms)
 
 
 def poisson_rates(profiles: np.ndarray, depth: np.ndarray) -> np.ndarray:
