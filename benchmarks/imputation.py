@@ -218,6 +218,8 @@ def tables(summary: dict[str, dict[str, dict]]) -> str:
     """Markdown tables of the main figures."""
     text = ""
     for caption, (protocol, columns) in TABLES.items():
+        if not summary[protocol]:
+            continue
         text += f"{caption}:\n\n| method | seeds | {' | '.join(columns.values())} |\n"
         text += "|---" * (len(columns) + 2) + "|\n"
         for method, values in summary[protocol].items():
@@ -260,17 +262,18 @@ def draw(summary: dict[str, dict[str, dict]], records: list[Result], file: Path)
 
 
 def draw_reliability(ax: plt.Axes, records: list[Result], modality: Modality) -> None:
-    """Observed against predicted probability of a count, of the first seed of each method."""
+    """Observed against predicted probability of a count, of seed 0 of each method."""
     drawn = [r for r in records if f"{modality}_calibration" in r and r["seed"] == 0]
     for record in drawn:
         bins = pd.DataFrame(record[f"{modality}_calibration"]["reliability"])
         bins = bins[bins["observed"] > 0]
         predicted, observed = (bins[key] / bins["entries"] for key in ("predicted", "observed"))
         ax.loglog(predicted, observed, ".-", linewidth=1, label=record["method"])
-    ax.axline((1e-3, 1e-3), slope=1, color="grey", linestyle=":", zorder=0)
+    ax.axline((1e-3, 1e-3), (1, 1), color="grey", linestyle=":", zorder=0)
     ax.set(xlabel="predicted", ylabel="observed")
     ax.set_title(f"thinning\n{modality.upper()}: probability of a count", fontsize="medium")
-    ax.legend(frameon=False, fontsize="x-small")
+    if drawn:
+        ax.legend(frameon=False, fontsize="x-small")
 
 
 def main() -> None:

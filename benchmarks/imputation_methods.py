@@ -27,7 +27,7 @@ Modality = Literal["rna", "atac"]
 OTHER: dict[Modality, Modality] = {"rna": "atac", "atac": "rna"}
 MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
 N_COMPONENTS = 30
-MOST_EPOCHS = 40
+MOST_EPOCHS = 40  # of scmvp, so that a run takes minutes
 
 
 class Method(ABC):
@@ -242,6 +242,7 @@ class SCMVP(Trained):
         self.model = SCMVPModel(train)
         self.model.train(epochs, accelerator="cpu", check_val_every_n_epoch=None)
 
+    @torch.inference_mode()
     def laws(
         self, modality: Modality, rows: np.ndarray, depth: np.ndarray, n_draws: int
     ) -> Iterator[Distribution]:
@@ -249,13 +250,12 @@ class SCMVP(Trained):
         law, library = LAWS[modality]
         module = self.model.module
         depths = torch.as_tensor(depth, dtype=torch.float32)[:, None]
-        with torch.inference_mode():
-            [tensors] = self.model._minibatches(None, rows, batch_size=len(rows))
-            outputs = module.inference(**module._get_inference_input(tensors))
-            for _ in range(n_draws):
-                drawn = {**outputs, OUTPUT.Z: outputs[OUTPUT.QZ].sample(), library: depths}
-                decoded = module.generative(**module._get_generative_input(tensors, drawn))
-                yield decoded[law].distribution()
+        [tensors] = self.model._minibatches(None, rows, batch_size=len(rows))
+        outputs = module.inference(**module._get_inference_input(tensors))
+        for _ in range(n_draws):
+            drawn = {**outputs, OUTPUT.Z: outputs[OUTPUT.QZ].sample(), library: depths}
+            decoded = module.generative(**module._get_generative_input(tensors, drawn))
+            yield decoded[law].distribution()
 
 
 class MultiVI(Trained):
@@ -270,9 +270,8 @@ class MultiVI(Trained):
         self.settings["epochs"] = self.model.trainer.current_epoch
 
     def predict(self, modality: Modality, query: MuData, rows: np.ndarray) -> np.ndarray:
-        query.obs["_indices"] = np.arange(
-            query.n_obs
-        )  # its set-up adds them to training cells only
+        # which its set-up gives to the training cells alone
+        query.obs["_indices"] = np.arange(query.n_obs)
         return super().predict(modality, query, rows)
 
 
