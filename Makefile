@@ -14,10 +14,10 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types cortex speed docs clean
+.PHONY: help install demo test test-slow lint types cortex bench-imputation speed docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## create the virtual environment and install the package in it
 
@@ -42,6 +42,9 @@ speed: $(INSTALLED) ## time and memory of training beside MultiVI
 
 cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default ../shared/data)
 	$(BIN)/python benchmarks/cortex.py
+
+bench-imputation: $(INSTALLED) ## imputation on mouse cortex beside simple methods (same data)
+	$(BIN)/python benchmarks/imputation.py
 
 docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/
 	$(BIN)/python -m sphinx --builder html $(SPHINXOPTS) docs docs/_build/html
