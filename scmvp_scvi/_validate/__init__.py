@@ -3,6 +3,7 @@
 from scmvp_scvi._validate._arguments import (
     check_fraction,
     check_integer_at_least,
+    check_is_among,
     check_one_of,
     check_positive,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "check_fraction",
     "check_indices",
     "check_integer_at_least",
+    "check_is_among",
     "check_is_mudata",
     "check_modalities",
     "check_names",

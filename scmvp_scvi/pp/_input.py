@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scmvp_scvi._validate import (
     PEAK_NAME,
     check_counts,
+    check_is_among,
     check_is_mudata,
     check_unique_cells,
     check_unique_features,
@@ -48,11 +49,7 @@ def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
             "`mdata` must be in memory, but its matrices are on disk. Read them: "
             f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
         )
-    if key not in mdata.mod:
-        raise KeyError(
-            f'`{argument}="{key}"` is not a modality of `mdata`, which has '
-            f"{shown(mdata.mod)}.{did_you_mean(key, mdata.mod)}"
-        )
+    check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
     for name, adata in mdata.mod.items():
         check_unique_cells(adata.obs_names, name)
         check_unique_features(adata, name)

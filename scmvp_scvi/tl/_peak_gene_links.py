@@ -11,10 +11,10 @@ from scipy import stats
 
 from scmvp_scvi._validate import (
     check_integer_at_least,
+    check_is_among,
     check_names,
     check_numeric_finite,
     check_one_of,
-    did_you_mean,
     find_counts,
     parse_peaks,
     shown,
@@ -278,12 +278,13 @@ def _mean_accessibility(mdata: MuData, atac_key: str, atac_layer: str | None) ->
 
 def _gc_content(mdata: MuData, atac_key: str, gc_key: str) -> Floats:
     var = mdata[atac_key].var
-    if gc_key not in var:
-        raise KeyError(
-            f'`gc_key="{gc_key}"` is not a column of `mdata["{atac_key}"].var`, which has '
-            f"{shown(var.columns)}.{did_you_mean(gc_key, var.columns)} Leave `gc_key` out to "
-            "match accessibility alone."
-        )
+    check_is_among(
+        gc_key,
+        var.columns,
+        argument="gc_key",
+        what=f'a column of `mdata["{atac_key}"].var`',
+        way_out="Leave `gc_key` out to match accessibility alone.",
+    )
     check_numeric_finite(var[gc_key], argument="gc_key")
     return var[gc_key].to_numpy(dtype=np.float64)
 

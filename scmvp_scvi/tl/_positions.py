@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import did_you_mean, shown
+from scmvp_scvi._validate import check_is_among, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,17 +69,14 @@ def gene_positions(
 
 
 def _column(var: pd.DataFrame, key: str, argument: str, modality: str) -> pd.Series:
-    if key not in var:
-        way_out = (
-            " Pass `strand_key=None` to measure distances along the chromosome, whatever the "
-            "strand of the gene."
-            if argument == "strand_key"
-            else " Add it from the annotation that the genes were counted on."
-        )
-        raise KeyError(
-            f'`{argument}="{key}"` is not a column of `mdata["{modality}"].var`, which has '
-            f"{shown(var.columns)}.{did_you_mean(key, var.columns)}{way_out}"
-        )
+    way_out = (
+        "Pass `strand_key=None` to measure distances along the chromosome, whatever the strand "
+        "of the gene."
+        if argument == "strand_key"
+        else "Add it from the annotation that the genes were counted on."
+    )
+    what = f'a column of `mdata["{modality}"].var`'
+    check_is_among(key, var.columns, argument=argument, what=what, way_out=way_out)
     return var[key]
 
 

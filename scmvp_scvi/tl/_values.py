@@ -10,13 +10,12 @@ import scipy.sparse as sp
 
 from scmvp_scvi._validate import (
     check_counts,
+    check_is_among,
     check_is_mudata,
     check_no_missing,
     check_paired,
     check_unique_features,
-    did_you_mean,
     find_counts,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -61,11 +60,7 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     """
     check_is_mudata(mdata)
     for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
-        if key not in mdata.mod:
-            raise KeyError(
-                f'`{argument}="{key}"` is not a modality of `mdata`, which has '
-                f"{shown(mdata.mod)}.{did_you_mean(key, mdata.mod)}"
-            )
+        check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
         if mdata[key].isbacked:
             raise ValueError(
                 f"`{key}` must be in memory, but its matrix is on disk. Read it: "
@@ -96,11 +91,7 @@ def find_groups(mdata: MuData, key: str, *, argument: str) -> pd.Series:
     ValueError
         If a cell has no group.
     """
-    if key not in mdata.obs:
-        raise KeyError(
-            f'`{argument}="{key}"` is not a column of `mdata.obs`, which has '
-            f"{shown(mdata.obs.columns)}.{did_you_mean(key, mdata.obs.columns)}"
-        )
+    check_is_among(key, mdata.obs.columns, argument=argument, what="a column of `mdata.obs`")
     check_no_missing(mdata.obs[key], argument=argument)
     return mdata.obs[key].astype("category").cat.remove_unused_categories()
 
