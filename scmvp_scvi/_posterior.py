@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,20 @@ Modality = Literal["joint", "rna", "atac"]
 Batch = str | int | float
 _POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATAC}
 _OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
+
+
+class _Request(NamedTuple):
+    """What to decode, in the words of `PosteriorMixin.get_normalized_expression`."""
+
+    adata: MuData | None
+    indices: Sequence[int] | np.ndarray | None
+    transform_batch: Batch | Sequence[Batch] | None
+    features: Sequence[str] | None
+    library_size: float | Literal["observed"]
+    n_samples: int | None
+    return_mean: bool
+    batch_size: int | None
+    from_modality: Modality
 
 
 class PosteriorMixin(VAEMixin):
@@ -208,20 +222,21 @@ class PosteriorMixin(VAEMixin):
         ``(cells, genes)``, a DataFrame indexed by cell and gene; ``(n_samples, cells, genes)``,
         an array, for draws that are not averaged.
         """
-        blocks, names = self._decoded(
+        blocks, cells, names = self._decoded(
             OUTPUT.PX,
-            adata,
-            indices,
-            transform_batch,
-            gene_list,
-            "gene_list",
-            library_size,
-            n_samples,
-            return_mean,
-            batch_size,
-            from_modality,
+            _Request(
+                adata=adata,
+                indices=indices,
+                transform_batch=transform_batch,
+                features=gene_list,
+                library_size=library_size,
+                n_samples=n_samples,
+                return_mean=return_mean,
+                batch_size=batch_size,
+                from_modality=from_modality,
+            ),
         )
-        return _as_table(blocks, self._cell_names(adata, indices), names, return_numpy)
+        return _as_table(blocks, cells, names, return_numpy)
 
     def get_normalized_accessibility(
         self,
@@ -277,20 +292,20 @@ class PosteriorMixin(VAEMixin):
                     "`threshold` gives a sparse matrix, which draws of several samples are not: "
                     "set `return_mean=True` or leave `threshold` out."
                 )
-        blocks, names = self._decoded(
+        blocks, cells, names = self._decoded(
             OUTPUT.PY,
-            adata,
-            indices,
-            transform_batch,
-            region_list,
-            "region_list",
-            library_size,
-            n_samples,
-            return_mean,
-            batch_size,
-            from_modality,
+            _Request(
+                adata=adata,
+                indices=indices,
+                transform_batch=transform_batch,
+                features=region_list,
+                library_size=library_size,
+                n_samples=n_samples,
+                return_mean=return_mean,
+                batch_size=batch_size,
+                from_modality=from_modality,
+            ),
         )
-        cells = self._cell_names(adata, indices)
         if threshold is not None:
             matrix = sparse.vstack(list(_thresholded(blocks, threshold)), format="csr")
             if return_numpy:
@@ -336,20 +351,20 @@ class PosteriorMixin(VAEMixin):
         """
         if threshold is not None:
             _check_threshold(threshold)
-        blocks, names = self._decoded(
+        blocks, cells, names = self._decoded(
             OUTPUT.PY,
-            adata,
-            indices,
-            transform_batch,
-            region_list,
-            "region_list",
-            library_size,
-            n_samples,
-            True,
-            batch_size,
-            from_modality,
+            _Request(
+                adata=adata,
+                indices=indices,
+                transform_batch=transform_batch,
+                features=region_list,
+                library_size=library_size,
+                n_samples=n_samples,
+                return_mean=True,
+                batch_size=batch_size,
+                from_modality=from_modality,
+            ),
         )
-        cells = self._cell_names(adata, indices)
         kept = blocks if threshold is None else _thresholded(blocks, threshold)
         write_table(path, kept, cells, names, overwrite=overwrite)
 
@@ -445,34 +460,27 @@ class PosteriorMixin(VAEMixin):
 
     @torch.inference_mode()
     def _decoded(
-        self,
-        law: str,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        transform_batch: Batch | Sequence[Batch] | None,
-        features: Sequence[str] | None,
-        argument: str,
-        library_size: float | Literal["observed"],
-        n_samples: int | None,
-        return_mean: bool,
-        batch_size: int | None,
-        from_modality: Modality,
-    ) -> tuple[Iterator[np.ndarray], pd.Index]:
-        """Check the request; return the denoised minibatches, lazily, and the feature names."""
+        self, law: str, request: _Request
+    ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
+        """Check the request; return the denoised minibatches, lazily, and cells and features."""
         self._check_if_trained(warn=False)
+        n_samples, library_size = request.n_samples, request.library_size
         if n_samples is not None:
             check_integer_at_least(n_samples, 1, name="n_samples")
         if library_size != "observed":
             check_positive(library_size, name="library_size")
-        check_one_of(from_modality, tuple(_POSTERIOR_OF), name="from_modality")
-        key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
-        library_key = OUTPUT.RNA_LIBRARY if law == OUTPUT.PX else OUTPUT.ATAC_LIBRARY
+        check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
+        key, library_key, argument = (
+            (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, "gene_list")
+            if law == OUTPUT.PX
+            else (REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, "region_list")
+        )
         names = pd.Index(self._feature_names(key))
         chosen: slice | Tensor = slice(None)
-        if features is not None:
-            positions = check_names(features, names, argument=argument)
+        if request.features is not None:
+            positions = check_names(request.features, names, argument=argument)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
-        batches = self._batch_codes(transform_batch)
+        batches = self._batch_codes(request.transform_batch)
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
@@ -486,20 +494,20 @@ class PosteriorMixin(VAEMixin):
         @torch.inference_mode()
         def blocks() -> Iterator[np.ndarray]:
             n_empty = 0
-            for tensors in self._minibatches(adata, indices, batch_size):
+            for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
                 outputs = self.module.inference(**self.module._get_inference_input(tensors))
-                qz = outputs[_POSTERIOR_OF[from_modality]]
-                n_empty += _count_empty(outputs, from_modality)
+                qz = outputs[_POSTERIOR_OF[request.from_modality]]
+                n_empty += _count_empty(outputs, request.from_modality)
                 if n_samples is None:
                     yield denoise(qz.loc, tensors, outputs).cpu().numpy()
                     continue
                 draws = [
                     denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)
                 ]
-                yield np.mean(draws, axis=0) if return_mean else np.stack(draws)
-            _warn_about_empty(n_empty, from_modality)
+                yield np.mean(draws, axis=0) if request.return_mean else np.stack(draws)
+            _warn_about_empty(n_empty, request.from_modality)
 
-        return blocks(), names
+        return blocks(), self._cell_names(request.adata, request.indices), names
 
     def _batch_codes(self, transform_batch: Batch | Sequence[Batch] | None) -> list[int | None]:
         """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
