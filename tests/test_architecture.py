@@ -40,6 +40,7 @@ LAYERS = (
         "distributions._blockwise",
         "distributions._gaussian_mixture",
         "distributions._zero_inflated_poisson",
+        "_minified",
     },
     {"distributions._negative_binomial_sum", "distributions._zero_inflated_poisson_sum"},
     {"distributions._factored"},
@@ -47,7 +48,7 @@ LAYERS = (
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit"},
     {"_module", "_optimizer", "_data_splitter"},
-    {"_training_plan", "_posterior", "_differential", "_predictive"},
+    {"_training_plan", "_posterior", "_differential", "_predictive", "_minify"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
