@@ -1,4 +1,4 @@
-"""Tuning with scvi-tools: its workers set up the MuData, train the model and report its metrics."""
+"""Tuning with scvi-tools: its workers set up the MuData, train the model, report a metric."""
 
 import numpy as np
 import pytest
