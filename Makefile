@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
+AUTOTUNE_INSTALLED := $(VENV)/.autotune-installed
 # one thread for each worker, or the workers fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
@@ -27,7 +28,7 @@ demo: $(INSTALLED) ## run the model end to end into demo_output/ (DATA=file.h5mu
 test: lint types ## lint, types and the default tests (WORKERS=2 processes)
 	$(PYTEST)
 
-test-slow: $(INSTALLED) ## the tests marked slow
+test-slow: $(AUTOTUNE_INSTALLED) ## the tests marked slow, tuning among them
 	$(PYTEST) -m "slow and not gpu"
 
 lint: $(INSTALLED) ## ruff: rules and format
@@ -68,4 +69,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DOCS_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
 	$(PIP) --editable '.[docs]'
+	@touch $@
+
+$(AUTOTUNE_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
+	$(PIP) --editable '.[autotune]'
 	@touch $@

@@ -75,9 +75,15 @@ nitpicky = True
 nitpick_ignore = [
     # bases and parts of the public classes that are not public themselves
     ("py:class", "scmvp_scvi._counts.SparseCounts"),
+    ("py:class", "scmvp_scvi._differential.DifferentialMixin"),
+    ("py:class", "scmvp_scvi._minify.MinifyMixin"),
     ("py:class", "scmvp_scvi._module.SCMVPLossOutput"),
     ("py:class", "scmvp_scvi._posterior.PosteriorMixin"),
+    ("py:class", "scmvp_scvi._predictive.PredictiveMixin"),
+    ("py:class", "scmvp_scvi._rows.FeatureSample"),
     ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),
+    # documented without an inventory that Sphinx reads
+    ("py:class", "huggingface_hub.repocard.ModelCard"),
     # the shapes of properties, which Sphinx writes without the formatter below
     ("py:class", "Tensor"),
     ("py:class", "jaxtyping.Float"),

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import rich.pretty  # noqa: F401  scvi-tools 1.4 prints its registries through it unimported
 
-from scmvp_scvi import datasets, distributions, metrics, nn, pl, pp, tl
+from scmvp_scvi import datasets, distributions, hub, metrics, nn, pl, pp, tl
 from scmvp_scvi._model import SCMVPModel
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
@@ -17,6 +17,7 @@ __all__ = [
     "SCMVPTrainingPlan",
     "datasets",
     "distributions",
+    "hub",
     "metrics",
     "nn",
     "pl",

@@ -9,6 +9,7 @@ from scipy import sparse
 from scvi.data import AnnDataManager, fields
 
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._minified import is_minified, minified_fields
 from scmvp_scvi._validate import (
     check_counts,
     check_feature_names,
@@ -40,6 +41,8 @@ def check_data(
     expected_features: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Check everything that would go wrong silently, or late, with data as they were given.
+
+    Minified data have no counts to check.
 
     Parameters
     ----------
@@ -73,6 +76,8 @@ def check_data(
         check_unique_features(adata, modality)
         if expected_features is not None:
             check_feature_names(expected_features[key], adata.var_names, modality=modality)
+        if is_minified(mdata):
+            continue
         counts = find_counts(adata, layer, argument=argument, modality=modality)
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
@@ -82,7 +87,10 @@ def check_data(
                 0
             ]
         )
-    check_no_cell_is_empty_in_both(*empty, cell_names=mdata.obs_names, modality_keys=(rna, atac))
+    if not is_minified(mdata):
+        check_no_cell_is_empty_in_both(
+            *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
+        )
     _check_columns(mdata, arguments, modalities, (rna, atac))
 
 
@@ -111,7 +119,7 @@ def _check_columns(
 
 
 def data_fields(
-    arguments: Mapping[str, Any], modalities: Mapping[str, str | None]
+    mdata: MuData, arguments: Mapping[str, Any], modalities: Mapping[str, str | None]
 ) -> list[fields.BaseAnnDataField]:
     """Fields of the registry, in scvi-tools' terms; arguments as in `check_data`."""
     layer, of = fields.MuDataLayerField, modalities.get
@@ -152,7 +160,7 @@ def data_fields(
             mod_key=of(_CONTINUOUS),
         )
     )
-    return registered
+    return registered + (minified_fields() if is_minified(mdata) else [])
 
 
 def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -75,6 +75,7 @@ class DifferentialMixin:
     _check_if_trained: Callable[..., None]
     _validate_anndata: Callable[..., MuData]
     _batch_codes: Callable[[Any], list[int | None]]
+    _check_has_counts: Callable[..., None]
     _embed: Callable[..., Iterator[dict[str, Any]]]
     _feature_names: Callable[[str], np.ndarray]
     get_anndata_manager: Callable[..., AnnDataManager]
@@ -342,6 +343,9 @@ class DifferentialMixin:
     ) -> pd.DataFrame:
         """Compare each pair of groups, feature by feature."""
         self._check_if_trained(warn=False)
+        # the chance in the counts is part of the test
+        feature = "expression" if law == OUTPUT.PX else "accessibility"
+        self._check_has_counts(f"`differential_{feature}`", adata)
         self._check_settings(how)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)

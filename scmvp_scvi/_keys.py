@@ -19,6 +19,11 @@ class _RegistryKeys(NamedTuple):
     CONTINUOUS_COVARIATES: str = _SCVI_KEYS.CONT_COVS_KEY
     RNA_SIZE_FACTOR: str = _SCVI_KEYS.SIZE_FACTOR_KEY
     ATAC_SIZE_FACTOR: str = "atac_size_factor"
+    LATENT_MEAN: str = _SCVI_KEYS.LATENT_QZM_KEY
+    LATENT_VARIANCE: str = _SCVI_KEYS.LATENT_QZV_KEY
+    RNA_DEPTH: str = "rna_depth"
+    ATAC_DEPTH: str = "atac_depth"
+    MINIFY_TYPE: str = _SCVI_KEYS.MINIFY_TYPE_KEY
 
 
 class _ModuleKeys(NamedTuple):

@@ -10,15 +10,23 @@ from mudata import MuData
 from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader
-from scvi.model.base import BaseModelClass, UnsupervisedTrainingMixin
+from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._data import check_data, data_fields, registered_features
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._minified import (
+    LOAD_WITH_COUNTS,
+    check_has_counts,
+    forget_registration,
+    is_minified,
+)
+from scmvp_scvi._minify import MinifyMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
+from scmvp_scvi._scvi import DATA_UUID_KEY
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
 from scmvp_scvi._validate import (
     check_fraction,
@@ -34,7 +42,12 @@ _MIN_EPOCHS, _MAX_EPOCHS = 10, 200
 
 
 class SCMVPModel(
-    DifferentialMixin, PredictiveMixin, PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass
+    DifferentialMixin,
+    PredictiveMixin,
+    MinifyMixin,
+    PosteriorMixin,
+    UnsupervisedTrainingMixin,
+    BaseMinifiedModeModelClass,
 ):
     """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
 
@@ -148,6 +161,7 @@ class SCMVPModel(
             rna_input_dropout=rna_input_dropout,
             atac_input_dropout=atac_input_dropout,
         )
+        self.module.minified_data_type = self.minified_data_type
         components = "one a label" if self._has_labels else n_clusters or "chosen by Leiden"
         self._model_summary_string = (
             f"SCMVPModel with n_latent: {n_latent}, n_hidden: {n_hidden}, clusters: {components}, "
@@ -220,7 +234,7 @@ class SCMVPModel(
         expected = None if source is None else registered_features(source)
         check_data(mdata, arguments, where, expected)
         manager = AnnDataManager(
-            fields=data_fields(arguments, where), setup_method_args=setup_method_args
+            fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args
         )
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -242,13 +256,40 @@ class SCMVPModel(
         """Check new data against the model before scvi-tools registers it."""
         if adata is not None:
             check_is_mudata(adata)
-            if self.get_anndata_manager(adata) is None:
-                arguments = self.registry["setup_args"]
-                where = _modality_of_each_argument(
-                    type(self), adata, arguments["modalities"], {"setup_args": arguments}
+            if self.minified_data_type is not None and not is_minified(adata):
+                # scvi-tools would look for the fields of minified data in them
+                if not self._is_registered(adata):
+                    self._register_manager_for_instance(self._new_manager(adata))
+            elif self.get_anndata_manager(adata) is None:
+                check_has_counts(
+                    adata,
+                    needed_by="A model other than the one that minified the data",
+                    way_out="pass the data with counts",
                 )
-                check_data(adata, arguments, where, registered_features(self.registry))
+                self._check_against_setup(adata)
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+
+    def _check_against_setup(self, mdata: MuData) -> dict[str, str | None]:
+        """Check data by the model's own set-up; return the modality of each argument."""
+        arguments = self.registry["setup_args"]
+        where = _modality_of_each_argument(
+            type(self), mdata, arguments["modalities"], {"setup_args": arguments}
+        )
+        check_data(mdata, arguments, where, registered_features(self.registry))
+        return where
+
+    def _new_manager(self, mdata: MuData) -> AnnDataManager:
+        """Register data with the fields that they have themselves, minified or not."""
+        where = self._check_against_setup(mdata)
+        if mdata.uns.get(DATA_UUID_KEY) in self._per_instance_manager_store.get(self.id, {}):
+            forget_registration(mdata)  # inherited from the data they were copied from
+        setup = ("model_name", "setup_method_name", "setup_args")
+        manager = AnnDataManager(
+            fields=data_fields(mdata, self.registry["setup_args"], where),
+            setup_method_args={key: self.registry[key] for key in setup},
+        )
+        manager.register_fields(mdata, source_registry=self.registry)
+        return manager
 
     def _make_data_loader(self, *args: Any, **kwargs: Any) -> AnnDataLoader:
         """Make scvi-tools' loader of minibatches that stay sparse."""
@@ -343,6 +384,7 @@ class SCMVPModel(
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
         """
+        check_has_counts(self.adata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
         if max_epochs is None:
             max_epochs = default_max_epochs(self.adata.n_obs)
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import BaseMinifiedModeModuleClass, LossOutput, auto_move_data
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -40,7 +40,7 @@ class SCMVPLossOutput(LossOutput):
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-class SCMVPModule(BaseModuleClass):
+class SCMVPModule(BaseMinifiedModeModuleClass):
     """Variational autoencoder of paired RNA and ATAC counts with a mixture prior :cite:p:`Li2022`.
 
     Parameters
@@ -195,18 +195,26 @@ class SCMVPModule(BaseModuleClass):
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
 
     def _get_inference_input(self, tensors: dict[str, Tensor]) -> dict[str, Tensor | None]:
-        return {
-            "rna": tensors[REGISTRY.RNA],
-            "atac": tensors[REGISTRY.ATAC],
+        known = {
             "batch": tensors[REGISTRY.BATCH],
             "categorical": tensors.get(REGISTRY.CATEGORICAL_COVARIATES),
             "continuous": tensors.get(REGISTRY.CONTINUOUS_COVARIATES),
             "rna_size_factor": tensors.get(REGISTRY.RNA_SIZE_FACTOR),
             "atac_size_factor": tensors.get(REGISTRY.ATAC_SIZE_FACTOR),
         }
+        if REGISTRY.LATENT_MEAN not in tensors:
+            return {"rna": tensors[REGISTRY.RNA], "atac": tensors[REGISTRY.ATAC], **known}
+        # `qzm` and `qzv` are scvi-tools' own spelling: its `inference` tells the two cases by them
+        return {
+            "qzm": tensors[REGISTRY.LATENT_MEAN],
+            "qzv": tensors[REGISTRY.LATENT_VARIANCE],
+            "rna_depth": tensors[REGISTRY.RNA_DEPTH],
+            "atac_depth": tensors[REGISTRY.ATAC_DEPTH],
+            **known,
+        }
 
     @auto_move_data
-    def inference(
+    def _regular_inference(
         self,
         rna: Tensor,
         atac: Tensor,
@@ -240,27 +248,22 @@ class SCMVPModule(BaseModuleClass):
         The names in `OUTPUT`: the posteriors, ``z``, the counts as read, the libraries.
         """
         rna_counts, atac_counts = SparseCounts.from_tensor(rna), SparseCounts.from_tensor(atac)
-        rna_depth, atac_depth = rna_counts.depth, atac_counts.depth
-        rna_observed = (rna_depth[:, 0] > 0).to(rna_depth)
-        atac_observed = (atac_depth[:, 0] > 0).to(atac_depth)
-        codes = () if categorical is None else categorical.split(1, dim=-1)
-        covariates = Covariates((batch, *codes), continuous)
+        covariates = _bundled(batch, categorical, continuous)
 
         atac_profile = self.atac_profile(atac_counts)
         rna_profile = self.rna_profile(rna_counts)
+        atac_target = atac_counts if self.atac_target == "counts" else atac_profile
+        known = self._libraries(
+            rna_counts.depth, atac_target.depth, rna_size_factor, atac_size_factor
+        )
+        rna_observed, atac_observed = known[OUTPUT.RNA_OBSERVED], known[OUTPUT.ATAC_OBSERVED]
+
         rna_features = self.rna_encoder(rna_profile, covariates, rna_observed)
         atac_features = self.atac_encoder(atac_profile, covariates, atac_observed)
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
         qz_joint = self.joint_encoder(rna_features, atac_features)
         qz = _choose_posterior(qz_joint, qz_rna, qz_atac, rna_observed, atac_observed)
-
-        atac_target = atac_counts if self.atac_target == "counts" else atac_profile
-        rna_library, atac_library = rna_depth, atac_target.depth
-        if rna_size_factor is not None:
-            rna_library = rna_size_factor * self.rna_depth_per_size_factor
-        if atac_size_factor is not None:
-            atac_library = atac_size_factor * self.atac_depth_per_size_factor
         return {
             OUTPUT.QZ: qz,
             OUTPUT.QZ_RNA: qz_rna,
@@ -268,12 +271,66 @@ class SCMVPModule(BaseModuleClass):
             OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
             OUTPUT.RNA_COUNTS: rna_counts,
             OUTPUT.ATAC_COUNTS: atac_target,
+            OUTPUT.COVARIATES: covariates,
+            **known,
+        }
+
+    @auto_move_data
+    def _cached_inference(
+        self,
+        qzm: Float[Tensor, "cells latent"],
+        qzv: Float[Tensor, "cells latent"],
+        rna_depth: Float[Tensor, "cells 1"],
+        atac_depth: Float[Tensor, "cells 1"],
+        batch: Tensor,
+        categorical: Tensor | None = None,
+        continuous: Tensor | None = None,
+        rna_size_factor: Tensor | None = None,
+        atac_size_factor: Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, Any]:
+        """Look up what `_regular_inference` found when the data were minified.
+
+        Parameters
+        ----------
+        qzm, qzv
+            Mean and variance of q(z | x, y).
+        rna_depth, atac_depth
+            Depth of what each decoder reconstructs; 0 where the modality was not observed.
+        batch, categorical, continuous, rna_size_factor, atac_size_factor, n_samples
+            As in `_regular_inference`.
+
+        Returns
+        -------
+        The names in `OUTPUT` without the counts and without the posteriors of single channels.
+        """
+        qz = Normal(qzm, qzv.sqrt())
+        return {
+            OUTPUT.QZ: qz,
+            OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
+            OUTPUT.COVARIATES: _bundled(batch, categorical, continuous),
+            **self._libraries(rna_depth, atac_depth, rna_size_factor, atac_size_factor),
+        }
+
+    def _libraries(
+        self,
+        rna_depth: Float[Tensor, "cells 1"],
+        atac_depth: Float[Tensor, "cells 1"],
+        rna_size_factor: Tensor | None,
+        atac_size_factor: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Libraries of the decoders, and which modalities were observed."""
+        rna_library, atac_library = rna_depth, atac_depth
+        if rna_size_factor is not None:
+            rna_library = rna_size_factor * self.rna_depth_per_size_factor
+        if atac_size_factor is not None:
+            atac_library = atac_size_factor * self.atac_depth_per_size_factor
+        return {
             # an empty cell has no library; any positive value does, its likelihood is masked
             OUTPUT.RNA_LIBRARY: torch.where(rna_depth > 0, rna_library, 1.0),
             OUTPUT.ATAC_LIBRARY: torch.where(atac_depth > 0, atac_library, 1.0),
-            OUTPUT.RNA_OBSERVED: rna_observed,
-            OUTPUT.ATAC_OBSERVED: atac_observed,
-            OUTPUT.COVARIATES: covariates,
+            OUTPUT.RNA_OBSERVED: (rna_depth[:, 0] > 0).to(rna_depth),
+            OUTPUT.ATAC_OBSERVED: (atac_depth[:, 0] > 0).to(atac_depth),
         }
 
     # -- generative model (equations 11 to 19) --------------------------------------------------
@@ -559,6 +616,12 @@ class SCMVPModule(BaseModuleClass):
         stacked = torch.stack(log_weights).cpu()
         marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
         return marginal.mean().item() if return_mean else marginal
+
+
+def _bundled(batch: Tensor, categorical: Tensor | None, continuous: Tensor | None) -> Covariates:
+    """Covariates of a minibatch, its batch codes first."""
+    codes = () if categorical is None else categorical.split(1, dim=-1)
+    return Covariates((batch, *codes), continuous)
 
 
 def _choose_posterior(

@@ -65,6 +65,8 @@ class PosteriorMixin(VAEMixin):
     _categories: Callable[[str], np.ndarray]
     _feature_names: Callable[[str], np.ndarray]
     _cluster_names: Callable[[], pd.Index]
+    _check_has_counts: Callable[..., None]
+    _loader_with_counts: Callable[..., Iterator[dict[str, Tensor]] | None]
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -104,6 +106,9 @@ class PosteriorMixin(VAEMixin):
         """
         check_one_of(modality, tuple(_POSTERIOR_OF), name="modality")
         self._check_if_trained(warn=False)
+        if modality != "joint":
+            needed_by = f'`modality="{modality}"`'
+            dataloader = self._loader_with_counts(needed_by, adata, dataloader)
         means, variances, n_empty = [], [], 0
         for outputs in self._embed(adata, indices, batch_size, dataloader):
             posterior = outputs[_POSTERIOR_OF[modality]]
@@ -395,6 +400,7 @@ class PosteriorMixin(VAEMixin):
         """
         check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
         self._check_if_trained(warn=False)
+        self._check_has_counts("`get_marginal_ll`", adata)
         of_cells = torch.cat(
             [
                 self.module.marginal_ll(tensors, n_mc_samples)
@@ -470,6 +476,8 @@ class PosteriorMixin(VAEMixin):
         if library_size != "observed":
             check_positive(library_size, name="library_size")
         check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
+        if request.from_modality != "joint":
+            self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
         key, library_key, argument = (
             (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, "gene_list")
             if law == OUTPUT.PX

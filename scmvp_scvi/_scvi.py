@@ -1,5 +1,8 @@
 """The one door to private names of scvi-tools: what its next version may break."""
 
+from scvi.data._constants import _ADATA_MINIFY_TYPE_UNS_KEY as MINIFY_TYPE_UNS_KEY
+from scvi.data._constants import _MANAGER_UUID_KEY as MANAGER_UUID_KEY
+from scvi.data._constants import _SCVI_UUID_KEY as DATA_UUID_KEY
 from scvi.model.base._de_core import _fdr_de_prediction as tag_by_expected_fdr
 
-__all__ = ["tag_by_expected_fdr"]
+__all__ = ["DATA_UUID_KEY", "MANAGER_UUID_KEY", "MINIFY_TYPE_UNS_KEY", "tag_by_expected_fdr"]

@@ -40,6 +40,7 @@ LAYERS = (
         "distributions._blockwise",
         "distributions._gaussian_mixture",
         "distributions._zero_inflated_poisson",
+        "_minified",
     },
     {"distributions._negative_binomial_sum", "distributions._zero_inflated_poisson_sum"},
     {"distributions._factored"},
@@ -47,11 +48,11 @@ LAYERS = (
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit"},
     {"_module", "_optimizer", "_data_splitter"},
-    {"_training_plan", "_posterior", "_differential", "_predictive"},
+    {"_training_plan", "_posterior", "_differential", "_predictive", "_minify"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
-BESIDE = {"datasets", "metrics", "pp", "tl", "pl"}
+BESIDE = {"datasets", "hub", "metrics", "pp", "tl", "pl"}
 BESIDE_MAY_IMPORT = {"_keys", "_validate", "_neighbors"}
 # These faces, `__init__.py`, only re-export: the face of the package alone imports them.
 FACES = {"", "distributions", "nn", *BESIDE}
@@ -216,3 +217,9 @@ def state_after_import(*names: str) -> dict[str, object]:
 
 def test_importing_the_package_changes_no_more_than_importing_scvi_tools() -> None:
     assert state_after_import(PACKAGE) == state_after_import()
+
+
+@pytest.mark.parametrize("optional", ["huggingface_hub", "pooch", "ray"])
+def test_importing_the_package_does_not_import_what_only_its_extras_bring(optional: str) -> None:
+    command = f"import {PACKAGE}, sys; sys.exit({optional!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0

@@ -1,0 +1,199 @@
+"""`MinifyMixin`: a trained model on data whose counts have been replaced by their posteriors."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mudata import MuData
+from scvi.data import AnnDataManager
+from scvi.model.base import VAEMixin
+from torch import Tensor
+
+from scmvp_scvi._keys import OUTPUT
+from scmvp_scvi._minified import (
+    MINIFIED,
+    CachedCells,
+    MinifiedDataType,
+    batches_with_counts,
+    check_given_posterior,
+    check_has_counts,
+    minified_copy,
+)
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._validate import check_one_of
+
+Loader = Iterator[dict[str, Tensor]]
+
+
+class MinifyMixin:
+    """Minified data of `SCMVPModel`, and what of it needs counts after all."""
+
+    # what the model brings
+    id: str
+    adata: MuData | None
+    module: SCMVPModule
+    registry: dict[str, Any]
+    minified_data_type: str | None
+    _per_instance_manager_store: dict[str, dict[str, AnnDataManager]]
+    _check_if_trained: Callable[..., None]
+    _embed: Callable[..., Iterator[dict[str, Any]]]
+    _new_manager: Callable[[MuData], AnnDataManager]
+    _register_manager_for_instance: Callable[[AnnDataManager], None]
+
+    def minify_mudata(
+        self,
+        minified_data_type: MinifiedDataType = MINIFIED,
+        use_latent_qzm_key: str | None = None,
+        use_latent_qzv_key: str | None = None,
+    ) -> None:
+        """Replace the model's data by a small copy, with posteriors in place of counts.
+
+        Embedding, clusters, denoised profiles and posterior predictive counts stay what they
+        were; saved with ``save_anndata=True``, the model travels without its counts. What reads
+        counts takes them as ``adata`` from then on. The data given to the model stay as they are.
+
+        Parameters
+        ----------
+        minified_data_type
+            The one kind there is: mean and variance of q(z | x, y), and the depths, of each cell.
+        use_latent_qzm_key, use_latent_qzv_key
+            Keys of ``mdata.obsm`` with the mean and the variance that `get_latent_representation`
+            returned, to be compared with what is cached; the model computes that itself, so that
+            None is enough.
+
+        Raises
+        ------
+        KeyError
+            If ``mdata.obsm`` has no such key.
+        ValueError
+            If there is another posterior at the keys, or if there are no counts to replace.
+
+        Examples
+        --------
+        >>> model.minify_mudata()
+        >>> model.save("small_model", save_anndata=True)
+        >>> model.deregister_manager(mdata)  # lets go of the counts
+        """
+        check_one_of(minified_data_type, (MINIFIED,), name="minified_data_type")
+        self._check_if_trained(warn=False)
+        if self.adata is None:
+            raise ValueError(
+                "`minify_mudata` replaces the data of the model, which has none: load it with "
+                "data, `SCMVPModel.load(folder, adata=mdata)`."
+            )
+        check_has_counts(self.adata, needed_by="`minify_mudata`")
+        cells = self._cached_cells()
+        keys = {"use_latent_qzm_key": use_latent_qzm_key, "use_latent_qzv_key": use_latent_qzv_key}
+        check_given_posterior(self.adata, keys, cells)
+        modalities = self.registry["setup_args"]["modalities"]
+        minified = minified_copy(
+            self.adata, (modalities["rna_layer"], modalities["atac_layer"]), cells
+        )
+        self._register_manager_for_instance(self._new_manager(minified))
+        self.adata = minified
+        self.module.minified_data_type = self.minified_data_type
+
+    def minify_adata(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: the data are a MuData.
+
+        Raises
+        ------
+        TypeError
+            Always, with the way out.
+        """
+        del args, kwargs
+        raise TypeError("`minify_adata` is not for MuData: call `minify_mudata`.")
+
+    @torch.inference_mode()
+    def _cached_cells(self) -> CachedCells:
+        """Embed all cells once, and keep what decoding needs."""
+        batches = [
+            (
+                outputs[OUTPUT.QZ].loc,
+                outputs[OUTPUT.QZ].variance,
+                outputs[OUTPUT.RNA_COUNTS].depth[:, 0],
+                outputs[OUTPUT.ATAC_COUNTS].depth[:, 0],
+            )
+            for outputs in self._embed(None, None, None)
+        ]
+        return CachedCells(*(torch.cat(part).cpu().numpy() for part in zip(*batches, strict=True)))
+
+    def _is_registered(self, mdata: MuData) -> bool:
+        """Whether this very object, not one it was copied from, is registered with the model."""
+        managers = self._per_instance_manager_store.get(self.id, {}).values()
+        return any(manager.adata is mdata for manager in managers)
+
+    def _check_has_counts(self, needed_by: str, adata: MuData | None) -> None:
+        """Refuse minified data, the model's own if ``adata`` is None, where counts are read."""
+        mdata = self.adata if adata is None else adata
+        if mdata is not None:
+            check_has_counts(mdata, needed_by=needed_by)
+
+    def _loader_with_counts(
+        self, needed_by: str, adata: MuData | None, loader: Loader | None
+    ) -> Loader | None:
+        """Refuse minified data at once, or in the minibatches of a loader, which is returned."""
+        if loader is not None:
+            return batches_with_counts(loader, needed_by=needed_by)
+        self._check_has_counts(needed_by, adata)
+        return None
+
+    # -- scvi-tools refuses these wherever the model's own data are minified ---------------------
+
+    @torch.inference_mode()
+    def get_elbo(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        dataloader: Loader | None = None,
+        return_mean: bool = True,
+        **kwargs: Any,
+    ) -> float | Tensor:
+        """Evidence lower bound of the counts, in nats; higher is better.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader
+            As in `get_latent_representation`; counts are needed.
+        return_mean
+            Average over the cells.
+        **kwargs
+            Passed to :meth:`scvi.model.base.VAEMixin.get_elbo`.
+
+        Returns
+        -------
+        The mean over the cells, or ``(cells,)``.
+        """
+        loader = self._loader_with_counts("`get_elbo`", adata, dataloader)
+        compute = inspect.unwrap(VAEMixin.get_elbo)
+        return compute(self, adata, indices, batch_size, loader, return_mean, **kwargs)
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        dataloader: Loader | None = None,
+        return_mean: bool = True,
+        **kwargs: Any,
+    ) -> dict[str, float | Tensor]:
+        """Log likelihood of the counts given draws of z, for each modality, in nats.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, return_mean
+            As in `get_elbo`.
+        **kwargs
+            Passed to :meth:`scvi.model.base.VAEMixin.get_reconstruction_error`.
+
+        Returns
+        -------
+        The modality's name in the log to the mean over the cells, or to ``(cells,)``.
+        """
+        loader = self._loader_with_counts("`get_reconstruction_error`", adata, dataloader)
+        compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
+        return compute(self, adata, indices, batch_size, loader, return_mean, **kwargs)
