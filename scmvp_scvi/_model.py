@@ -27,6 +27,7 @@ from scmvp_scvi._validate import (
     check_one_of,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
+from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
@@ -34,7 +35,11 @@ _MIN_EPOCHS, _MAX_EPOCHS = 10, 200
 
 
 class SCMVPModel(
-    DifferentialMixin, PredictiveMixin, PosteriorMixin, UnsupervisedTrainingMixin, BaseModelClass
+    DifferentialMixin,
+    PredictiveMixin,
+    PosteriorMixin,
+    UnsupervisedTrainingMixin,
+    BaseModelClass,
 ):
     """Joint model of RNA and ATAC measured in the same cells :cite:p:`Li2022`.
 
@@ -70,6 +75,10 @@ class SCMVPModel(
         What the ATAC decoder reconstructs: the counts, or the log1p of their TF-IDF.
     encode_covariates
         Whether batch and covariates enter the encoders as well as the decoders.
+    batch_representation
+        ``"one-hot"``: weights of its own for each batch; ``"embedding"``: a vector of five numbers
+        for each batch, which `get_batch_representation` returns and all layers share. The vector
+        suits many batches.
     dropout_rate
         Dropout on hidden layers, in training.
     rna_input_dropout, atac_input_dropout
@@ -112,6 +121,7 @@ class SCMVPModel(
         dispersion: Dispersion = "gene",
         atac_target: Literal["counts", "tfidf"] = "counts",
         encode_covariates: bool = False,
+        batch_representation: BatchRepresentation = "one-hot",
         dropout_rate: float = 0.0,
         rna_input_dropout: float = 0.1,
         atac_input_dropout: float = 0.7,
@@ -144,6 +154,7 @@ class SCMVPModel(
             dispersion=dispersion,
             atac_target=atac_target,
             encode_covariates=encode_covariates,
+            batch_representation=batch_representation,
             dropout_rate=dropout_rate,
             rna_input_dropout=rna_input_dropout,
             atac_input_dropout=atac_input_dropout,
@@ -416,6 +427,9 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
     check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
     check_one_of(arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion")
     check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")
+    check_one_of(
+        arguments["batch_representation"], ("one-hot", "embedding"), name="batch_representation"
+    )
     if arguments["n_hidden"] % arguments["n_heads"] != 0:
         raise ValueError(
             f"`n_heads` must divide `n_hidden`, got {arguments['n_heads']} heads for a width of "

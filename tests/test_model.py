@@ -66,7 +66,9 @@ def test_share_out_of_range_is_refused(mdata, argument, value):
         SCMVPModel(mdata, **{argument: value})
 
 
-@pytest.mark.parametrize("argument", ["self_attention", "dispersion", "atac_target"])
+@pytest.mark.parametrize(
+    "argument", ["self_attention", "dispersion", "atac_target", "batch_representation"]
+)
 def test_unknown_option_is_refused_with_the_known_ones(mdata, argument):
     with pytest.raises(ValueError, match=rf"`{argument}` must be one of '.*', got 'other'"):
         SCMVPModel(mdata, **{argument: "other"})
@@ -91,6 +93,7 @@ def test_data_that_are_not_registered_are_refused(make_mdata):
         {"dispersion": "gene-label"},
         {"atac_target": "tfidf"},
         {"encode_covariates": True},
+        {"batch_representation": "embedding", "encode_covariates": True},
     ],
     ids=str,
 )
