@@ -19,6 +19,8 @@ from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
+from scmvp_scvi._query import QueryMixin
+from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
 from scmvp_scvi._validate import (
     check_fraction,
@@ -38,6 +40,7 @@ class SCMVPModel(
     DifferentialMixin,
     PredictiveMixin,
     PosteriorMixin,
+    QueryMixin,
     UnsupervisedTrainingMixin,
     BaseModelClass,
 ):
@@ -366,6 +369,7 @@ class SCMVPModel(
             "n_clusters": n_clusters,
             "seeding_labels": seeding if self._has_labels else None,
             "seed": 0 if settings.seed is None else settings.seed,
+            "surgery": surgery_from(self.surgery_),
             **(plan_kwargs or {}),
         }
         super().train(
