@@ -169,6 +169,8 @@ class SCMVPModel(
             f"atac_target: {atac_target}"
         )
         self.init_params_ = self._get_init_params(locals())
+        # in loading, scvi-tools drops an argument of this name, but not from here
+        self.init_params_["kwargs"] = {"labels": {"unlabeled_category": unlabeled_category}}
 
     # -- data -----------------------------------------------------------------------------------
 

@@ -255,6 +255,17 @@ def test_model_with_labels_saves_its_component_names(make_mdata, register, train
     assert loaded.predict_clusters().equals(model.predict_clusters())
 
 
+def test_model_with_its_own_name_for_unlabeled_cells_loads(make_mdata, register, train, tmp_path):
+    mdata = make_mdata()
+    mdata.obs["label"] = np.where(np.arange(300) < 50, "none", mdata.obs["cell_type"].astype(str))
+    register(mdata, labels_key="label")
+    seeded = {"n_clusters": None, "unlabeled_category": "none"}
+    model = train(mdata, architecture=seeded, max_epochs=1)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCMVPModel.load(tmp_path / "model")
+    assert loaded.predict_clusters().equals(model.predict_clusters())
+
+
 def test_model_with_covariates_and_size_factors_loads(make_mdata, register, train, rng, tmp_path):
     mdata = make_mdata()
     mdata.obs["site"], mdata.obs["age"] = np.arange(300) % 3, rng.normal(size=300)
