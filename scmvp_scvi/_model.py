@@ -26,7 +26,9 @@ from scmvp_scvi._minify import MinifyMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
+from scmvp_scvi._query import QueryMixin
 from scmvp_scvi._scvi import DATA_UUID_KEY
+from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
 from scmvp_scvi._validate import (
     check_fraction,
@@ -35,6 +37,7 @@ from scmvp_scvi._validate import (
     check_one_of,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
+from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
@@ -46,6 +49,7 @@ class SCMVPModel(
     PredictiveMixin,
     MinifyMixin,
     PosteriorMixin,
+    QueryMixin,
     UnsupervisedTrainingMixin,
     BaseMinifiedModeModelClass,
 ):
@@ -83,6 +87,10 @@ class SCMVPModel(
         What the ATAC decoder reconstructs: the counts, or the log1p of their TF-IDF.
     encode_covariates
         Whether batch and covariates enter the encoders as well as the decoders.
+    batch_representation
+        ``"one-hot"``: weights of its own for each batch; ``"embedding"``: a vector of five numbers
+        for each batch, which `get_batch_representation` returns and all layers share. The vector
+        suits many batches.
     dropout_rate
         Dropout on hidden layers, in training.
     rna_input_dropout, atac_input_dropout
@@ -125,6 +133,7 @@ class SCMVPModel(
         dispersion: Dispersion = "gene",
         atac_target: Literal["counts", "tfidf"] = "counts",
         encode_covariates: bool = False,
+        batch_representation: BatchRepresentation = "one-hot",
         dropout_rate: float = 0.0,
         rna_input_dropout: float = 0.1,
         atac_input_dropout: float = 0.7,
@@ -157,6 +166,7 @@ class SCMVPModel(
             dispersion=dispersion,
             atac_target=atac_target,
             encode_covariates=encode_covariates,
+            batch_representation=batch_representation,
             dropout_rate=dropout_rate,
             rna_input_dropout=rna_input_dropout,
             atac_input_dropout=atac_input_dropout,
@@ -169,6 +179,8 @@ class SCMVPModel(
             f"atac_target: {atac_target}"
         )
         self.init_params_ = self._get_init_params(locals())
+        # in loading, scvi-tools drops an argument of this name, but not from here
+        self.init_params_["kwargs"] = {"labels": {"unlabeled_category": unlabeled_category}}
 
     # -- data -----------------------------------------------------------------------------------
 
@@ -397,6 +409,7 @@ class SCMVPModel(
             "n_clusters": n_clusters,
             "seeding_labels": seeding if self._has_labels else None,
             "seed": 0 if settings.seed is None else settings.seed,
+            "surgery": surgery_from(self.surgery_),
             **(plan_kwargs or {}),
         }
         super().train(
@@ -458,6 +471,9 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
     check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
     check_one_of(arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion")
     check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")
+    check_one_of(
+        arguments["batch_representation"], ("one-hot", "embedding"), name="batch_representation"
+    )
     if arguments["n_hidden"] % arguments["n_heads"] != 0:
         raise ValueError(
             f"`n_heads` must divide `n_hidden`, got {arguments['n_heads']} heads for a width of "

@@ -21,11 +21,12 @@ from scmvp_scvi.distributions._factored import (
 )
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
-from scmvp_scvi.nn._covariates import Covariates, CovariateSizes
+from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, CovariateSizes
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
 from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
 
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
+_BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
 TF_SCALE = 1e4  # term frequencies are counts per ten thousand
 
 
@@ -70,6 +71,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         the encoder reads, as published.
     encode_covariates
         Whether covariates enter the encoders; they always enter the decoders.
+    batch_representation
+        Whether a batch enters by weights of its own, or by a vector of a few numbers.
     dropout_rate
         Dropout on hidden layers.
     rna_input_dropout, atac_input_dropout
@@ -97,6 +100,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         dispersion: Dispersion,
         atac_target: Literal["counts", "tfidf"],
         encode_covariates: bool,
+        batch_representation: BatchRepresentation,
         dropout_rate: float,
         rna_input_dropout: float,
         atac_input_dropout: float,
@@ -104,9 +108,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         super().__init__()
         self.dispersion = dispersion
         self.atac_target = atac_target
-        decoded = CovariateSizes((n_batch, *n_categories), n_continuous)
+        by_vector = batch_representation == "embedding"
+        decoded = CovariateSizes(
+            (n_batch, *n_categories), n_continuous, _BATCH_DIMS if by_vector else 0
+        )
         encoded = decoded if encode_covariates else CovariateSizes((), 0)
 
+        # one vector a batch, which all layers that the batch enters share
+        self.batch_vectors = (
+            torch.nn.Parameter(torch.randn(n_batch, _BATCH_DIMS)) if by_vector else None
+        )
         self.rna_encoder = rna_encoder(
             n_genes, n_hidden, n_latent, encoded, dropout_rate, rna_input_dropout
         )
@@ -248,7 +259,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         The names in `OUTPUT`: the posteriors, ``z``, the counts as read, the libraries.
         """
         rna_counts, atac_counts = SparseCounts.from_tensor(rna), SparseCounts.from_tensor(atac)
-        covariates = _bundled(batch, categorical, continuous)
+        covariates = self._bundled(batch, categorical, continuous)
 
         atac_profile = self.atac_profile(atac_counts)
         rna_profile = self.rna_profile(rna_counts)
@@ -308,9 +319,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         return {
             OUTPUT.QZ: qz,
             OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
-            OUTPUT.COVARIATES: _bundled(batch, categorical, continuous),
+            OUTPUT.COVARIATES: self._bundled(batch, categorical, continuous),
             **self._libraries(rna_depth, atac_depth, rna_size_factor, atac_size_factor),
         }
+
+    def _bundled(
+        self, batch: Tensor, categorical: Tensor | None, continuous: Tensor | None
+    ) -> Covariates:
+        """Covariates of a minibatch, its batch codes first."""
+        codes = () if categorical is None else categorical.split(1, dim=-1)
+        return Covariates((batch, *codes), continuous, self.batch_vectors)
 
     def _libraries(
         self,
@@ -616,12 +634,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         stacked = torch.stack(log_weights).cpu()
         marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
         return marginal.mean().item() if return_mean else marginal
-
-
-def _bundled(batch: Tensor, categorical: Tensor | None, continuous: Tensor | None) -> Covariates:
-    """Covariates of a minibatch, its batch codes first."""
-    codes = () if categorical is None else categorical.split(1, dim=-1)
-    return Covariates((batch, *codes), continuous)
 
 
 def _choose_posterior(

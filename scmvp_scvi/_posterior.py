@@ -437,6 +437,43 @@ class PosteriorMixin(VAEMixin):
         equal = Categorical(logits=torch.zeros(len(loc), device=self.device))
         return MixtureSameFamily(equal, Independent(components, 1))
 
+    @torch.inference_mode()
+    def get_batch_representation(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Vector of the batch of each cell, of a model with ``batch_representation="embedding"``.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+
+        Returns
+        -------
+        ``(cells, 5)``, equal rows for cells of one batch.
+
+        Raises
+        ------
+        ValueError
+            If the batches of the model have no vectors.
+        """
+        vectors = self.module.batch_vectors
+        if vectors is None:
+            raise ValueError(
+                '`get_batch_representation` needs `batch_representation="embedding"`, got a model '
+                'with "one-hot", whose batches have weights in each layer and no vector. Train '
+                '`SCMVPModel(mdata, batch_representation="embedding")`.'
+            )
+        self._check_if_trained(warn=False)
+        codes = [
+            tensors[REGISTRY.BATCH][:, 0]
+            for tensors in self._minibatches(adata, indices, batch_size)
+        ]
+        return vectors[torch.cat(codes).to(vectors.device)].cpu().numpy()
+
     # -- shared -------------------------------------------------------------------------------
 
     def _minibatches(

@@ -3,6 +3,13 @@
 from scvi.data._constants import _ADATA_MINIFY_TYPE_UNS_KEY as MINIFY_TYPE_UNS_KEY
 from scvi.data._constants import _MANAGER_UUID_KEY as MANAGER_UUID_KEY
 from scvi.data._constants import _SCVI_UUID_KEY as DATA_UUID_KEY
+from scvi.model._utils import parse_device_args
 from scvi.model.base._de_core import _fdr_de_prediction as tag_by_expected_fdr
 
-__all__ = ["DATA_UUID_KEY", "MANAGER_UUID_KEY", "MINIFY_TYPE_UNS_KEY", "tag_by_expected_fdr"]
+__all__ = [
+    "DATA_UUID_KEY",
+    "MANAGER_UUID_KEY",
+    "MINIFY_TYPE_UNS_KEY",
+    "parse_device_args",
+    "tag_by_expected_fdr",
+]

@@ -17,6 +17,7 @@ from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, values_of_gradient
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
+from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
 
@@ -76,6 +77,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         Weight of the KL after warm-up.
     seed
         Of the fit of the mixture.
+    surgery
+        What the model of a query learns; None if everything does.
     **kwargs
         Passed to :class:`scvi.train.TrainingPlan`; the weights of the consistency terms
         (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) and the numbers of peaks
@@ -89,6 +92,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         n_clusters: int | None,
         seeding_labels: Sequence[int] | None,
         seed: int,
+        surgery: Surgery | None = None,
         cluster_resolution: float = 1.0,
         mixture_start: float = 0.6,
         kl_warmup: float = 0.3,
@@ -139,6 +143,10 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.kl_warmup = kl_warmup
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
+        self.surgery = surgery
+        self.known_rows: KnownRows | None = None
+        if surgery is not None:
+            freeze_parameters(module, surgery)
 
     # -- schedules ------------------------------------------------------------------------------
 
@@ -200,6 +208,8 @@ class SCMVPTrainingPlan(TrainingPlan):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step and let the gradients go, which would else lie beside those of the next."""
         super().optimizer_step(*args, **kwargs)
+        if self.known_rows is not None:
+            self.known_rows.put_back()
         self.optimizers().zero_grad()
 
     def configure_gradient_clipping(
@@ -245,6 +255,12 @@ class SCMVPTrainingPlan(TrainingPlan):
             self.module.set_feature_statistics(
                 **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
             )
+
+    def on_train_start(self) -> None:
+        """Hold still what a query may not change, once Lightning has asked about train mode."""
+        if self.surgery is not None:
+            freeze_layers(self.module, self.surgery)
+            self.known_rows = KnownRows(self.module, self.surgery)
 
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come."""

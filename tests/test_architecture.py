@@ -46,9 +46,9 @@ LAYERS = (
     {"distributions._factored"},
     {"nn._attention", "nn._covariates"},
     {"nn._encoders", "nn._decoders"},
-    {"_data", "_losses", "_prior_fit"},
+    {"_data", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
-    {"_training_plan", "_posterior", "_differential", "_predictive", "_minify"},
+    {"_training_plan", "_posterior", "_differential", "_predictive", "_minify", "_query"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

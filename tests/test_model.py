@@ -66,7 +66,9 @@ def test_share_out_of_range_is_refused(mdata, argument, value):
         SCMVPModel(mdata, **{argument: value})
 
 
-@pytest.mark.parametrize("argument", ["self_attention", "dispersion", "atac_target"])
+@pytest.mark.parametrize(
+    "argument", ["self_attention", "dispersion", "atac_target", "batch_representation"]
+)
 def test_unknown_option_is_refused_with_the_known_ones(mdata, argument):
     with pytest.raises(ValueError, match=rf"`{argument}` must be one of '.*', got 'other'"):
         SCMVPModel(mdata, **{argument: "other"})
@@ -91,6 +93,7 @@ def test_data_that_are_not_registered_are_refused(make_mdata):
         {"dispersion": "gene-label"},
         {"atac_target": "tfidf"},
         {"encode_covariates": True},
+        {"batch_representation": "embedding", "encode_covariates": True},
     ],
     ids=str,
 )
@@ -247,6 +250,17 @@ def test_loading_onto_data_with_permuted_features_is_refused(saved, make_mdata, 
 def test_model_with_labels_saves_its_component_names(make_mdata, register, train, tmp_path):
     mdata = register(make_mdata(), labels_key="cell_type")
     model = train(mdata, architecture={"n_clusters": None}, max_epochs=1)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCMVPModel.load(tmp_path / "model")
+    assert loaded.predict_clusters().equals(model.predict_clusters())
+
+
+def test_model_with_its_own_name_for_unlabeled_cells_loads(make_mdata, register, train, tmp_path):
+    mdata = make_mdata()
+    mdata.obs["label"] = np.where(np.arange(300) < 50, "none", mdata.obs["cell_type"].astype(str))
+    register(mdata, labels_key="label")
+    seeded = {"n_clusters": None, "unlabeled_category": "none"}
+    model = train(mdata, architecture=seeded, max_epochs=1)
     model.save(tmp_path / "model", save_anndata=True)
     loaded = SCMVPModel.load(tmp_path / "model")
     assert loaded.predict_clusters().equals(model.predict_clusters())

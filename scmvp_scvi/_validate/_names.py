@@ -109,7 +109,10 @@ def _spelling_hint(missing: pd.Index, extra: pd.Index) -> str:
             f"`{spelled[folded(missing[0])]}` for `{missing[0]}`. If they mean the same, in the "
             "same species and genome, rename the features of the new data."
         )
-    return "Count the new cells on the features of the model, or train on the shared ones."
+    return (
+        "Count the new cells on the features of the model, have missing ones count as zero by "
+        "`SCMVPModel.prepare_query_mudata`, or train on the shared ones."
+    )
 
 
 def check_indices(

@@ -1,12 +1,15 @@
-"""Covariates as one bundle, and the linear layer by which they enter encoders and decoders."""
+"""Covariates as one bundle, and what they add to a layer of the encoders and decoders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from scvi.nn import FCLayers
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+BatchRepresentation = Literal["one-hot", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,13 @@ class Covariates:
         One ``(cells, 1)`` tensor of codes each: the batch first, then the other keys.
     continuous
         ``(cells, covariates)``, or None.
+    batch_vectors
+        ``(batches, dims)``, the learned vector of each batch; None where batches have none.
     """
 
     categorical: tuple[Int[Tensor, "cells 1"], ...]
     continuous: Float[Tensor, "cells covariates"] | None
+    batch_vectors: Float[Tensor, "batches dims"] | None = None
 
     @property
     def batch(self) -> Int[Tensor, "cells 1"]:
@@ -32,20 +38,23 @@ class Covariates:
     def with_batch(self, batch: int) -> "Covariates":
         """Return the same covariates, every cell moved to batch number ``batch``."""
         moved = torch.full_like(self.batch, batch)
-        return Covariates((moved, *self.categorical[1:]), self.continuous)
+        return replace(self, categorical=(moved, *self.categorical[1:]))
 
     def at(self, cells: Int[Tensor, "chosen"]) -> "Covariates":
         """Return the covariates of the cells at these positions, repeats included."""
-        return Covariates(
-            tuple(codes[cells] for codes in self.categorical),
-            None if self.continuous is None else self.continuous[cells],
+        return replace(
+            self,
+            categorical=tuple(codes[cells] for codes in self.categorical),
+            continuous=None if self.continuous is None else self.continuous[cells],
         )
 
     def repeat(self, n_samples: int) -> "Covariates":
         """Repeat all rows ``n_samples`` times, sample by sample."""
-        return Covariates(
-            tuple(codes.repeat(n_samples, 1) for codes in self.categorical),
-            None if self.continuous is None else self.continuous.repeat(n_samples, 1),
+        repeated = self.continuous
+        return replace(
+            self,
+            categorical=tuple(codes.repeat(n_samples, 1) for codes in self.categorical),
+            continuous=None if repeated is None else repeated.repeat(n_samples, 1),
         )
 
 
@@ -55,42 +64,91 @@ def concatenate_covariates(parts: Sequence[Covariates]) -> Covariates:
     return Covariates(
         tuple(torch.cat(codes) for codes in zip(*(p.categorical for p in parts), strict=True)),
         torch.cat(continuous) if continuous else None,
+        parts[0].batch_vectors,
     )
 
 
 @dataclass(frozen=True)
 class CovariateSizes:
-    """Number of categories of each categorical covariate, and of continuous covariates."""
+    """Number of categories of each categorical covariate, and of continuous covariates.
+
+    Parameters
+    ----------
+    n_categories
+        Of each categorical covariate, the batch first.
+    n_continuous
+        Continuous covariates.
+    n_batch_dims
+        Length of the vector that each batch is represented by; 0 where batches have none.
+    """
 
     n_categories: tuple[int, ...]
     n_continuous: int
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to condition on; one category says nothing."""
-        return self.n_continuous > 0 or any(n > 1 for n in self.n_categories)
+    n_batch_dims: int = 0
 
 
-def bare_linear(n_in: int, n_out: int, sizes: CovariateSizes) -> FCLayers:
-    """Linear layer on the input and the covariates, as scvi-tools builds it.
+class CovariateShift(nn.Module):
+    """What the covariates add to a hidden layer: a row for a category, a slope for a number.
 
-    `FCLayers` without normalisation and activation: its weight columns of new categories are the
-    ones that scArches surgery trains.
+    Rows are looked up, not multiplied with one-hot columns: what a known category adds stays the
+    same to the bit when rows of new categories are appended. All start at zero. A covariate of
+    one category says nothing and has no rows.
+
+    Parameters
+    ----------
+    sizes
+        The covariates that enter here.
+    n_hidden
+        Width of the layer.
     """
-    return FCLayers(
-        n_in=n_in,
-        n_out=n_out,
-        n_cat_list=sizes.n_categories,
-        n_cont=sizes.n_continuous,
-        n_layers=1,
-        dropout_rate=0.0,
-        use_batch_norm=False,
-        use_activation=False,
-    )
+
+    def __init__(self, sizes: CovariateSizes, n_hidden: int) -> None:
+        super().__init__()
+        by_vector = sizes.n_batch_dims > 0
+        self.categories = nn.ParameterDict(
+            {
+                str(number): nn.Parameter(torch.zeros(n_categories, n_hidden))
+                for number, n_categories in enumerate(sizes.n_categories)
+                if n_categories > 1 and not (number == 0 and by_vector)
+            }
+        )
+        self.batch_directions, self.slopes = (
+            nn.Parameter(torch.zeros(n_rows, n_hidden)) if n_rows > 0 else None
+            for n_rows in (sizes.n_batch_dims, sizes.n_continuous)
+        )
+
+    def forward(
+        self, hidden: Float[Tensor, "cells hidden"], covariates: Covariates
+    ) -> Float[Tensor, "cells hidden"]:
+        """Shift the hidden layer of each cell by its covariates."""
+        for number, rows in self.categories.items():
+            hidden = hidden + F.embedding(covariates.categorical[int(number)][:, 0], rows)
+        if self.batch_directions is not None and covariates.batch_vectors is not None:
+            vectors = F.embedding(covariates.batch[:, 0], covariates.batch_vectors)
+            hidden = hidden + vectors @ self.batch_directions
+        if self.slopes is not None and covariates.continuous is not None:
+            hidden = hidden + covariates.continuous @ self.slopes
+        return hidden
 
 
-def apply_linear(
-    layer: nn.Module, inputs: Float[Tensor, "cells n_in"], covariates: Covariates
-) -> Float[Tensor, "cells n_out"]:
-    """Call a `bare_linear` layer."""
-    return layer(inputs, *covariates.categorical, cont=covariates.continuous)
+class ConditionedLinear(nn.Module):
+    """Linear layer whose output the covariates shift.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Widths.
+    sizes
+        The covariates.
+    """
+
+    def __init__(self, n_in: int, n_out: int, sizes: CovariateSizes) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.shift = CovariateShift(sizes, n_out)
+
+    def forward(
+        self, inputs: Float[Tensor, "cells n_in"], covariates: Covariates
+    ) -> Float[Tensor, "cells n_out"]:
+        """Map the inputs and add what the covariates add."""
+        return self.shift(self.linear(inputs), covariates)

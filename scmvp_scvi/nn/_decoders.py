@@ -12,7 +12,7 @@ from scmvp_scvi.distributions._factored import (
     FactoredZeroInflatedPoisson,
 )
 from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttentionForm
-from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
+from scmvp_scvi.nn._covariates import ConditionedLinear, Covariates, CovariateSizes
 
 Dispersion = Literal["gene", "gene-batch", "gene-label"]
 
@@ -45,7 +45,7 @@ class RNADecoder(nn.Module):
         n_dispersions: int,
     ) -> None:
         super().__init__()
-        self.first_layer = bare_linear(n_latent, n_hidden, sizes)
+        self.first_layer = ConditionedLinear(n_latent, n_hidden, sizes)
         self.attention = MaskAttention(n_hidden)
         self.dropout = nn.Dropout(dropout_rate)
         self.output = nn.Linear(n_hidden, n_genes)
@@ -78,7 +78,7 @@ class RNADecoder(nn.Module):
         observed
             1 where RNA was measured.
         """
-        hidden = self.dropout(self.attention(apply_linear(self.first_layer, z, covariates)))
+        hidden = self.dropout(self.attention(self.first_layer(z, covariates)))
         dispersion = self.log_inverse_dispersion
         return FactoredNegativeBinomial(
             hidden * cluster_weights,
@@ -127,7 +127,7 @@ class ATACDecoder(nn.Module):
         form: SelfAttentionForm,
     ) -> None:
         super().__init__()
-        self.first_layer = bare_linear(n_latent, n_hidden, sizes)
+        self.first_layer = ConditionedLinear(n_latent, n_hidden, sizes)
         self.attention = SelfAttention(n_hidden, n_heads, form, dropout_rate)
         self.dropout = nn.Dropout(dropout_rate)
         self.rate = nn.Linear(n_hidden, n_peaks)
@@ -146,7 +146,7 @@ class ATACDecoder(nn.Module):
         observed: Float[Tensor, "cells"],
     ) -> FactoredZeroInflatedPoisson:
         """Return the law of the ATAC counts; parameters as in `RNADecoder.forward`."""
-        hidden = self.dropout(self.attention(apply_linear(self.first_layer, z, covariates)))
+        hidden = self.dropout(self.attention(self.first_layer(z, covariates)))
         return FactoredZeroInflatedPoisson(
             hidden * cluster_weights,
             self.rate.weight,

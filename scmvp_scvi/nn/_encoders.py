@@ -17,7 +17,7 @@ from scmvp_scvi.nn._attention import (
     SelfAttentionForm,
     without_running_statistics,
 )
-from scmvp_scvi.nn._covariates import Covariates, CovariateSizes, apply_linear, bare_linear
+from scmvp_scvi.nn._covariates import Covariates, CovariateShift, CovariateSizes
 
 # Columns of a dense profile and its values there, ``(cells, columns)``.
 ProfileBlock = tuple[slice | Tensor, Tensor]
@@ -48,7 +48,7 @@ class ProfileLinear(nn.Module):
         bound = 1 / math.sqrt(n_features)  # as nn.Linear starts its weights
         nn.init.uniform_(self.weight, -bound, bound)
         self.input_dropout = input_dropout
-        self.covariates = bare_linear(0, n_hidden, sizes) if sizes.any else None
+        self.shift = CovariateShift(sizes, n_hidden)
 
     def forward(
         self, profile: SparseCounts, covariates: Covariates
@@ -67,7 +67,7 @@ class ProfileLinear(nn.Module):
             per_sample_weights=profile.values,
             include_last_offset=True,
         )
-        return self._add_covariates(hidden, covariates)
+        return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(
         self, blocks: Iterable[ProfileBlock], covariates: Covariates
@@ -77,14 +77,7 @@ class ProfileLinear(nn.Module):
         Nothing is dropped: an imputed profile has no single entry to memorise.
         """
         parts = [values @ take_rows(self.weight, columns) for columns, values in blocks]
-        return self._add_covariates(torch.stack(parts).sum(0), covariates)
-
-    def _add_covariates(self, hidden: Tensor, covariates: Covariates) -> Tensor:
-        hidden = hidden + self.bias
-        if self.covariates is None:
-            return hidden
-        nothing = hidden.new_empty(hidden.shape[0], 0)
-        return hidden + apply_linear(self.covariates, nothing, covariates)
+        return self.shift(torch.stack(parts).sum(0) + self.bias, covariates)
 
 
 class PosteriorHead(nn.Module):

@@ -64,7 +64,7 @@ def whole(dense: torch.Tensor) -> list[ProfileBlock]:
 
 
 def one_hot_input(dense: torch.Tensor, covariates: Covariates) -> torch.Tensor:
-    """``[x; continuous; onehots]``, in the order of scvi-tools' `FCLayers`."""
+    """``[x; continuous; onehots]``."""
     codes = zip(covariates.categorical, SIZES.n_categories, strict=True)
     one_hots = [torch.eye(n)[code[:, 0]] for code, n in codes]
     return torch.cat((dense, covariates.continuous, *one_hots), -1)
@@ -93,9 +93,11 @@ def test_profile_linear_maps_a_minibatch_without_counts_to_its_bias():
 
 def test_profile_linear_equals_concatenating_the_covariates(dense, covariates):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, SIZES, input_dropout=0.0)
-    (covariate_linear,) = [m for m in layer.covariates.modules() if isinstance(m, torch.nn.Linear)]
-    weight = torch.cat((layer.weight, covariate_linear.weight.T))
-    expected = one_hot_input(dense, covariates) @ weight + layer.bias + covariate_linear.bias
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    shift = layer.shift
+    weight = torch.cat((layer.weight, shift.slopes, *shift.categories.values()))
+    expected = one_hot_input(dense, covariates) @ weight + layer.bias
     torch.testing.assert_close(layer(sparse(dense), covariates), expected)
 
 
@@ -218,6 +220,7 @@ def test_channel_trains_on_minibatches_with_few_observed_cells(
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, modality):
     encoder = build(modality, SIZES).eval()
+    torch.nn.init.normal_(encoder.first_layer.shift.categories["0"])
     first = encoder(sparse(dense), covariates.with_batch(0), ALL_OBSERVED)
     second = encoder(sparse(dense), covariates.with_batch(1), ALL_OBSERVED)
     assert not torch.isclose(first, second).all(-1).any()
@@ -226,7 +229,7 @@ def test_channel_tells_batches_apart_where_it_encodes_them(dense, covariates, mo
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_without_covariates_ignores_them(dense, covariates, modality):
     encoder = build(modality, NO_SIZES).eval()
-    assert encoder.first_layer.covariates is None
+    assert list(encoder.first_layer.shift.parameters()) == []
     torch.testing.assert_close(
         encoder(sparse(dense), covariates, ALL_OBSERVED),
         encoder(sparse(dense), NO_COVARIATES, ALL_OBSERVED),
