@@ -46,8 +46,8 @@ cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default 
 bench-imputation: $(INSTALLED) ## imputation on mouse cortex beside simple methods (same data)
 	$(BIN)/python benchmarks/imputation.py
 
-docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/
-	$(BIN)/python -m sphinx --builder html $(SPHINXOPTS) docs docs/_build/html
+docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/; warnings are errors
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going $(SPHINXOPTS) docs docs/_build/html
 
 clean: ## remove what the other targets made, except the virtual environment
 	rm -rf build dist demo_output preprocess_output docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache
