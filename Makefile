@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 DATA ?=
 SPHINXOPTS ?=
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -14,7 +15,7 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types cortex bench-imputation speed docs clean
+.PHONY: help install demo test test-slow lint types cortex bench-imputation speed differential notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,12 @@ cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default 
 
 bench-imputation: $(INSTALLED) ## imputation on mouse cortex beside simple methods (same data)
 	$(BIN)/python benchmarks/imputation.py
+
+differential: $(INSTALLED) ## genes and peaks of the cortex types, ranks of known markers (same data)
+	$(BIN)/python benchmarks/differential.py
+
+notebooks: $(INSTALLED) ## execute the notebooks in place (NOTEBOOKS=notebooks/quickstart.ipynb for one)
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
 docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/; warnings are errors
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going $(SPHINXOPTS) docs docs/_build/html
