@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 DATA ?=
 SPHINXOPTS ?=
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -15,7 +16,7 @@ AUTOTUNE_INSTALLED := $(VENV)/.autotune-installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types cortex bench-imputation speed docs clean
+.PHONY: help install demo test test-slow lint types cortex bench-imputation speed differential notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +48,14 @@ cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default 
 bench-imputation: $(INSTALLED) ## imputation on mouse cortex beside simple methods (same data)
 	$(BIN)/python benchmarks/imputation.py
 
-docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/
-	$(BIN)/python -m sphinx --builder html $(SPHINXOPTS) docs docs/_build/html
+differential: $(INSTALLED) ## genes and peaks of the cortex types, ranks of known markers (same data)
+	$(BIN)/python benchmarks/differential.py
+
+notebooks: $(INSTALLED) ## execute the notebooks in place (NOTEBOOKS=notebooks/quickstart.ipynb for one)
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+
+docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/; warnings are errors
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going $(SPHINXOPTS) docs docs/_build/html
 
 clean: ## remove what the other targets made, except the virtual environment
 	rm -rf build dist demo_output preprocess_output docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache

@@ -1,12 +1,19 @@
 """Configuration of the documentation, built by `make docs`."""
 
 import inspect
+import re
+import sys
 from importlib.metadata import metadata
 from typing import Any
 
+import requests
 from jaxtyping import AbstractArray
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.ext.napoleon.docstring import NumpyDocstring
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 _package = metadata("scmvp-scvi")
 
@@ -28,7 +35,7 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "notebooks/*.py"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
@@ -88,6 +95,13 @@ nitpick_ignore = [
     ("py:class", "Tensor"),
     ("py:class", "jaxtyping.Float"),
     ("py:class", "jaxtyping.Int"),
+    # a type variable of scvi-tools, in what the model inherits
+    ("py:class", "AnnOrMuData"),
+]
+nitpick_ignore_regex = [
+    # what numpy's `ArrayLike` is made of, and a package without an inventory
+    ("py:class", r"numpy\._typing\..*"),
+    ("py:class", r"sparse\..*"),
 ]
 # the formatter below is a function, which Sphinx cannot cache
 suppress_warnings = ["config.cache"]
@@ -103,6 +117,7 @@ def typehints_formatter(annotation: Any, config: Any) -> str | None:
 # where other projects define a class, and where they document it
 _DOCUMENTED_AS = {
     "pandas.core.frame.": "pandas.",
+    "pandas.core.indexes.base.": "pandas.",
     "pandas.core.series.": "pandas.",
     "torch.nn.modules.module.": "torch.nn.",
 }
@@ -128,6 +143,48 @@ def _resolve_public_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any
     return python.resolve_xref(env, refdoc, app.builder, node["reftype"], target, node, contnode)
 
 
+# seconds to wait for each inventory of another project
+_PATIENCE = 10
+
+
+def _can_be_fetched(url: str) -> bool:
+    try:
+        with requests.get(f"{url.rstrip('/')}/objects.inv", stream=True, timeout=_PATIENCE) as got:
+            return bool(got.ok)
+    except requests.RequestException:
+        return False
+
+
+def _names_of(project: str) -> str:
+    """Regular expression of the names that a project of `intersphinx_mapping` documents."""
+    if project != "python":
+        return rf"{re.escape(project)}\..*"
+    modules = "|".join(map(re.escape, sorted(sys.stdlib_module_names)))
+    return rf"(?:{modules})\..*|Ellipsis"
+
+
+def _leave_out_unreachable_projects(app: Sphinx, config: Config) -> None:
+    """Without the inventory of a project, leave references to it unchecked, and those alone.
+
+    References within this project are checked always, so that the documentation can be built,
+    with warnings as errors, where there is no network.
+    """
+    projects = config.intersphinx_mapping
+    missing = [name for name, (url, _) in projects.items() if not _can_be_fetched(url)]
+    config.intersphinx_mapping = {
+        name: entry for name, entry in projects.items() if name not in missing
+    }
+    config.nitpick_ignore_regex = [
+        *config.nitpick_ignore_regex,
+        *(("py:.*", _names_of(name)) for name in missing),
+    ]
+    if missing:
+        logger.info(
+            "Their inventories cannot be fetched, so references to %s are not checked.",
+            ", ".join(missing),
+        )
+
+
 def _returns_as_prose(self: NumpyDocstring, section: str) -> list[str]:
     """Read the section as text: the types stand in the signature."""
     return self._format_block(":returns: ", self._dedent(self._consume_to_next_section()))
@@ -143,3 +200,5 @@ def setup(app: Sphinx) -> None:
     NumpyDocstring._parse_returns_section = _returns_as_prose
     NumpyDocstring._parse_attribute_docstring = _attribute_as_prose
     app.connect("missing-reference", _resolve_public_name, priority=400)
+    # before intersphinx reads its mapping, at 800
+    app.connect("config-inited", _leave_out_unreachable_projects, priority=700)

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scmvp_scvi._neighbors import leiden_partitions
 
+#: Resolutions that `leiden_agreement` tries by default, from a handful of clusters to dozens.
 LEIDEN_RESOLUTIONS = (
     0.05,
     0.1,

@@ -40,6 +40,7 @@ class FilterThresholds:
     max_cells_per_peak: int | None = None
 
 
+#: Thresholds of the publication by protocol, for the ``preset`` of `filter_cells_and_features`.
 FILTER_PRESETS: Mapping[str, FilterThresholds] = MappingProxyType(
     {
         "sci-car": FilterThresholds(min_genes=200, min_peaks=200, min_cells=10),
