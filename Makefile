@@ -48,8 +48,10 @@ bench: $(BENCH_INSTALLED) ## the benchmark on real and generated data, hours (da
 	$(BENCH) --data cortex-4k --protocols thinning cross-modal modalities clusters robustness
 	$(BENCH) --data $(SMALL) --seeds 0 1 2
 
-bench-quick: $(BENCH_INSTALLED) ## its small data, and the simple methods on mouse cortex
-	$(BENCH) --data bmmc kidney generated-5-shallow --protocols embedding held-out cross-modal modalities
+bench-quick: $(BENCH_INSTALLED) ## a small part of it: small data, and the simple methods on mouse cortex
+	$(BENCH) --data bmmc kidney generated-5-shallow --protocols embedding held-out \
+	  --methods "RNA PCA" "ATAC LSI" "PCA + LSI" MOFA+ scmvp
+	$(BENCH) --data bmmc --protocols cross-modal modalities --methods mean "kNN 15" linear scmvp
 	$(BENCH) --data cortex --protocols held-out --methods "RNA PCA" "ATAC LSI" "PCA + LSI"
 
 docs: $(DOCS_INSTALLED) ## HTML documentation in docs/_build/html/

@@ -67,21 +67,24 @@ def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 class TFIDF(TransformerMixin, BaseEstimator):
-    """Log1p of term frequency times inverse document frequency, in counts per 10,000."""
+    """Log1p of term frequency in counts per 10,000, times log1p of inverse document frequency.
+
+    Of the usual forms, this one of muon tells the types of the cortex apart best.
+    """
 
     def fit(self, counts: sparse.csr_matrix, y: None = None) -> "TFIDF":
         """Take the inverse mean of each peak; a peak without counts is as if half a cell's."""
         totals = np.asarray(counts.sum(0)).ravel().clip(0.5)
-        self.idf_ = counts.shape[0] / totals
+        self.weights_ = np.log1p(counts.shape[0] / totals)
         return self
 
     def transform(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         """Counts to values that stay zero where they are zero."""
-        return (normalize(counts, "l1") @ sparse.diags_array(DEPTH * self.idf_)).log1p().tocsr()
+        return (log_normalise(counts) @ sparse.diags_array(self.weights_)).tocsr()
 
     def inverse_transform(self, values: np.ndarray) -> np.ndarray:
-        """Values to term frequencies."""
-        return np.expm1(values) / (DEPTH * self.idf_)
+        """Values to term frequencies in counts per 10,000."""
+        return np.expm1(values / self.weights_)
 
 
 def n_components(counts: sparse.csr_matrix) -> int:
@@ -100,13 +103,20 @@ def pca(counts: sparse.csr_matrix, seed: int) -> Pipeline:
 
 
 def lsi(counts: sparse.csr_matrix, seed: int) -> Pipeline:
-    """Scaled components of TF-IDF after the first, which follows depth."""
+    """Components of TF-IDF after the first, which follows depth.
+
+    They keep their own spreads: scaled to one, they tell the types of the cortex apart less well.
+    """
     return make_pipeline(
         TFIDF(),
-        TruncatedSVD(n_components(counts) + 1, random_state=seed),
+        svd(n_components(counts) + 1, seed),
         FunctionTransformer(lambda values: values[:, 1:]),
-        StandardScaler(),
     ).fit(counts)
+
+
+def svd(size: int, seed: int) -> TruncatedSVD:
+    """Singular vectors, iterated until the last of them stand still."""
+    return TruncatedSVD(size, n_iter=7, random_state=seed)
 
 
 class Components(Projector):
@@ -228,7 +238,7 @@ class Linear(Predictor):
                 PCA(size["rna"], svd_solver="arpack", random_state=seed),
             ),
             # one more, as the first follows depth
-            "atac": make_pipeline(TFIDF(), TruncatedSVD(size["atac"] + 1, random_state=seed)),
+            "atac": make_pipeline(TFIDF(), svd(size["atac"] + 1, seed)),
         }
         self.points = {
             modality: space.fit_transform(train[modality].X)

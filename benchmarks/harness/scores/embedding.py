@@ -203,5 +203,6 @@ def scib_scores(
     with warnings.catch_warnings(), preserved_torch_threads():
         warnings.simplefilter("ignore")
         benchmarker.benchmark()
-        found = benchmarker.get_results(clean_names=True).loc["latent"]
-    return {name: float(value) for name, value in found.items()}
+        found = benchmarker.get_results().loc["latent"].astype(float)
+    # some are not defined for all data, and NaN then
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
