@@ -54,9 +54,12 @@ class Protocol(NamedTuple):
     abilities: tuple[type | UnionType, ...]
     cases: tuple[str, ...] = ("",)
     version: int = 1
+    compares_embeddings: bool = False
 
     def suits(self, method: Method) -> bool:
-        """Whether the method has every ability."""
+        """Whether the method has every ability, and an embedding of its own where these count."""
+        if self.compares_embeddings and not getattr(method, "has_own_embedding", True):
+            return False
         return all(isinstance(method, ability) for ability in self.abilities)
 
 
@@ -270,8 +273,8 @@ def robustness(mdata: MuData, seed: int, case: str) -> Task:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "embedding": Protocol(all_cells, (Embedder | Grapher,), version=2),
-    "held-out": Protocol(held_out, (Projector,), version=2),
+    "embedding": Protocol(all_cells, (Embedder | Grapher,), version=2, compares_embeddings=True),
+    "held-out": Protocol(held_out, (Projector,), version=2, compares_embeddings=True),
     "thinning": Protocol(thinning, (Imputer,)),
     "cross-modal": Protocol(cross_modal, (Predictor,)),
     "modalities": Protocol(modalities, (Predictor, Projector)),
@@ -280,5 +283,6 @@ PROTOCOLS: dict[str, Protocol] = {
         robustness,
         (Embedder | Grapher,),
         tuple(f"{modality}-{percent}" for modality in OTHER for percent in (10, 25, 50)),
+        compares_embeddings=True,
     ),
 }

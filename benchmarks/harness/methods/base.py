@@ -46,6 +46,7 @@ class Embedder(Method):
     """A method that gives each training cell a point; the first view is the one it stands for."""
 
     views: tuple[View, ...] = ("joint",)
+    has_own_embedding = True  # not one that is compared under another method's name
 
     @abstractmethod
     def embed(self, view: View) -> np.ndarray:

@@ -194,6 +194,8 @@ class Neighbors(Components, Predictor):
     modality that they have.
     """
 
+    has_own_embedding = False
+
     def __init__(self, n_neighbors: int) -> None:
         super().__init__("joint", "rna", "atac")
         self.settings["n_neighbors"] = n_neighbors
