@@ -12,11 +12,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 AUTOTUNE_INSTALLED := $(VENV)/.autotune-installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 # one thread for each worker, or the workers fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+BENCH := $(BIN)/python benchmarks/run.py
+SMALL := bmmc kidney generated-5 generated-5-shallow generated-15 generated-15-shallow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types cortex bench-imputation speed differential notebooks docs clean
+.PHONY: help install demo test test-slow lint types bench bench-quick speed differential notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +45,16 @@ types: $(INSTALLED) ## mypy
 speed: $(INSTALLED) ## time and memory of training beside MultiVI
 	$(BIN)/python benchmarks/speed.py
 
-cortex: $(INSTALLED) ## benchmark on mouse cortex (data in $SCMVP_DATA, default ../shared/data)
-	$(BIN)/python benchmarks/cortex.py
+bench: $(BENCH_INSTALLED) ## the benchmark on real and generated data, hours (data in $SCMVP_DATA, default ../shared/data)
+	$(BENCH) --data cortex --protocols embedding held-out --seeds 0 1 2
+	$(BENCH) --data cortex-4k --protocols thinning cross-modal modalities clusters robustness
+	$(BENCH) --data $(SMALL) --seeds 0 1 2
 
-bench-imputation: $(INSTALLED) ## imputation on mouse cortex beside simple methods (same data)
-	$(BIN)/python benchmarks/imputation.py
+bench-quick: $(BENCH_INSTALLED) ## a small part of it: small data, and the simple methods on mouse cortex
+	$(BENCH) --data bmmc kidney generated-5-shallow --protocols embedding held-out \
+	  --methods "RNA PCA" "ATAC LSI" "PCA + LSI" MOFA+ scmvp
+	$(BENCH) --data bmmc --protocols cross-modal modalities --methods mean "kNN 15" linear scmvp
+	$(BENCH) --data cortex --protocols held-out --methods "RNA PCA" "ATAC LSI" "PCA + LSI"
 
 differential: $(INSTALLED) ## genes and peaks of the cortex types, ranks of known markers (same data)
 	$(BIN)/python benchmarks/differential.py
@@ -80,4 +88,8 @@ $(DOCS_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
 
 $(AUTOTUNE_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
 	$(PIP) --editable '.[autotune]'
+	@touch $@
+
+$(BENCH_INSTALLED): pyproject.toml constraints.txt $(INSTALLED)
+	$(PIP) --editable '.[bench]'
 	@touch $@

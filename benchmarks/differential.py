@@ -1,10 +1,11 @@
 """Genes and peaks of the 22 types of the mouse cortex, and where known markers rank among them.
 
-Reads the data of ``benchmarks/cortex.py``. The model is trained once, with default settings, and
-kept in ``benchmarks/models/cortex``; delete the folder to train anew. Every type is tested against
-all other cells, genes and then peaks. A marker's rank is its place among the genes that are higher
-in its type, in the order of the table; beside it stands that of a Wilcoxon test of normalised
-counts. Written are ``benchmarks/results/differential.json``, ``.md`` and ``.png``.
+Reads ``snareseq_adult_cortex.h5mu`` from the folder that ``SCMVP_DATA`` names. The model is trained
+once, with default settings, and kept in ``benchmarks/models/cortex``; delete the folder to train
+anew. Every type is tested against all other cells, genes and then peaks. A marker's rank is its
+place among the genes that are higher in its type, in the order of the table; beside it stands that
+of a Wilcoxon test of normalised counts. Written are ``benchmarks/results/differential.json``,
+``.md`` and ``.png``.
 
     python benchmarks/differential.py [--epochs N] [--seed 0] [--summarise]
 """
@@ -21,10 +22,13 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import scvi
-from cortex import FILE, HERE, RESULTS, Result, load, machine
 
+from harness.data import DATA
+from harness.runner import machine
 from scmvp_scvi import SCMVPModel, pl, tl
 
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 MODEL = HERE / "models" / "cortex"
 MARKERS = HERE / "cortex_markers.csv"
 INHIBITORY = ("InP", "InS", "InV", "InN")
@@ -87,7 +91,7 @@ def marker_rows(
     by_ranks: dict[str, pd.DataFrame],
     peaks: dict[str, pd.DataFrame],
     middles: pd.DataFrame,
-) -> list[Result]:
+) -> list[dict[str, object]]:
     """Ranks of each marker gene, by both tests, and of the best peak near it."""
     rows = []
     for marker in markers.itertuples():
@@ -148,7 +152,9 @@ def draw(mdata: mudata.MuData, markers: pd.DataFrame, file: Path) -> None:
     plt.close(figure)
 
 
-def measure(mdata: mudata.MuData, markers: pd.DataFrame, seed: int, epochs: int | None) -> Result:
+def measure(
+    mdata: mudata.MuData, markers: pd.DataFrame, seed: int, epochs: int | None
+) -> dict[str, object]:
     """Both tests of all types and of the two classes of neurons, timed, and the markers' ranks."""
     model = trained_model(mdata, seed, epochs)
     scvi.settings.seed = seed
@@ -178,7 +184,7 @@ def measure(mdata: mudata.MuData, markers: pd.DataFrame, seed: int, epochs: int 
         types[name] = row
     by_ranks = {key: wilcoxon(mdata, key) for key in ("cell_type", "class")}
     return {
-        "data": FILE,
+        "data": DATA["cortex"].caption,
         "machine": machine(),
         "cells": mdata.n_obs,
         "genes": mdata["rna"].n_vars,
@@ -192,7 +198,7 @@ def measure(mdata: mudata.MuData, markers: pd.DataFrame, seed: int, epochs: int 
     }
 
 
-def to_markdown(output: Result) -> str:
+def to_markdown(output: dict[str, object]) -> str:
     """Tables of the markers and of the types."""
     seconds = output["seconds"]
     text = (
@@ -237,7 +243,7 @@ def main() -> None:
     parser.add_argument("--summarise", action="store_true", help="only rewrite page and figure")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*have no counts in")
-    mdata = load()
+    mdata = DATA["cortex"].load()
     add_classes(mdata)
     markers = pd.read_csv(MARKERS)
     if not arguments.summarise:

@@ -2,10 +2,11 @@
 
 import time
 
-import differential
 import numpy as np
 import pandas as pd
 import pytest
+
+import differential
 
 MARKERS = pd.read_csv(differential.MARKERS)
 

@@ -1,0 +1,132 @@
+"""The data sets of the benchmark, each read or drawn in the same form.
+
+Modalities ``rna`` and ``atac`` hold raw counts of the same cells, ``.obs["cell_type"]`` a label of
+each. ``.obs["batch"]`` is there only where batches differ by more than chance, and then methods
+that can correct for batches do.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import mudata
+import numpy as np
+from mudata import MuData
+from scipy import sparse
+
+from scmvp_scvi import datasets
+from scmvp_scvi._neighbors import preserved_torch_threads
+
+Counts = dict[str, sparse.csr_matrix]
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+class DataSet(NamedTuple):
+    """How to get a data set, and what it is in a line of the report."""
+
+    load: Callable[[], MuData]
+    caption: str
+
+
+def build(counts: Counts, cells: MuData) -> MuData:
+    """Put counts into a MuData with the cells and features of another and nothing else of it."""
+    parts = {}
+    for modality, values in counts.items():
+        parts[modality] = mudata.AnnData(
+            values, obs=cells[modality].obs[[]].copy(), var=cells[modality].var[[]].copy()
+        )
+    with mudata.set_options(pull_on_update=False):
+        mdata = MuData(parts)
+    mdata.obs = cells.obs.copy()
+    return mdata
+
+
+def counts_of(mdata: MuData) -> Counts:
+    """Counts of both modalities."""
+    return {modality: mdata[modality].X for modality in ("rna", "atac")}
+
+
+def subset(mdata: MuData, rows: np.ndarray) -> MuData:
+    """Return a copy of some cells."""
+    counts = {modality: values[rows] for modality, values in counts_of(mdata).items()}
+    with mudata.set_options(pull_on_update=False):
+        return build(counts, mdata[rows])
+
+
+def read(
+    file: str, unassigned: str | None = None, n_cells: int | None = None, has_batches: bool = False
+) -> MuData:
+    """Read the cells with a label from a file in the folder that ``SCMVP_DATA`` names.
+
+    Parameters
+    ----------
+    file
+        Name of the file.
+    unassigned
+        Label of cells without a type.
+    n_cells
+        Draw so many of the cells, the same whatever the seed of a run.
+    has_batches
+        Whether methods shall correct for ``.obs["batch"]``.
+    """
+    path = Path(os.environ.get("SCMVP_DATA", FOLDER)) / file
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: set SCMVP_DATA to the folder of the data.")
+    with warnings.catch_warnings(), mudata.set_options(pull_on_update=False):
+        warnings.simplefilter("ignore", FutureWarning)
+        mdata = mudata.read_h5mu(path)
+    mdata.obs = mdata.obs[["cell_type", "batch"] if has_batches else ["cell_type"]]
+    mdata.obs["cell_type"] = mdata.obs["cell_type"].astype(str)
+    rows = np.flatnonzero(mdata.obs["cell_type"] != unassigned)
+    if n_cells is not None:
+        rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:n_cells])]
+    return subset(mdata, rows)
+
+
+def generate(n_types: int, depth: float) -> MuData:
+    """Draw 1,500 cells with planted types, at a multiple of the usual depth."""
+    with preserved_torch_threads():
+        mdata = datasets.synthetic(
+            n_cells=1_500,
+            n_genes=500,
+            n_peaks=2_000,
+            n_types=n_types,
+            n_batches=1,
+            rna_depth=140 * depth,
+            atac_depth=50 * depth,
+        )
+    mdata.obs = mdata.obs[["cell_type"]].astype(str)
+    return subset(mdata, np.arange(mdata.n_obs))
+
+
+CORTEX = "SNARE-seq of the adult mouse cortex"
+DATA: dict[str, DataSet] = {
+    "cortex": DataSet(
+        partial(read, "snareseq_adult_cortex.h5mu", "Mis"),
+        f"{CORTEX}: 9,190 cells of 22 types, 1,677 genes, 25,734 peaks",
+    ),
+    "cortex-4k": DataSet(
+        partial(read, "snareseq_adult_cortex.h5mu", "Mis", n_cells=4_000),
+        f"{CORTEX}: 4,000 of its cells, the same for all seeds, and all features",
+    ),
+    "bmmc": DataSet(
+        partial(read, "neurips_bmmc_starter.h5mu", has_batches=True),
+        "Multiome of bone marrow: 500 cells of 21 types from 2 donors, 600 genes, 600 peaks",
+    ),
+    "kidney": DataSet(
+        partial(read, "scicar_kidney_sample.h5mu", "nan"),
+        "sci-CAR of the mouse kidney: 441 cells of 14 types, 1,482 genes, 1,499 peaks",
+    ),
+    **{
+        f"generated-{n_types}{suffix}": DataSet(
+            partial(generate, n_types, depth),
+            f"Generated: 1,500 cells of {n_types} types, 500 genes, 2,000 peaks, median depths "
+            f"{140 * depth:g} and {50 * depth:g}",
+        )
+        for n_types in (5, 15)
+        for suffix, depth in (("", 1.0), ("-shallow", 0.25))
+    },
+}

@@ -1,0 +1,224 @@
+"""Deep models, each trained by its own defaults."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scvi
+import torch
+from mudata import MuData, set_options
+from scipy import sparse
+from torch.distributions import Distribution
+
+from harness.data import build, counts_of
+from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projector, View
+from scmvp_scvi import SCMVPModel
+from scmvp_scvi._keys import OUTPUT
+from scmvp_scvi._model import default_max_epochs
+
+MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
+LAWS: dict[Modality, tuple[str, str]] = {
+    "rna": (OUTPUT.PX, OUTPUT.RNA_LIBRARY),
+    "atac": (OUTPUT.PY, OUTPUT.ATAC_LIBRARY),
+}
+
+
+def batch_key(mdata: MuData) -> str | None:
+    """Column of the batches, where there are any."""
+    return "batch" if "batch" in mdata.obs else None
+
+
+def seen_by(mdata: MuData, view: View) -> MuData:
+    """Return the cells with the counts of a view, and none in the other modality."""
+    if view == "joint":
+        return mdata
+    other = OTHER[view]
+    return build({**counts_of(mdata), other: sparse.csr_matrix(mdata[other].shape)}, mdata)
+
+
+class SCMVP(Projector, Predictor, Clusterer):
+    """The model of this package: all training cells, as many epochs as it takes by default.
+
+    Parameters
+    ----------
+    n_clusters
+        Components of the mixture; None lets the model choose.
+    epochs
+        Passes over the cells; None for the default of the model.
+    model, plan
+        Arguments of `SCMVPModel` and of its training plan that are not the defaults.
+    """
+
+    views = ("joint", "rna", "atac")
+    packages = ("scmvp-scvi", "scvi-tools", "torch")
+
+    def __init__(
+        self,
+        n_clusters: int | None = None,
+        *,
+        epochs: int | None = None,
+        model: dict[str, object] | None = None,
+        plan: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        if n_clusters is not None and "n_clusters" in (model or {}):
+            raise ValueError(
+                f"`n_clusters` is fixed to {model['n_clusters']} for this form of the model: "
+                "leave it out of the protocol `clusters`."
+            )
+        self.settings = {
+            "epochs": epochs,
+            "model": {"n_clusters": n_clusters, **(model or {})},
+            "plan": plan or {},
+        }
+
+    def fit(self, train: MuData, seed: int) -> None:
+        epochs = self.settings["epochs"] or default_max_epochs(train.n_obs)
+        self.settings["epochs"] = epochs
+        scvi.settings.seed = seed
+        SCMVPModel.setup_mudata(train, modalities=MODALITIES, batch_key=batch_key(train))
+        self.model = SCMVPModel(train, **self.settings["model"])
+        self.model.train(
+            epochs,
+            accelerator="cpu",
+            train_size=1.0,
+            check_val_every_n_epoch=None,
+            enable_progress_bar=False,
+            plan_kwargs=self.settings["plan"],
+        )
+        self.settings["components"] = int(self.model.module.prior.n_clusters)
+
+    def embed(self, view: View) -> np.ndarray:
+        return self.model.get_latent_representation(modality=view)
+
+    def project(self, cells: MuData, view: View) -> np.ndarray:
+        return self.model.get_latent_representation(cells, modality=view)
+
+    def cluster_probabilities(self, cells: MuData | None = None) -> np.ndarray:
+        return self.model.get_cluster_probabilities(cells).to_numpy()
+
+    def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
+        return self._denoised(modality, None, rows, "joint")
+
+    def predict(
+        self, modality: Modality, query: MuData, rows: np.ndarray, view: View
+    ) -> np.ndarray:
+        return self._denoised(modality, query, rows, view)
+
+    def _denoised(
+        self, modality: Modality, cells: MuData | None, rows: np.ndarray, view: View
+    ) -> np.ndarray:
+        denoised = {
+            "rna": self.model.get_normalized_expression,
+            "atac": self.model.get_normalized_accessibility,
+        }
+        return denoised[modality](cells, indices=rows, from_modality=view, return_numpy=True)
+
+    @torch.inference_mode()
+    def laws(
+        self, modality: Modality, rows: np.ndarray, depth: np.ndarray, n_draws: int
+    ) -> Iterator[Distribution]:
+        """The negative binomial or zero-inflated Poisson law of each draw of the latent."""
+        law, library = LAWS[modality]
+        module = self.model.module
+        depths = torch.as_tensor(depth, dtype=torch.float32)[:, None]
+        [tensors] = self.model._minibatches(None, rows, batch_size=len(rows))
+        outputs = module.inference(**module._get_inference_input(tensors))
+        for _ in range(n_draws):
+            drawn = {**outputs, OUTPUT.Z: outputs[OUTPUT.QZ].sample(), library: depths}
+            decoded = module.generative(**module._get_generative_input(tensors, drawn))
+            yield decoded[law].distribution()
+
+
+class MultiVI(Projector, Predictor):
+    """MultiVI: it stops early, or after 500 epochs.
+
+    It has one latent space, in which a cell without counts in one modality stands where the other
+    puts it.
+    """
+
+    views = ("joint", "rna", "atac")
+    packages = ("scvi-tools", "torch")
+
+    def __init__(self, epochs: int | None = None) -> None:
+        super().__init__()
+        self.settings = {"most_epochs": epochs or 500}
+
+    def fit(self, train: MuData, seed: int) -> None:
+        scvi.settings.seed = seed
+        self.train_cells = train
+        scvi.model.MULTIVI.setup_mudata(
+            train,
+            modalities=MODALITIES,
+            rna_layer=None,
+            atac_layer=None,
+            batch_key=batch_key(train),
+        )
+        self.model = scvi.model.MULTIVI(
+            train, n_genes=train["rna"].n_vars, n_regions=train["atac"].n_vars
+        )
+        self.model.train(
+            self.settings["most_epochs"], accelerator="cpu", enable_progress_bar=False
+        )
+        self.settings["epochs"] = self.model.trainer.current_epoch
+
+    def embed(self, view: View) -> np.ndarray:
+        if view == "joint":
+            return self.model.get_latent_representation()
+        return self.project(self.train_cells, view)
+
+    def project(self, cells: MuData, view: View) -> np.ndarray:
+        return self.model.get_latent_representation(self._query(cells, view))
+
+    def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
+        return self._denoised(modality, None, rows)
+
+    def predict(
+        self, modality: Modality, query: MuData, rows: np.ndarray, view: View
+    ) -> np.ndarray:
+        return self._denoised(modality, self._query(query, view), rows)
+
+    def _query(self, cells: MuData, view: View) -> MuData:
+        query = build(counts_of(seen_by(cells, view)), cells)
+        # which its set-up gives to the training cells alone
+        query.obs["_indices"] = np.arange(query.n_obs)
+        return query
+
+    def _denoised(self, modality: Modality, cells: MuData | None, rows: np.ndarray) -> np.ndarray:
+        denoised = {
+            "rna": self.model.get_normalized_expression,
+            "atac": self.model.get_normalized_accessibility,
+        }
+        return denoised[modality](cells, indices=rows, return_numpy=True)
+
+
+class SCVI(Projector):
+    """ScVI on the RNA alone."""
+
+    views = ("rna",)
+    packages = ("scvi-tools", "torch")
+
+    def __init__(self, epochs: int | None = None) -> None:
+        super().__init__()
+        self.settings = {"epochs": epochs}
+
+    def fit(self, train: MuData, seed: int) -> None:
+        scvi.settings.seed = seed
+        cells = self._rna(train)
+        scvi.model.SCVI.setup_anndata(cells, batch_key=batch_key(train))
+        self.model = scvi.model.SCVI(cells)
+        self.model.train(self.settings["epochs"], accelerator="cpu", enable_progress_bar=False)
+        self.settings["epochs"] = self.model.trainer.current_epoch
+
+    def _rna(self, cells: MuData):
+        rna = cells["rna"].copy()
+        rna.obs = cells.obs.copy()
+        return rna
+
+    def embed(self, view: View) -> np.ndarray:
+        del view
+        return self.model.get_latent_representation()
+
+    def project(self, cells: MuData, view: View) -> np.ndarray:
+        del view
+        with set_options(pull_on_update=False):
+            return self.model.get_latent_representation(self._rna(cells))

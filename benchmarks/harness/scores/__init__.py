@@ -1,0 +1,1 @@
+"""Scores of embeddings, of clusters and of imputed counts: arrays in, numbers out."""

@@ -1,0 +1,88 @@
+"""Tables, summary and README from results that are written here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.report import report, summarise
+from harness.runner import Run, save
+
+
+def result(seed: int, nmi: float, version: int = 2, **fields) -> dict[str, object]:
+    return {
+        **Run("cortex", "embedding", "", "scmvp", seed)._asdict(),
+        "protocol_version": version,
+        "cells": 9,
+        "leiden": {"nmi": nmi, "ari": 0.5},
+        "broken": [],
+        "fit_seconds": 20.0,
+        "versions": {"torch": "2"},
+        **fields,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- cortex tables -->\nold\n<!-- end of cortex tables -->\nafter\n"
+    )
+    return tmp_path / "results" / "runs"
+
+
+def write(records: list[dict[str, object]], folder: Path) -> None:
+    for record in records:
+        run = Run(*(record[field] for field in Run._fields))
+        save(record, {}, run.file(folder))
+    report(folder, folder.parents[1] / "README.md")
+
+
+def test_two_seeds_give_a_mean_and_a_spread(folder):
+    write([result(0, 0.7), result(1, 0.8)], folder)
+    text = (folder.parent / "benchmark.md").read_text()
+    assert "| scmvp | 2 | 0.750 ± 0.05 | 0.500 ± 0 |" in text
+    summary = json.loads((folder.parent / "benchmark.json").read_text())
+    found = summary["cortex"]["embedding"]["scmvp"]["leiden.nmi"]
+    assert found == {"mean": 0.75, "sd": 0.05, "seeds": 2}
+    assert (folder.parent / "cortex.png").exists()
+
+
+def test_tables_of_the_readme_stand_between_their_markers(folder):
+    write([result(0, 0.7)], folder)
+    before, _, after = (
+        (folder.parents[1] / "README.md").read_text().partition("| scmvp | 1 | 0.700 |")
+    )
+    assert before.startswith("before\n<!-- cortex tables -->\n")
+    assert after.endswith("<!-- end of cortex tables -->\nafter\n")
+    assert "old" not in before + after
+
+
+def test_a_readme_without_markers_is_refused(folder):
+    (folder.parents[1] / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match="has no markers <!-- cortex tables -->"):
+        write([result(0, 0.7)], folder)
+
+
+def test_results_of_an_older_version_count_only_alone():
+    old, new = result(0, 0.1, version=1), result(1, 0.7)
+    means = summarise([old, new])
+    assert means.loc[("embedding", "scmvp", "", "leiden.nmi"), "mean"] == 0.7
+    assert summarise([old]).loc[("embedding", "scmvp", "", "leiden.nmi"), "mean"] == 0.1
+
+
+def test_runs_that_are_no_use_are_counted_and_not_averaged(folder):
+    write([result(0, 0.7), result(1, 0.1, broken=["collapsed embedding"])], folder)
+    text = (folder.parent / "benchmark.md").read_text()
+    assert "| scmvp | 2 | 1 | collapsed embedding |" in text
+    assert "| scmvp | 1 | 0.700 |" in text
+
+
+def test_cases_of_a_protocol_have_rows_of_their_own(folder):
+    clusters = {"components": 5, "ari": 0.25}
+    records = [
+        {**result(0, 0.7), "protocol": "clusters", "case": case, "clusters": clusters}
+        for case in ("5", "10")
+    ]
+    write([result(0, 0.7), *records], folder)
+    text = (folder.parent / "benchmark.md").read_text()
+    assert text.index("| scmvp | 5 | 1 | 5.000 |") < text.index("| scmvp | 10 | 1 | 5.000 |")
