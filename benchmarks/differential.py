@@ -1,10 +1,10 @@
 """Genes and peaks of the 22 types of the mouse cortex, and where known markers rank among them.
 
-Reads ``snareseq_adult_cortex.h5mu`` from the folder that ``SCMVP_DATA`` names. The model is trained
-once, with default settings, and kept in ``benchmarks/models/cortex``; delete the folder to train
-anew. Every type is tested against all other cells, genes and then peaks. A marker's rank is its
-place among the genes that are higher in its type, in the order of the table; beside it stands that
-of a Wilcoxon test of normalised counts. Written are ``benchmarks/results/differential.json``,
+Reads ``snareseq_adult_cortex.h5mu`` from the folder that ``SCMVP_DATA`` names. The model is
+trained once, with default settings, and kept in ``benchmarks/models/cortex``; delete the folder to
+train anew. Every type is tested against all other cells, genes and then peaks. A marker's rank is
+its place among the genes that are higher in its type, in the order of the table; beside it stands
+that of a Wilcoxon test of normalised counts. Written are ``benchmarks/results/differential.json``,
 ``.md`` and ``.png``.
 
     python benchmarks/differential.py [--epochs N] [--seed 0] [--summarise]
