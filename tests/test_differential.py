@@ -32,7 +32,8 @@ def planted(make_mdata, register) -> MuData:
 
 @pytest.fixture(scope="module")
 def model(planted, train) -> SCMVPModel:
-    return train(planted, max_epochs=80, batch_size=64)
+    # with 80 epochs some seeds find the types' genes and others do not
+    return train(planted, max_epochs=200, batch_size=64)
 
 
 @pytest.fixture(scope="module", params=["rna", "atac"])
@@ -83,10 +84,10 @@ def test_planted_markers_of_a_type_come_first(of_types, planted, modality):
     assert pd.concat(first).mean() > 0.8
 
 
-def test_fold_changes_follow_the_planted_ones(of_types, planted_change, modality):
+def test_fold_changes_follow_the_planted_ones(of_types, planted_change):
     for name, found in of_types.groupby("group1"):
         correlation = np.corrcoef(found["lfc_mean"], planted_change.loc[found.index, name])[0, 1]
-        assert correlation > {"rna": 0.8, "atac": 0.5}[modality]
+        assert correlation > 0.8
 
 
 def test_share_of_false_tags_is_within_the_target(of_types, planted_change):

@@ -148,7 +148,7 @@ def test_reference_of_one_batch_takes_in_a_second(cells_of, register, train, tra
     model = load(cells_of(1), reference)
     train_more(model)
     rows = model.module.rna_encoder.first_layer.shift.categories["0"]
-    assert torch.equal(rows[0], torch.zeros_like(rows[0]))
+    assert torch.equal(rows[0], torch.zeros_like(rows[0]))  # the batch that had no rows
     assert rows[1].abs().sum() > 0
     for before, after in zip(
         answers(reference, cells_of(0)), answers(model, cells_of(0)), strict=True

@@ -1,5 +1,6 @@
 """Covariates as one bundle, and what they add to a layer of the encoders and decoders."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -91,8 +92,9 @@ class CovariateShift(nn.Module):
     """What the covariates add to a hidden layer: a row for a category, a slope for a number.
 
     Rows are looked up, not multiplied with one-hot columns: what a known category adds stays the
-    same to the bit when rows of new categories are appended. All start at zero. A covariate of
-    one category says nothing and has no rows.
+    same to the bit when rows of new categories are appended. They start as the weights of such
+    columns would in `nn.Linear`: from zero, differences between batches take many epochs to learn.
+    A covariate of one category says nothing and has no rows.
 
     Parameters
     ----------
@@ -100,9 +102,11 @@ class CovariateShift(nn.Module):
         The covariates that enter here.
     n_hidden
         Width of the layer.
+    n_in
+        Other inputs of the layer, on whose number the scale of the start depends.
     """
 
-    def __init__(self, sizes: CovariateSizes, n_hidden: int) -> None:
+    def __init__(self, sizes: CovariateSizes, n_hidden: int, n_in: int = 0) -> None:
         super().__init__()
         by_vector = sizes.n_batch_dims > 0
         self.categories = nn.ParameterDict(
@@ -116,6 +120,10 @@ class CovariateShift(nn.Module):
             nn.Parameter(torch.zeros(n_rows, n_hidden)) if n_rows > 0 else None
             for n_rows in (sizes.n_batch_dims, sizes.n_continuous)
         )
+        n_rows = sum(len(rows) for rows in self.parameters())
+        for rows in self.parameters():
+            bound = 1 / math.sqrt(n_in + n_rows)
+            nn.init.uniform_(rows, -bound, bound)
 
     def forward(
         self, hidden: Float[Tensor, "cells hidden"], covariates: Covariates
@@ -145,7 +153,7 @@ class ConditionedLinear(nn.Module):
     def __init__(self, n_in: int, n_out: int, sizes: CovariateSizes) -> None:
         super().__init__()
         self.linear = nn.Linear(n_in, n_out)
-        self.shift = CovariateShift(sizes, n_out)
+        self.shift = CovariateShift(sizes, n_out, n_in)
 
     def forward(
         self, inputs: Float[Tensor, "cells n_in"], covariates: Covariates
