@@ -45,17 +45,11 @@ def assert_runs_and_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(figures(run_quickly(name, monkeypatch))) == len(figures(read(name))) > 0
 
 
-def test_quickstart_runs_on_tiny_data(monkeypatch):
-    assert_runs_and_draws("quickstart", monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cross_modal", "peak_gene_links"])
+@pytest.mark.parametrize("name", ["quickstart", "cross_modal", "peak_gene_links"])
 def test_notebook_on_generated_data_runs_on_tiny_data(name, monkeypatch):
     assert_runs_and_draws(name, monkeypatch)
 
 
-@pytest.mark.slow
 def test_cortex_notebook_runs_on_a_few_cells(monkeypatch):
     file = DATA / "snareseq_adult_cortex.h5mu"
     if not file.exists():
