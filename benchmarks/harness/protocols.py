@@ -83,8 +83,8 @@ def thin(
 
 
 def labels_of(mdata: MuData) -> np.ndarray:
-    """Label of each cell."""
-    return mdata.obs["cell_type"].astype(str).to_numpy()
+    """Label of each cell, as plain strings that can be saved and read without pickle."""
+    return mdata.obs["cell_type"].to_numpy(dtype=str)
 
 
 # -- embedding --------------------------------------------------------------------------------

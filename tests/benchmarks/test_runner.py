@@ -29,7 +29,9 @@ def test_a_result_file_says_what_was_run_and_how(tmp_path):
     assert (record["method"], record["cells"]) == ("depths", 240)
     assert record["settings"] == {"seed of the fit": 0}
     assert {"leiden", "fit_seconds", "peak_memory_gb", "machine", "versions"} <= record.keys()
-    assert np.load(tmp_path / "tiny/embedding/depths.0.npz")["latent"].shape == (240, 2)
+    arrays = np.load(tmp_path / "tiny/embedding/depths.0.npz")
+    assert arrays["latent"].shape == (240, 2)
+    assert arrays["labels"].shape == (240,)
 
 
 def test_a_run_with_a_result_is_not_repeated(tmp_path, depth_embedder):
