@@ -7,6 +7,7 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 import torch
+from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 _FEW_CELLS = 5_000
@@ -56,11 +57,33 @@ def leiden_partitions(
             use_rep="X_latent",
             random_state=seed,
         )
-        partitions = []
+    return leiden_partitions_of_graph(adata.obsp["connectivities"], resolutions, seed)
+
+
+def leiden_partitions_of_graph(
+    graph: sparse.csr_matrix, resolutions: Sequence[float], seed: int = 0
+) -> list[np.ndarray]:
+    """Leiden communities of a neighbour graph, at several resolutions.
+
+    Parameters
+    ----------
+    graph
+        ``(cells, cells)``, symmetric weights.
+    resolutions, seed
+        As in `leiden_partitions`.
+
+    Returns
+    -------
+    As `leiden_partitions`.
+    """
+    adata = ad.AnnData(obsp={"graph": graph}, shape=(graph.shape[0], 0))
+    partitions = []
+    with preserved_torch_threads():
         for resolution in resolutions:
             sc.tl.leiden(
                 adata,
                 resolution=resolution,
+                obsp="graph",
                 flavor="igraph",
                 n_iterations=2,
                 directed=False,

@@ -61,6 +61,27 @@ def leiden_agreement(
     One row a resolution: ``resolution``, ``n_clusters``, ``nmi``, ``ari``.
     """
     partitions = leiden_partitions(latent, resolutions, n_neighbors, seed)
+    return partition_agreement(partitions, labels, resolutions)
+
+
+def partition_agreement(
+    partitions: Sequence[np.ndarray], labels: np.ndarray, resolutions: Sequence[float]
+) -> pd.DataFrame:
+    """Agreement of partitions with labels.
+
+    Parameters
+    ----------
+    partitions
+        One array ``(cells,)`` a resolution.
+    labels
+        ``(cells,)``.
+    resolutions
+        Of the partitions.
+
+    Returns
+    -------
+    As `leiden_agreement`.
+    """
     return pd.DataFrame(
         {
             "resolution": list(resolutions),

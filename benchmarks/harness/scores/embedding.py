@@ -16,8 +16,9 @@ from sklearn.metrics import (
 from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 
 from harness.scores.imputation import expected_calibration_error
-from scmvp_scvi._neighbors import preserved_torch_threads
+from scmvp_scvi._neighbors import leiden_partitions_of_graph, preserved_torch_threads
 from scmvp_scvi.metrics import LEIDEN_RESOLUTIONS, leiden_agreement, mean_entropy
+from scmvp_scvi.metrics._clustering import partition_agreement
 
 N_NEIGHBORS = 15
 COLLAPSED = 1e-2  # standard deviation below which a latent dimension says nothing
@@ -43,23 +44,8 @@ def leiden_scores(latent: np.ndarray, labels: np.ndarray, seed: int) -> Scores:
 
 def leiden_scores_of_graph(graph: sparse.csr_matrix, labels: np.ndarray, seed: int) -> Scores:
     """Agreement of Leiden on a given graph, at the same resolutions."""
-    rows = []
-    cells = sc.AnnData(obsp={"graph": graph}, shape=(len(labels), 0))
-    with preserved_torch_threads():
-        for resolution in LEIDEN_RESOLUTIONS:
-            sc.tl.leiden(
-                cells,
-                resolution=resolution,
-                obsp="graph",
-                flavor="igraph",
-                n_iterations=2,
-                directed=False,
-                random_state=seed,
-            )
-            found = cells.obs["leiden"]
-            rows.append({"resolution": resolution, "n_clusters": found.nunique()})
-            rows[-1] |= agreement(labels, found.to_numpy())
-    return best_agreement(pd.DataFrame(rows))
+    partitions = leiden_partitions_of_graph(graph, LEIDEN_RESOLUTIONS, seed)
+    return best_agreement(partition_agreement(partitions, labels, LEIDEN_RESOLUTIONS))
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> Scores:
