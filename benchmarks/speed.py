@@ -18,8 +18,6 @@ clusters agree with the labels as those of WNN do.
 import argparse
 import json
 import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -44,6 +42,7 @@ from harness.data import DATA
 from harness.methods.models import SCMVP
 from harness.methods.simple import WNN
 from harness.protocols import labels_of
+from harness.runner import forget_peak_memory, machine, peak_memory
 from harness.scores.embedding import leiden_scores, leiden_scores_of_graph
 from scmvp_scvi import SCMVPModel, datasets
 from scmvp_scvi.metrics import leiden_agreement
@@ -117,11 +116,6 @@ def build(method: str, mdata: mudata.MuData) -> tuple[object, dict[str, object]]
     return SCMVPModel(mdata), plan
 
 
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def resident_memory() -> int:
     """Resident memory of this process now, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -146,7 +140,7 @@ def measure(method: str, file: str) -> None:
     scvi.settings.seed = 0
     model, plan = build(method, mdata)
     # what imports and set-up touched and gave back must not hide what training takes
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak_memory()
     before = resident_memory()
     timer = EpochTimer()
     model.train(
@@ -160,21 +154,13 @@ def measure(method: str, file: str) -> None:
         plan_kwargs=plan,
         callbacks=[timer],
     )
-    peak = int(
-        next(
-            line.split()[1]
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-    )
     parameters = sum(p.numel() * p.element_size() for p in model.module.parameters())
     print(
         json.dumps(
             {
                 "ms_per_cell": [s * 1e3 / mdata.n_obs for s in timer.seconds[1:]],
                 "parameter_bytes": parameters,
-                "peak_over_start_bytes": peak * 1024 - before,
-                "threads": torch.get_num_threads(),
+                "peak_over_start_bytes": peak_memory() - before,
             }
         )
     )
@@ -212,7 +198,7 @@ def train_large(file: Path) -> None:
         "cluster_ari": adjusted_rand_score(types, model.predict_clusters()),
         "validation_elbo": elbo.tolist(),
         "peak_memory_gb": peak_memory() / 1e9,
-        "machine": machine(),
+        "machine": measured_on(),
     }
     file.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
@@ -235,8 +221,14 @@ def reach_quality(file: Path) -> None:
             scores = leiden_scores(method.embed("joint"), labels, seed=0)
         rows.append({"method": name, "settings": method.settings, "seconds": seconds, **scores})
         print(rows[-1], flush=True)
-    record = {"data": DATA["cortex"].caption, "rows": rows, "machine": machine()}
+    record = {"data": DATA["cortex"].caption, "rows": rows, "machine": measured_on()}
     file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def measured_on() -> dict[str, object]:
+    """Machine and versions of the packages."""
+    packages = ("scmvp-scvi", "scvi-tools", "torch", "lightning")
+    return {**machine(), "versions": {name: version(name) for name in packages}}
 
 
 def slug(method: str) -> str:
@@ -268,23 +260,12 @@ def run_all(rounds: int, sizes: list[tuple[int, int]]) -> None:
                         "n_peaks": n_peaks,
                         "round": i,
                         **json.loads(done.stdout.splitlines()[-1]),
-                        "machine": machine(),
+                        "machine": measured_on(),
                     }
                     result.parent.mkdir(parents=True, exist_ok=True)
                     result.write_text(json.dumps(record, indent=1) + "\n")
                     fastest = min(record["ms_per_cell"])
                     print(f"{method} | {n_cells} x {n_peaks} | {fastest:.2f} ms", flush=True)
-
-
-def machine() -> dict[str, object]:
-    """What the numbers were measured on and with."""
-    packages = ("scmvp-scvi", "scvi-tools", "torch", "lightning")
-    return {
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in packages},
-    }
 
 
 def summarise() -> None:

@@ -56,6 +56,13 @@ def subset(mdata: MuData, rows: np.ndarray) -> MuData:
         return build(counts, mdata[rows])
 
 
+def without(mdata: MuData, modality: str) -> MuData:
+    """Return the cells with no counts in a modality, so that none can be seen by mistake."""
+    counts = counts_of(mdata)
+    unseen = sparse.csr_matrix(counts[modality].shape, dtype=np.float32)
+    return build({**counts, modality: unseen}, mdata)
+
+
 def read(
     file: str, unassigned: str | None = None, n_cells: int | None = None, has_batches: bool = False
 ) -> MuData:

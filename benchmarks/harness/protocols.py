@@ -13,7 +13,7 @@ import numpy as np
 from mudata import MuData
 from scipy import sparse
 
-from harness.data import build, counts_of, subset
+from harness.data import build, counts_of, subset, without
 from harness.methods.base import (
     OTHER,
     Clusterer,
@@ -211,13 +211,6 @@ def cross_modal(mdata: MuData, seed: int, case: str = "") -> Task:
     return Task(subset(mdata, train), score)
 
 
-def without(mdata: MuData, modality: Modality) -> MuData:
-    """Return the cells with no counts in a modality, so that none can be seen by mistake."""
-    counts = counts_of(mdata)
-    unseen = sparse.csr_matrix(counts[modality].shape, dtype=np.float32)
-    return build({**counts, modality: unseen}, mdata)
-
-
 def modalities(mdata: MuData, seed: int, case: str = "") -> Task:
     """Compare what both modalities say of held-out cells with what either says.
 
@@ -227,6 +220,7 @@ def modalities(mdata: MuData, seed: int, case: str = "") -> Task:
     del case
     train_rows, test_rows = split(mdata.n_obs, seed)
     train, test = subset(mdata, train_rows), subset(mdata, test_rows)
+    train_labels, test_labels = labels_of(train), labels_of(test)
     rng = np.random.default_rng(seed)
     halves = {modality: thin(counts, rng) for modality, counts in counts_of(test).items()}
     query = build({modality: first for modality, (first, _) in halves.items()}, test)
@@ -235,7 +229,7 @@ def modalities(mdata: MuData, seed: int, case: str = "") -> Task:
         scores: Result = {}
         for view in ("joint", "rna", "atac"):
             known, new = method.embed(view), method.project(query, view)
-            found = embedding.label_transfer(known, labels_of(train), new, labels_of(test))
+            found = embedding.label_transfer(known, train_labels, new, test_labels)
             for modality, (_, unseen) in halves.items():
                 found |= SCORES[modality](
                     partial(method.predict, modality, query, view=view), unseen

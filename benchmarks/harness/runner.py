@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -173,8 +172,11 @@ def forget_peak_memory() -> bool:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process since it was forgotten, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process since it was forgotten, in bytes (Linux)."""
+    # not `ru_maxrss`: that of a new process starts at the peak of the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024
 
 
 def machine() -> dict[str, object]:

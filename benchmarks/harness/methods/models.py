@@ -6,10 +6,9 @@ import numpy as np
 import scvi
 import torch
 from mudata import MuData, set_options
-from scipy import sparse
 from torch.distributions import Distribution
 
-from harness.data import build, counts_of
+from harness.data import build, counts_of, without
 from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projector, View
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import OUTPUT
@@ -29,10 +28,22 @@ def batch_key(mdata: MuData) -> str | None:
 
 def seen_by(mdata: MuData, view: View) -> MuData:
     """Return the cells with the counts of a view, and none in the other modality."""
-    if view == "joint":
-        return mdata
-    other = OTHER[view]
-    return build({**counts_of(mdata), other: sparse.csr_matrix(mdata[other].shape)}, mdata)
+    return mdata if view == "joint" else without(mdata, OTHER[view])
+
+
+def denoised(
+    model: SCMVPModel | scvi.model.MULTIVI,
+    modality: Modality,
+    cells: MuData | None,
+    rows: np.ndarray,
+    **options: object,
+) -> np.ndarray:
+    """Denoised profiles of some cells, by what either model calls it."""
+    of = {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }
+    return of[modality](cells, indices=rows, return_numpy=True, **options)
 
 
 class SCMVP(Projector, Predictor, Clusterer):
@@ -97,21 +108,12 @@ class SCMVP(Projector, Predictor, Clusterer):
         return self.model.get_cluster_probabilities(cells).to_numpy()
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        return self._denoised(modality, None, rows, "joint")
+        return denoised(self.model, modality, None, rows)
 
     def predict(
         self, modality: Modality, query: MuData, rows: np.ndarray, view: View
     ) -> np.ndarray:
-        return self._denoised(modality, query, rows, view)
-
-    def _denoised(
-        self, modality: Modality, cells: MuData | None, rows: np.ndarray, view: View
-    ) -> np.ndarray:
-        denoised = {
-            "rna": self.model.get_normalized_expression,
-            "atac": self.model.get_normalized_accessibility,
-        }
-        return denoised[modality](cells, indices=rows, from_modality=view, return_numpy=True)
+        return denoised(self.model, modality, query, rows, from_modality=view)
 
     @torch.inference_mode()
     def laws(
@@ -170,25 +172,18 @@ class MultiVI(Projector, Predictor):
         return self.model.get_latent_representation(self._query(cells, view))
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        return self._denoised(modality, None, rows)
+        return denoised(self.model, modality, None, rows)
 
     def predict(
         self, modality: Modality, query: MuData, rows: np.ndarray, view: View
     ) -> np.ndarray:
-        return self._denoised(modality, self._query(query, view), rows)
+        return denoised(self.model, modality, self._query(query, view), rows)
 
     def _query(self, cells: MuData, view: View) -> MuData:
         query = build(counts_of(seen_by(cells, view)), cells)
         # which its set-up gives to the training cells alone
         query.obs["_indices"] = np.arange(query.n_obs)
         return query
-
-    def _denoised(self, modality: Modality, cells: MuData | None, rows: np.ndarray) -> np.ndarray:
-        denoised = {
-            "rna": self.model.get_normalized_expression,
-            "atac": self.model.get_normalized_accessibility,
-        }
-        return denoised[modality](cells, indices=rows, return_numpy=True)
 
 
 class SCVI(Projector):
