@@ -83,9 +83,9 @@ class SparseCounts:
         positions = kept.nonzero().squeeze(-1)
         # entries that are kept before each offset
         offsets = torch.searchsorted(positions, self.offsets)
-        return SparseCounts(
-            self.values[positions], self.columns[positions], offsets, self.n_features
-        )
+        # several times as fast as to index by the positions, here and wherever entries are chosen
+        values, columns = (t.index_select(0, positions) for t in (self.values, self.columns))
+        return SparseCounts(values, columns, offsets, self.n_features)
 
     def select_columns(self, columns: Tensor) -> "SparseCounts":
         """Return the counts of some features.
@@ -97,7 +97,9 @@ class SparseCounts:
         """
         new_column = self.columns.new_full((self.n_features,), -1)
         new_column[columns] = torch.arange(len(columns), device=columns.device)
-        moved = SparseCounts(self.values, new_column[self.columns], self.offsets, len(columns))
+        moved = SparseCounts(
+            self.values, new_column.index_select(0, self.columns), self.offsets, len(columns)
+        )
         return moved.keep(moved.columns >= 0)
 
     def to_dense(self) -> Tensor:

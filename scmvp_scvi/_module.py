@@ -194,13 +194,14 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     def rna_profile(self, counts: SparseCounts) -> SparseCounts:
         """Encoder input: log1p of counts per median depth, zero stays zero."""
-        depth = counts.depth.clamp_min(1e-8)[counts.rows, 0]
+        depth = counts.depth.clamp_min(1e-8).view(-1).index_select(0, counts.rows)
         return counts.with_values(torch.log1p(counts.values / depth * self.rna_median_depth))
 
     def atac_profile(self, counts: SparseCounts) -> SparseCounts:
         """Encoder input: log1p of TF-IDF, zero stays zero."""
-        depth = counts.depth.clamp_min(1e-8)[counts.rows, 0]
-        tfidf = counts.values / depth * TF_SCALE * self.atac_idf[counts.columns]
+        depth = counts.depth.clamp_min(1e-8).view(-1).index_select(0, counts.rows)
+        idf = self.atac_idf.index_select(0, counts.columns)
+        tfidf = counts.values / depth * TF_SCALE * idf
         return counts.with_values(torch.log1p(tfidf))
 
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------

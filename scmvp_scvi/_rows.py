@@ -92,7 +92,7 @@ class _TakeRows(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, rows: Tensor, factors: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, factors)
         ctx.shape = weight.shape
-        return weight[rows]
+        return weight.index_select(0, rows)
 
     @staticmethod
     @once_differentiable

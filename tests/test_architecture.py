@@ -27,6 +27,7 @@ LAYERS = (
         "_validate._messages",
     },
     {
+        "_products",
         "_validate._arguments",
         "_validate._columns",
         "_validate._counts",

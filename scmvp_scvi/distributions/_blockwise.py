@@ -35,7 +35,10 @@ def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor,
     # torch sorts short integers several times faster than long ones
     order = block_of.to(torch.int16 if n_blocks < 2**15 else torch.int32).argsort()
     sizes = torch.bincount(block_of, minlength=n_blocks + 1).tolist()
-    entries = (part[order].split(sizes) for part in (counts.rows, counts.columns, counts.values))
+    entries = (
+        part.index_select(0, order).split(sizes)
+        for part in (counts.rows, counts.columns, counts.values)
+    )
     for i, (rows, columns, values) in enumerate(zip(*entries, strict=True)):
         if i < n_blocks:
             start, stop = i * block_size, min((i + 1) * block_size, counts.n_features)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from scvi.distributions import NegativeBinomial
 from torch import Tensor
-from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
@@ -56,8 +56,8 @@ class FactoredNegativeBinomial:
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Share of each gene in the cell's expression, a softmax over all genes."""
         if isinstance(features, slice) and features == _ALL:
-            return F.linear(self.hidden, self.weight, self.bias).softmax(-1)
-        logits = F.linear(self.hidden, self.weight[features], self.bias[features])
+            return linear(self.hidden, self.weight, self.bias).softmax(-1)
+        logits = linear(self.hidden, self.weight[features], self.bias[features])
         return (logits - self._log_total).exp()
 
     @cached_property
@@ -65,7 +65,7 @@ class FactoredNegativeBinomial:
         """Logarithm of what the softmax divides by; kept, for genes are asked for in blocks."""
         return torch.cat(
             [
-                F.linear(cells, self.weight, self.bias).logsumexp(-1, keepdim=True)
+                linear(cells, self.weight, self.bias).logsumexp(-1, keepdim=True)
                 for cells in self.hidden.split(_CELLS_PER_BLOCK)
             ]
         )
@@ -122,13 +122,13 @@ class FactoredZeroInflatedPoisson:
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Poisson mean per count of depth: mu divided by the library."""
         weight, bias = self.rate_weight[features], self.rate_bias[features]
-        return F.linear(self.hidden, weight, bias).sigmoid()
+        return linear(self.hidden, weight, bias).sigmoid()
 
     def distribution(self, features: Features = _ALL) -> ZeroInflatedPoisson:
         """Write the law out for the chosen peaks, ``(cells, chosen)``."""
         scale = self.scale(features)
         weight, bias = self.inclusion_weight[features], self.inclusion_bias[features]
-        logits = F.linear(self.hidden, weight, bias)
+        logits = linear(self.hidden, weight, bias)
         return ZeroInflatedPoisson(self.library * scale, logits, scale=scale)
 
     def at(
@@ -147,7 +147,7 @@ class FactoredZeroInflatedPoisson:
 
     def among(self, peaks: Int[Tensor, "chosen"]) -> "FactoredZeroInflatedPoisson":
         """Return the law of the chosen peaks alone, with ordinary dense gradients."""
-        return self._of_rows(lambda weight: weight[peaks])
+        return self._of_rows(lambda weight: weight.index_select(0, peaks))
 
     def _of_rows(self, rows_of: Callable[[Tensor], Tensor]) -> "FactoredZeroInflatedPoisson":
         return replace(

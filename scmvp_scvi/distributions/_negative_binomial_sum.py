@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._products import product, weight_gradient
 from scmvp_scvi.distributions._blockwise import (
     Entries,
     column_blocks,
@@ -42,7 +43,7 @@ class _NegativeBinomialSweep:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden, weight, bias, log_theta = parameters
         log_prob = -sum_of_log_factorials(counts)
-        logits = torch.addmm(bias, hidden, weight.T)
+        logits = product(hidden, weight, bias)
         log_total = logits.logsumexp(-1, keepdim=True)
         offset = self.library.log() - log_total
         shared = log_theta.ndim == 1
@@ -55,7 +56,11 @@ class _NegativeBinomialSweep:
             at = Entries(rows, columns, block.stop - block.start)
             log_theta_of_block = log_theta[..., block].contiguous()
             theta = log_theta_of_block.exp()
-            log_theta_at = log_theta_of_block[columns] if shared else at.of(log_theta_of_block)
+            log_theta_at = (
+                log_theta_of_block.index_select(0, columns)
+                if shared
+                else at.of(log_theta_of_block)
+            )
             log_ratio = logits[:, block] + offset - log_theta_of_block
             log_ratio_at = at.of(log_ratio)
             at_count, slope = _gamma_terms(values, log_theta_at)
@@ -81,8 +86,8 @@ class _NegativeBinomialSweep:
         # through the softmax: what a gene gains the others lose, by their shares
         share = logits.sub_(log_total).exp_()
         d_logits = d_log_mean.addcmul_(share, d_log_mean.sum(-1, keepdim=True), value=-1)
-        g_hidden = (d_logits @ weight).mul_(upstream.unsqueeze(-1))
-        g_weight = d_logits.T @ (hidden * upstream.unsqueeze(-1))
+        g_hidden = product(d_logits, weight.T).mul_(upstream.unsqueeze(-1))
+        g_weight = weight_gradient(d_logits, hidden * upstream.unsqueeze(-1))
         return log_prob * self.cell_weights, (
             g_hidden,
             g_weight,

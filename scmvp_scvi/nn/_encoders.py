@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._products import linear, sparse_product
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi.nn._attention import (
     MaskAttention,
@@ -58,15 +58,7 @@ class ProfileLinear(nn.Module):
             # dropped values are taken out of the profile, so that they cost nothing either
             kept = torch.rand_like(profile.values) >= self.input_dropout
             profile = profile.with_values(profile.values / (1 - self.input_dropout)).keep(kept)
-        # on a CPU six times as fast as torch's product of a CSR matrix, at 4 % of 100,000 peaks
-        hidden = F.embedding_bag(
-            profile.columns,
-            self.weight,
-            profile.offsets,
-            mode="sum",
-            per_sample_weights=profile.values,
-            include_last_offset=True,
-        )
+        hidden = sparse_product(profile, self.weight)
         return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(
@@ -76,7 +68,7 @@ class ProfileLinear(nn.Module):
 
         Nothing is dropped: an imputed profile has no single entry to memorise.
         """
-        parts = [values @ take_rows(self.weight, columns) for columns, values in blocks]
+        parts = [linear(values, take_rows(self.weight, columns).T) for columns, values in blocks]
         return self.shift(torch.stack(parts).sum(0) + self.bias, covariates)
 
 

@@ -1,0 +1,97 @@
+"""Products of wide matrices against NumPy, and their gradients against those of torch."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scmvp_scvi import _products
+from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._products import linear, product, sparse_product, weight_gradient
+
+N_ROWS, WIDTH, N_COLUMNS = 7, 5, 11
+DTYPES = {"single": torch.float32, "double": torch.float64}
+CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.float64: {"rtol": 0, "atol": 1e-12}}
+
+
+@pytest.fixture(params=[True, False], ids=["oneDNN", "no oneDNN"])
+def has_onednn(request, monkeypatch) -> None:
+    if not request.param:
+        monkeypatch.setattr(_products, "_onednn_linear", None)
+    elif _products._onednn_linear is None:
+        pytest.skip("this build of torch has no oneDNN")
+
+
+def draw(rng, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.as_tensor(rng.normal(size=shape), dtype=dtype)
+
+
+def assert_is(found: torch.Tensor, expected: np.ndarray, dtype: torch.dtype) -> None:
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.numpy(), expected, **CLOSE[dtype])
+
+
+@pytest.mark.usefixtures("has_onednn")
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("n_rows", [0, 1, N_ROWS])
+def test_product_is_that_of_numpy(rng, dtype, n_rows):
+    inputs = draw(rng, n_rows, WIDTH, dtype=dtype)
+    weight = draw(rng, N_COLUMNS, WIDTH, dtype=dtype)
+    bias = draw(rng, N_COLUMNS, dtype=dtype)
+    expected = inputs.double().numpy() @ weight.double().numpy().T
+    assert_is(product(inputs, weight), expected, dtype)
+    assert_is(product(inputs, weight, bias), expected + bias.double().numpy(), dtype)
+
+
+@pytest.mark.usefixtures("has_onednn")
+def test_product_reads_transposed_and_strided_matrices(rng):
+    inputs, weight = draw(rng, WIDTH, N_ROWS).T, draw(rng, 2 * N_COLUMNS, 3 * WIDTH)[::2, ::3]
+    assert_is(product(inputs, weight), inputs.numpy() @ weight.numpy().T, torch.float32)
+
+
+@pytest.mark.usefixtures("has_onednn")
+def test_weight_gradient_sums_the_outer_products_of_the_rows(rng):
+    upstream, inputs = draw(rng, N_ROWS, N_COLUMNS), draw(rng, N_ROWS, WIDTH)
+    expected = sum(np.outer(u, x) for u, x in zip(upstream.numpy(), inputs.numpy(), strict=True))
+    gradient = weight_gradient(upstream, inputs)
+    assert_is(gradient, expected, torch.float32)
+    assert gradient.is_contiguous()  # as the fused optimiser takes it
+
+
+@pytest.mark.usefixtures("has_onednn")
+@pytest.mark.parametrize("learned", ["inputs", "weight", "bias", "all"])
+def test_linear_has_the_gradients_that_torch_finds(rng, learned):
+    tensors = {
+        "inputs": draw(rng, N_ROWS, WIDTH),
+        "weight": draw(rng, N_COLUMNS, WIDTH),
+        "bias": draw(rng, N_COLUMNS),
+    }
+    upstream = draw(rng, N_ROWS, N_COLUMNS)
+    wanted = list(tensors) if learned == "all" else [learned]
+    leaves = [tensors[name].requires_grad_() for name in wanted]
+    found = torch.autograd.grad(linear(**tensors), leaves, upstream)
+    plain = torch.autograd.grad(F.linear(*tensors.values()), leaves, upstream)
+    for gradient, expected in zip(found, plain, strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_sparse_product_is_the_dense_one_with_its_gradient(rng, dtype):
+    dense = draw(rng, N_ROWS, N_COLUMNS, dtype=dtype) * (draw(rng, N_ROWS, N_COLUMNS) > 0.5)
+    dense[2], dense[:, 4] = 0, 0  # a cell and a feature without any entry
+    weight = draw(rng, N_COLUMNS, WIDTH, dtype=dtype).requires_grad_()
+    upstream = draw(rng, N_ROWS, WIDTH, dtype=dtype)
+    found = sparse_product(SparseCounts.from_tensor(dense), weight)
+    assert_is(found.detach(), dense.numpy() @ weight.detach().numpy(), dtype)
+    (gradient,) = torch.autograd.grad(found, weight, upstream)
+    assert_is(gradient, dense.numpy().T @ upstream.numpy(), dtype)
+
+
+def test_sparse_product_of_a_minibatch_without_entries_moves_no_weight():
+    weight = torch.ones(N_COLUMNS, WIDTH, requires_grad=True)
+    nothing = SparseCounts.from_tensor(torch.zeros(N_ROWS, N_COLUMNS))
+    found = sparse_product(nothing, weight)
+    found.sum().backward()
+    assert found.shape == (N_ROWS, WIDTH)
+    assert not found.any()
+    assert not weight.grad.any()
