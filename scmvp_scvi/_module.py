@@ -14,7 +14,12 @@ from torch.distributions import Normal
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, latent_divergence
-from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
+from scmvp_scvi._rows import (
+    FeatureSample,
+    inclusion_probabilities,
+    sample_features,
+    split_uses,
+)
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
@@ -270,8 +275,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
         rna_observed, atac_observed = known[OUTPUT.RNA_OBSERVED], known[OUTPUT.ATAC_OBSERVED]
 
+        # the cycle reads the same wide weight at some peaks
+        atac_weight, atac_weight_again = split_uses(self.atac_encoder.first_layer.weight)
         rna_features = self.rna_encoder(rna_profile, covariates, rna_observed)
-        atac_features = self.atac_encoder(atac_profile, covariates, atac_observed)
+        atac_features = self.atac_encoder(atac_profile, covariates, atac_observed, atac_weight)
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
         qz_joint = self.joint_encoder(rna_features, atac_features)
@@ -283,6 +290,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
             OUTPUT.RNA_COUNTS: rna_counts,
             OUTPUT.ATAC_COUNTS: atac_target,
+            OUTPUT.ATAC_WEIGHT: atac_weight_again,
             OUTPUT.COVARIATES: covariates,
             **known,
         }
@@ -428,6 +436,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         px: FactoredNegativeBinomial,
         atac_profile: Iterator[ProfileBlock],
         covariates: Covariates,
+        atac_weight: Tensor | None = None,
     ) -> tuple[Normal, Normal]:
         """Embed the imputed profiles, q(z | x_hat) and q(z | y_hat), each by its own channel.
 
@@ -439,10 +448,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             What `imputed_atac` yields.
         covariates
             Batch and other covariates of each cell.
+        atac_weight
+            View of the first layer's weight for this use, see `split_uses`.
         """
         rna = torch.log1p(px.scale() * self.rna_median_depth)
         rna_features = self.rna_encoder.of_imputed([(slice(None), rna)], covariates)
-        atac_features = self.atac_encoder.of_imputed(atac_profile, covariates)
+        atac_features = self.atac_encoder.of_imputed(atac_profile, covariates, atac_weight)
         return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
 
     def imputed_atac(
@@ -533,7 +544,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         cycle = {}
         if cycle_weight > 0 or cycle_cluster_weight > 0:
             decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks)
-            latent, cluster = self._cycle_terms(qz, px, decoded_atac, i[OUTPUT.COVARIATES])
+            cycle_rna, cycle_atac = self.reencode(
+                px, decoded_atac, i[OUTPUT.COVARIATES], i[OUTPUT.ATAC_WEIGHT]
+            )
+            latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
             cycle = latent | cluster
         reconstruction = {
             LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS]),
@@ -579,14 +593,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         return self.imputed_atac(py.among(among), FeatureSample(sample.columns[among], weights))
 
     def _cycle_terms(
-        self,
-        qz: Normal,
-        px: FactoredNegativeBinomial,
-        atac_profile: Iterator[ProfileBlock],
-        covariates: Covariates,
+        self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Both consistency terms of both modalities, each ``(cells,)``."""
-        cycle_rna, cycle_atac = self.reencode(px, atac_profile, covariates)
         log_probs = self.prior.cluster_log_probs
         joint_clusters = log_probs(qz.loc)
         latent = {

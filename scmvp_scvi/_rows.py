@@ -106,6 +106,41 @@ class _TakeRows(torch.autograd.Function):
         return gradient, None, None
 
 
+class _SplitUses(torch.autograd.Function):
+    """Two views of a weight whose gradients, one dense and one of a few rows, come in apart."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return weight.view_as(weight), weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dense: Tensor | None, by_rows: Tensor | None) -> Tensor | None:
+        if dense is None or by_rows is None:
+            return dense if by_rows is None else by_rows
+        if not by_rows.is_sparse:
+            return dense + by_rows
+        # in place: a copy of a wide gradient would cost more than all of the sum
+        return dense.index_add_(0, by_rows._indices()[0], by_rows._values())
+
+
+def split_uses(
+    weight: Float[Tensor, "features *width"],
+) -> tuple[Float[Tensor, "features *width"], Float[Tensor, "features *width"]]:
+    """Two views of a weight, for a use of all rows and for one by `take_rows`.
+
+    Their gradients are summed by rows at once. Torch by itself adds a sparse gradient to a dense
+    one row by row, which took longer than to compute both.
+
+    Parameters
+    ----------
+    weight
+        The weight.
+    """
+    return _SplitUses.apply(weight)
+
+
 def take_rows(
     weight: Float[Tensor, "features *width"],
     rows: Int[Tensor, "chosen"] | slice,

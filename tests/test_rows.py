@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scmvp_scvi._rows import inclusion_probabilities, sample_features, take_rows
+from scmvp_scvi._rows import inclusion_probabilities, sample_features, split_uses, take_rows
 
 
 @pytest.fixture
@@ -91,3 +91,21 @@ def test_sparse_and_dense_gradients_of_one_weight_add_up(rng):
     expected = 2 * weight.detach()
     expected[rows] += 1
     torch.testing.assert_close(weight.grad, expected)
+
+
+@pytest.mark.parametrize("uses", ["all rows", "some rows", "both", "both, all by slice"])
+def test_gradient_of_split_uses_is_that_of_the_weight_used_twice(rng, uses):
+    weight = torch.as_tensor(rng.normal(size=(9, 3)))
+    rows = slice(None) if uses == "both, all by slice" else torch.tensor([1, 4, 8])
+
+    def total(for_all: torch.Tensor, for_some: torch.Tensor) -> torch.Tensor:
+        dense = for_all.square().sum() if uses != "some rows" else 0.0
+        return dense + (take_rows(for_some, rows).exp().sum() if uses != "all rows" else 0.0)
+
+    split, plain = (weight.clone().requires_grad_() for _ in range(2))
+    total(*split_uses(split)).backward()
+    total(plain, plain).backward()
+    found = split.grad.to_dense() if split.grad.is_sparse else split.grad
+    expected = plain.grad.to_dense() if plain.grad.is_sparse else plain.grad
+    torch.testing.assert_close(found, expected)
+    assert found.any()

@@ -43,9 +43,9 @@ class _NegativeBinomialSweep:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden, weight, bias, log_theta = parameters
         log_prob = -sum_of_log_factorials(counts)
+        # torch's own softmax takes a fifth of an exp by MKL
         logits = product(hidden, weight, bias)
-        log_total = logits.logsumexp(-1, keepdim=True)
-        offset = self.library.log() - log_total
+        log_mean = logits.log_softmax(-1).add_(self.library.log())
         shared = log_theta.ndim == 1
         if upstream is not None:
             upstream = upstream * self.cell_weights
@@ -61,7 +61,7 @@ class _NegativeBinomialSweep:
                 if shared
                 else at.of(log_theta_of_block)
             )
-            log_ratio = logits[:, block] + offset - log_theta_of_block
+            log_ratio = log_mean[:, block] - log_theta_of_block
             log_ratio_at = at.of(log_ratio)
             at_count, slope = _gamma_terms(values, log_theta_at)
             at_count += values * F.logsigmoid(log_ratio_at)
@@ -84,10 +84,10 @@ class _NegativeBinomialSweep:
         if upstream is None:
             return log_prob * self.cell_weights, ()
         # through the softmax: what a gene gains the others lose, by their shares
-        share = logits.sub_(log_total).exp_()
+        share = logits.softmax(-1)
         d_logits = d_log_mean.addcmul_(share, d_log_mean.sum(-1, keepdim=True), value=-1)
         g_hidden = product(d_logits, weight.T).mul_(upstream.unsqueeze(-1))
-        g_weight = weight_gradient(d_logits, hidden * upstream.unsqueeze(-1))
+        g_weight = weight_gradient(d_logits, hidden * upstream.unsqueeze(-1)).contiguous()
         return log_prob * self.cell_weights, (
             g_hidden,
             g_weight,

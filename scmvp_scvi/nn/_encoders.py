@@ -51,24 +51,46 @@ class ProfileLinear(nn.Module):
         self.shift = CovariateShift(sizes, n_hidden)
 
     def forward(
-        self, profile: SparseCounts, covariates: Covariates
+        self, profile: SparseCounts, covariates: Covariates, weight: Tensor | None = None
     ) -> Float[Tensor, "cells hidden"]:
-        """Map a sparse profile of transformed values, ``(cells, features)``; zeros are free."""
+        """Map a sparse profile of transformed values; zeros are free.
+
+        Parameters
+        ----------
+        profile
+            ``(cells, features)``.
+        covariates
+            Batch and other covariates.
+        weight
+            View of the weight, as `split_uses` gives it; None for the weight itself.
+        """
+        weight = self.weight if weight is None else weight
         if self.training and self.input_dropout > 0:
             # dropped values are taken out of the profile, so that they cost nothing either
             kept = torch.rand_like(profile.values) >= self.input_dropout
             profile = profile.with_values(profile.values / (1 - self.input_dropout)).keep(kept)
-        hidden = sparse_product(profile, self.weight)
+        hidden = sparse_product(profile, weight)
         return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(
-        self, blocks: Iterable[ProfileBlock], covariates: Covariates
+        self,
+        blocks: Iterable[ProfileBlock],
+        covariates: Covariates,
+        weight: Tensor | None = None,
     ) -> Float[Tensor, "cells hidden"]:
         """Map a dense profile that comes in blocks of columns, or at chosen columns alone.
 
         Nothing is dropped: an imputed profile has no single entry to memorise.
+
+        Parameters
+        ----------
+        blocks
+            Columns and the values there.
+        covariates, weight
+            As in `forward`.
         """
-        parts = [linear(values, take_rows(self.weight, columns).T) for columns, values in blocks]
+        weight = self.weight if weight is None else weight
+        parts = [linear(values, take_rows(weight, columns).T) for columns, values in blocks]
         return self.shift(torch.stack(parts).sum(0) + self.bias, covariates)
 
 
@@ -123,6 +145,7 @@ class ChannelEncoder(nn.Module):
         profile: SparseCounts,
         covariates: Covariates,
         observed: Float[Tensor, "cells"],
+        weight: Tensor | None = None,
     ) -> Float[Tensor, "cells hidden"]:
         """Features of the channel, zero for cells whose modality was not measured.
 
@@ -135,8 +158,10 @@ class ChannelEncoder(nn.Module):
         observed
             1 where the modality was measured, else 0. Other cells stay out of the statistics of
             the BatchNorm.
+        weight
+            As in `ProfileLinear.forward`.
         """
-        linear = self.first_layer(profile, covariates)
+        linear = self.first_layer(profile, covariates, weight)
         if not self.training or not self.some_unobserved:
             return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         keep = observed > 0
@@ -149,7 +174,10 @@ class ChannelEncoder(nn.Module):
         return features
 
     def of_imputed(
-        self, blocks: Iterable[ProfileBlock], covariates: Covariates
+        self,
+        blocks: Iterable[ProfileBlock],
+        covariates: Covariates,
+        weight: Tensor | None = None,
     ) -> Float[Tensor, "cells hidden"]:
         """Features of an imputed profile, which leaves the statistics of the BatchNorm alone.
 
@@ -159,8 +187,10 @@ class ChannelEncoder(nn.Module):
             Columns of the profile and its values there.
         covariates
             Batch and other covariates.
+        weight
+            As in `ProfileLinear.forward`.
         """
-        linear = self.first_layer.of_blocks(blocks, covariates)
+        linear = self.first_layer.of_blocks(blocks, covariates, weight)
         with without_running_statistics(self):
             return self.dropout(self.attention(linear))
 
