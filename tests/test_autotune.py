@@ -16,6 +16,8 @@ def test_metric_to_tune_by_is_logged_once_an_epoch(trained_model, metric):
 
 
 @pytest.mark.slow
+# scib-metrics brings JAX, which warns of every process that Ray starts
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_tuning_reports_the_metric_of_each_sample(make_mdata, register, small, tmp_path):
     ray = pytest.importorskip("ray", reason="needs the extra `autotune`")
     pytest.importorskip("hyperopt", reason="needs the extra `autotune`")

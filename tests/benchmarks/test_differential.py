@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import differential
+from harness.data import DATA
 
 MARKERS = pd.read_csv(differential.MARKERS)
 
@@ -45,9 +46,9 @@ def test_every_marker_has_a_source_and_a_place():
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
 def test_all_types_of_the_cortex_are_compared_within_five_minutes(train, register):
     try:
-        mdata = differential.load()
-    except FileNotFoundError:
-        pytest.skip(f"needs {differential.FILE}: set SCMVP_DATA to the folder of the real data")
+        mdata = DATA["cortex"].load()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
     model = train(register(mdata), max_epochs=1)
     start = time.perf_counter()
     genes = model.differential_expression(groupby="cell_type", silent=True)
