@@ -71,11 +71,13 @@ class SCMVPModel(
     n_latent
         Dimensions of the latent space.
     n_hidden
-        Width of the channels and of the decoders.
+        Width of the RNA channel and of its decoder.
+    n_hidden_atac
+        Width of the ATAC channel and of its decoder, which weigh most in time and memory.
     n_shared
         Width of the layer over both channels.
     n_heads
-        Heads of the self attentions; divides ``n_hidden``.
+        Heads of the self attentions; divides ``n_hidden_atac``.
     self_attention
         ``"token"`` as published, ``"scalar"`` as in the authors' code; see
         :class:`~scmvp_scvi.nn.SelfAttention`.
@@ -126,6 +128,7 @@ class SCMVPModel(
         unlabeled_category: str = "Unknown",
         n_latent: int = 30,
         n_hidden: int = 128,
+        n_hidden_atac: int = 64,
         n_shared: int = 256,
         n_heads: int = 8,
         self_attention: SelfAttentionForm = "token",
@@ -157,6 +160,7 @@ class SCMVPModel(
             n_categories=tuple(cat_covs["state_registry"].get("n_cats_per_key", ())),
             n_continuous=stats.get("n_extra_continuous_covs", 0),
             n_hidden=n_hidden,
+            n_hidden_atac=n_hidden_atac,
             n_shared=n_shared,
             n_latent=n_latent,
             n_heads=n_heads,
@@ -462,7 +466,7 @@ def _modality_of_each_argument(
 
 def _check_architecture(arguments: Mapping[str, Any]) -> None:
     """Check the arguments of `SCMVPModel.__init__` that its module would choke on."""
-    for name in ("n_latent", "n_hidden", "n_shared", "n_heads", "max_clusters"):
+    for name in ("n_latent", "n_hidden", "n_hidden_atac", "n_shared", "n_heads", "max_clusters"):
         check_integer_at_least(arguments[name], 1, name=name)
     if arguments["n_clusters"] is not None:
         check_integer_at_least(arguments["n_clusters"], 1, name="n_clusters")
@@ -474,8 +478,8 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
     check_one_of(
         arguments["batch_representation"], ("one-hot", "embedding"), name="batch_representation"
     )
-    if arguments["n_hidden"] % arguments["n_heads"] != 0:
+    if arguments["n_hidden_atac"] % arguments["n_heads"] != 0:
         raise ValueError(
-            f"`n_heads` must divide `n_hidden`, got {arguments['n_heads']} heads for a width of "
-            f"{arguments['n_hidden']}."
+            f"`n_heads` must divide `n_hidden_atac`, got {arguments['n_heads']} heads for a width "
+            f"of {arguments['n_hidden_atac']}."
         )

@@ -59,8 +59,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         Number of categories of each further categorical covariate.
     n_continuous
         Number of continuous covariates.
-    n_hidden, n_shared, n_latent
-        Width of the channels, of the joint layer and of the latent space.
+    n_hidden, n_hidden_atac, n_shared, n_latent
+        Width of the RNA channel and decoder, of those of the ATAC, of the joint layer and of the
+        latent space.
     n_heads
         Heads of the self attentions.
     self_attention
@@ -96,6 +97,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_categories: tuple[int, ...],
         n_continuous: int,
         n_hidden: int,
+        n_hidden_atac: int,
         n_shared: int,
         n_latent: int,
         n_heads: int,
@@ -128,7 +130,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
         self.atac_encoder = atac_encoder(
             n_peaks,
-            n_hidden,
+            n_hidden_atac,
             n_latent,
             encoded,
             dropout_rate,
@@ -136,17 +138,18 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             n_heads,
             self_attention,
         )
-        self.joint_encoder = JointEncoder(n_hidden, n_shared, n_latent)
+        self.joint_encoder = JointEncoder(n_hidden, n_hidden_atac, n_shared, n_latent)
         self.prior = GaussianMixture(max_clusters, n_latent)
-        self.cluster_attention = (
-            ClusterAttention(max_clusters, n_hidden) if cluster_attention else None
-        )
+        self.rna_cluster_attention = self.atac_cluster_attention = None
+        if cluster_attention:
+            self.rna_cluster_attention = ClusterAttention(max_clusters, n_hidden)
+            self.atac_cluster_attention = ClusterAttention(max_clusters, n_hidden_atac)
         n_dispersions = {"gene": 1, "gene-batch": n_batch, "gene-label": n_labels}[dispersion]
         self.rna_decoder = RNADecoder(
             n_latent, n_hidden, n_genes, decoded, dropout_rate, n_dispersions
         )
         self.atac_decoder = ATACDecoder(
-            n_latent, n_hidden, n_peaks, decoded, dropout_rate, n_heads, self_attention
+            n_latent, n_hidden_atac, n_peaks, decoded, dropout_rate, n_heads, self_attention
         )
         self.register_buffer("rna_median_depth", torch.tensor(1.0))
         self.register_buffer("rna_depth_per_size_factor", torch.tensor(1.0))
@@ -412,21 +415,21 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         if transform_batch is not None:
             covariates = covariates.with_batch(transform_batch)
         cluster_probs = self.prior.cluster_probs(z)
-        if self.cluster_attention is None:
-            weights = z.new_ones(z.shape[0], 1)
-        else:
-            weights = self.cluster_attention(cluster_probs)
+        rna_weights, atac_weights = (
+            z.new_ones(z.shape[0], 1) if attention is None else attention(cluster_probs)
+            for attention in (self.rna_cluster_attention, self.atac_cluster_attention)
+        )
         by_batch = covariates.batch if self.dispersion == "gene-batch" else None
         index = labels if self.dispersion == "gene-label" else by_batch
         px = self.rna_decoder(
             z,
-            weights,
+            rna_weights,
             covariates,
             None if index is None else index.squeeze(-1).long(),
             rna_library,
             rna_observed,
         )
-        py = self.atac_decoder(z, weights, covariates, atac_library, atac_observed)
+        py = self.atac_decoder(z, atac_weights, covariates, atac_library, atac_observed)
         return {OUTPUT.PX: px, OUTPUT.PY: py, OUTPUT.CLUSTER_PROBS: cluster_probs}
 
     # -- cycle (section 3.6) --------------------------------------------------------------------

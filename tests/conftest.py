@@ -31,7 +31,7 @@ MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
 @pytest.fixture(scope="session")
 def small() -> dict[str, int]:
     """Architecture that trains in a moment."""
-    return {"n_latent": 5, "n_hidden": 32, "n_shared": 32, "n_heads": 4}
+    return {"n_latent": 5, "n_hidden": 32, "n_hidden_atac": 16, "n_shared": 32, "n_heads": 4}
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def saved(model, tmp_path_factory):
     [
         ("n_latent", 0),
         ("n_hidden", 0),
+        ("n_hidden_atac", 0),
         ("n_shared", 0),
         ("n_heads", 0),
         ("max_clusters", 0),
@@ -75,8 +76,10 @@ def test_unknown_option_is_refused_with_the_known_ones(mdata, argument):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(mdata):
-    with pytest.raises(ValueError, match="`n_heads` must divide `n_hidden`, got 3 heads .* 32"):
-        SCMVPModel(mdata, n_hidden=32, n_heads=3)
+    with pytest.raises(
+        ValueError, match="`n_heads` must divide `n_hidden_atac`, got 3 heads .* 32"
+    ):
+        SCMVPModel(mdata, n_hidden_atac=32, n_heads=3)
 
 
 def test_data_that_are_not_registered_are_refused(make_mdata):

@@ -31,6 +31,7 @@ def build(seed: int = 0, fitted: bool = False, **changes) -> SCMVPModule:
         "n_categories": (),
         "n_continuous": 0,
         "n_hidden": 8,
+        "n_hidden_atac": 4,
         "n_shared": 10,
         "n_latent": 3,
         "n_heads": 2,

@@ -227,14 +227,14 @@ def atac_encoder(
 class JointEncoder(nn.Module):
     """The shared layer over both channels' features and q(z | x, y) (section 3.3)."""
 
-    def __init__(self, n_hidden: int, n_shared: int, n_latent: int) -> None:
+    def __init__(self, n_hidden: int, n_hidden_atac: int, n_shared: int, n_latent: int) -> None:
         super().__init__()
-        self.shared = nn.Linear(2 * n_hidden, n_shared)
+        self.shared = nn.Linear(n_hidden + n_hidden_atac, n_shared)
         self.layer_norm = nn.LayerNorm(n_shared)
         self.head = PosteriorHead(n_shared, n_latent)
 
     def forward(
-        self, rna: Float[Tensor, "cells hidden"], atac: Float[Tensor, "cells hidden"]
+        self, rna: Float[Tensor, "cells rna_hidden"], atac: Float[Tensor, "cells atac_hidden"]
     ) -> Normal:
         """Return q(z | x, y), batch shape ``(cells, latent)``."""
         return self.head(self.layer_norm(self.shared(torch.cat((rna, atac), dim=-1))))

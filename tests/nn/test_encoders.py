@@ -271,9 +271,9 @@ def test_posterior_variance_is_the_exponential_plus_a_floor(rng, size):
 
 
 def test_joint_encoder_follows_its_equation_in_plain_torch():
-    encoder = JointEncoder(N_HIDDEN, n_shared=10, n_latent=N_LATENT)
-    rna, atac = torch.randn(N_CELLS, N_HIDDEN), torch.randn(N_CELLS, N_HIDDEN)
-    weight_rna, weight_atac = encoder.shared.weight.split(N_HIDDEN, dim=1)
+    encoder = JointEncoder(N_HIDDEN, 3, n_shared=10, n_latent=N_LATENT)
+    rna, atac = torch.randn(N_CELLS, N_HIDDEN), torch.randn(N_CELLS, 3)
+    weight_rna, weight_atac = encoder.shared.weight.split((N_HIDDEN, 3), dim=1)
     shared = rna @ weight_rna.T + atac @ weight_atac.T + encoder.shared.bias
     shared = (shared - shared.mean(-1, keepdim=True)) / (
         shared.var(-1, keepdim=True, correction=0) + 1e-5
@@ -282,7 +282,7 @@ def test_joint_encoder_follows_its_equation_in_plain_torch():
 
 
 def test_joint_posterior_has_one_row_a_cell_and_responds_to_both_channels():
-    encoder = JointEncoder(N_HIDDEN, n_shared=10, n_latent=N_LATENT)
+    encoder = JointEncoder(N_HIDDEN, N_HIDDEN, n_shared=10, n_latent=N_LATENT)
     rna, atac = torch.randn(2, N_CELLS, N_HIDDEN).unbind()
     posterior = encoder(rna, atac)
     assert posterior.batch_shape == (N_CELLS, N_LATENT)

@@ -29,6 +29,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "scmvp, no cluster attention": partial(SCMVP, model={"cluster_attention": False}),
     "scmvp, one Gaussian": partial(SCMVP, model={"n_clusters": 1}),
     "scmvp, scalar self attention": partial(SCMVP, model={"self_attention": "scalar"}),
+    "scmvp, 128 wide ATAC": partial(SCMVP, model={"n_hidden_atac": 128}),
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
