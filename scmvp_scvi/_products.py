@@ -148,6 +148,7 @@ def sparse_product(
     weight
         One row a feature.
     """
-    if weight.device.type != "cpu":
-        return _embedding_bag(profile, weight)
-    return _SparseProduct.apply(weight, profile)
+    # SciPy knows no half precision
+    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
+        return _SparseProduct.apply(weight, profile)
+    return _embedding_bag(profile, weight)

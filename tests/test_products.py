@@ -85,6 +85,15 @@ def test_sparse_product_is_the_dense_one_with_its_gradient(rng, dtype):
     assert_is(gradient, dense.numpy().T @ upstream.numpy(), dtype)
 
 
+def test_sparse_product_takes_a_weight_in_half_precision(rng):
+    profile = SparseCounts.from_tensor(torch.eye(N_COLUMNS, dtype=torch.bfloat16)[:3])
+    weight = draw(rng, N_COLUMNS, WIDTH, dtype=torch.bfloat16).requires_grad_()
+    found = sparse_product(profile, weight)
+    found.sum().backward()
+    assert torch.equal(found, weight[:3])
+    assert weight.grad.sum() == 3 * WIDTH
+
+
 def test_sparse_product_of_a_minibatch_without_entries_moves_no_weight():
     weight = torch.ones(N_COLUMNS, WIDTH, requires_grad=True)
     nothing = SparseCounts.from_tensor(torch.zeros(N_ROWS, N_COLUMNS))
