@@ -91,15 +91,7 @@ def linear(
     weight: Float[Tensor, "columns width"],
     bias: Float[Tensor, "columns"] | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """``inputs @ weight.T + bias``, which on a CPU can be differentiated once.
-
-    Parameters
-    ----------
-    inputs, weight
-        Of any strides.
-    bias
-        None for zeros.
-    """
+    """`product` of the same arguments with its gradient, which a CPU finds once."""
     if _suits_onednn(inputs, weight):
         return _Linear.apply(inputs, weight, bias)
     return F.linear(inputs, weight, bias)

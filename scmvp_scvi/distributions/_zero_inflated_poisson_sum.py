@@ -43,7 +43,7 @@ class _ZeroInflatedPoissonSweep:
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias = parameters
-        minus_library, weights = -self.library, self.peak_weights
+        minus_hidden, minus_library, weights = -hidden, -self.library, self.peak_weights
         tiny, one = torch.finfo(hidden.dtype).tiny, hidden.new_ones(())
         log_prob = self._constant_terms(counts)
         gradients: tuple[Tensor, ...] = ()
@@ -54,7 +54,9 @@ class _ZeroInflatedPoissonSweep:
 
         for block, rows, columns, values in column_blocks(counts):
             rate_logit = product(hidden, rate_weight[block], rate_bias[block])
-            exclusion_logit = product(-hidden, inclusion_weight[block], -inclusion_bias[block])
+            exclusion_logit = product(
+                minus_hidden, inclusion_weight[block], -inclusion_bias[block]
+            )
             at = Entries(rows, columns, rate_logit.shape[1])
             log_count = values * F.logsigmoid(at.of(rate_logit))
             log_count += F.logsigmoid(-at.of(exclusion_logit))
@@ -62,19 +64,18 @@ class _ZeroInflatedPoissonSweep:
             share = rate_logit.sigmoid_()
             excluded = exclusion_logit.sigmoid_()  # 1 - tau
             minus_rate = share * minus_library
+            minus_rate_at = at.of(minus_rate)
             # P(y = 0) = 1 - tau + tau exp(-rate); torch's exp2 takes a quarter of MKL's exp
             zero = torch.lerp((minus_rate * _LOG2_E).exp2_(), one, excluded).clamp_min_(tiny)
             log_terms = zero.log()
-            at.put(log_terms, log_count + at.of(minus_rate))
+            at.put(log_terms, log_count + minus_rate_at)
             log_prob += log_terms.sum(-1) if weights is None else log_terms @ weights[block]
             if upstream is None:
                 continue
 
             # derivatives with respect to the two logits, zeros first
             excluded_given_zero = torch.div(excluded, zero, out=zero)
-            share_at, excluded_at, minus_rate_at = (
-                at.of(matrix) for matrix in (share, excluded, minus_rate)
-            )
+            share_at, excluded_at = at.of(share), at.of(excluded)
             d_inclusion = excluded.sub_(excluded_given_zero)
             d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
             d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
