@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scvi.module.base import BaseMinifiedModeModuleClass, LossOutput, auto_move_data
 from torch import Tensor
 from torch.distributions import Normal
+from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
@@ -21,7 +22,6 @@ from scmvp_scvi._rows import (
     split_uses,
 )
 from scmvp_scvi.distributions._factored import (
-    FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
 )
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
@@ -436,7 +436,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     def reencode(
         self,
-        px: FactoredNegativeBinomial,
+        rna_log_scale: Float[Tensor, "cells genes"],
         atac_profile: Iterator[ProfileBlock],
         covariates: Covariates,
         atac_weight: Tensor | None = None,
@@ -445,8 +445,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
         Parameters
         ----------
-        px
-            Law of the RNA counts; its mean at the median depth is the imputed profile.
+        rna_log_scale
+            Logarithm of each gene's share; its mean at the median depth is the imputed profile.
         atac_profile
             What `imputed_atac` yields.
         covariates
@@ -454,7 +454,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         atac_weight
             View of the first layer's weight for this use, see `split_uses`.
         """
-        rna = torch.log1p(px.scale() * self.rna_median_depth)
+        rna = F.softplus(rna_log_scale + self.rna_median_depth.log())  # log1p(share * depth)
         rna_features = self.rna_encoder.of_imputed([(slice(None), rna)], covariates)
         atac_features = self.atac_encoder.of_imputed(atac_profile, covariates, atac_weight)
         return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
@@ -544,16 +544,17 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             counts = counts.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
 
+        log_scale = px.log_scale()  # once, for the cycle and the likelihood
         cycle = {}
         if cycle_weight > 0 or cycle_cluster_weight > 0:
             decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks)
             cycle_rna, cycle_atac = self.reencode(
-                px, decoded_atac, i[OUTPUT.COVARIATES], i[OUTPUT.ATAC_WEIGHT]
+                log_scale, decoded_atac, i[OUTPUT.COVARIATES], i[OUTPUT.ATAC_WEIGHT]
             )
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
             cycle = latent | cluster
         reconstruction = {
-            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS]),
+            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS], log_scale),
             LOSS.ATAC_RECONSTRUCTION: -py.log_prob(
                 counts, None if sample is None else sample.weights
             ),

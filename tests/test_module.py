@@ -294,7 +294,7 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     embedded, decoded = embed(module, minibatch), decode(module, minibatch)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     profile = module.imputed_atac(decoded[OUTPUT.PY])
-    module.reencode(decoded[OUTPUT.PX], profile, embedded[OUTPUT.COVARIATES])
+    module.reencode(decoded[OUTPUT.PX].log_scale(), profile, embedded[OUTPUT.COVARIATES])
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             assert torch.equal(buffer, before[name]), name

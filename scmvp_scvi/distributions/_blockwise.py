@@ -22,6 +22,7 @@ from scmvp_scvi._counts import SparseCounts
 # core, and on two cores 1,024 took 19 % more and 4,096 took 6 % more than 2,048.
 _BLOCK_SIZE = {"cpu": 2048}
 _BLOCK_SIZE_OTHER = 16_384  # accelerators want fewer, larger kernels
+_CELLS_OF_A_BLOCK = 128
 
 
 def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
@@ -43,6 +44,21 @@ def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor,
         if i < n_blocks:
             start, stop = i * block_size, min((i + 1) * block_size, counts.n_features)
             yield slice(start, stop), rows, columns - start, values
+
+
+def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield each block of rows, its entries, and their rows within the block.
+
+    A block has about as many elements as one of columns; its entries follow one another already.
+    """
+    block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
+    n_rows = max(1, _CELLS_OF_A_BLOCK * block_size // counts.n_features)
+    starts = range(0, counts.n_cells, n_rows)
+    ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]
+    bounds = [0, *ends, counts.values.shape[0]]
+    for i, start in enumerate(starts):
+        entries = slice(bounds[i], bounds[i + 1])
+        yield slice(start, start + n_rows), entries, counts.rows[entries] - start
 
 
 class Entries:
@@ -122,7 +138,7 @@ class _SummedLikelihood(torch.autograd.Function):
         # `needs_input_grad` does not know of `no_grad`, and grad mode is off in here
         if grad_enabled and any(ctx.needs_input_grad) and parameters[0].device.type == "cpu":
             upstream = _mean_upstream(counts.n_cells, parameters[0])
-        log_prob, gradients = _in_full_precision(sweep, parameters, upstream, counts)
+        log_prob, gradients = _run(sweep, parameters, upstream, counts)
         ctx.gradients = gradients if upstream is not None else None
         return log_prob
 
@@ -133,8 +149,14 @@ class _SummedLikelihood(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None or not torch.equal(upstream, _mean_upstream(len(upstream), upstream)):
             parameters = ctx.saved_tensors
-            _, gradients = _in_full_precision(ctx.sweep, parameters, upstream, ctx.counts)
+            _, gradients = _run(ctx.sweep, parameters, upstream, ctx.counts)
         return (None, None, None, *gradients)
+
+
+def in_full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors of half precision as float32, others as they are."""
+    half = (torch.bfloat16, torch.float16)
+    return tuple(t.float() if t.dtype in half else t for t in tensors)
 
 
 def _mean_upstream(n_cells: int, like: Tensor) -> Float[Tensor, "cells"]:
@@ -142,7 +164,7 @@ def _mean_upstream(n_cells: int, like: Tensor) -> Float[Tensor, "cells"]:
     return like.new_ones(()).neg().div(n_cells).expand(n_cells)
 
 
-def _in_full_precision(
+def _run(
     sweep: Sweep, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a sweep outside of autocast, which would take its matrix products in half precision."""
@@ -162,6 +184,6 @@ def summed_likelihood(sweep: Sweep, counts: SparseCounts, *parameters: Tensor) -
     *parameters
         What the sweep takes, the hidden state first. Half-precision ones are read as float32.
     """
-    half = (torch.bfloat16, torch.float16)
-    full = (p.float() if p.dtype in half else p for p in parameters)
-    return _SummedLikelihood.apply(sweep, counts, torch.is_grad_enabled(), *full)
+    return _SummedLikelihood.apply(
+        sweep, counts, torch.is_grad_enabled(), *in_full_precision(*parameters)
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
+from scmvp_scvi.distributions._blockwise import in_full_precision
 from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
 from scmvp_scvi.distributions._zero_inflated_poisson_sum import zero_inflated_poisson_sum
@@ -53,10 +54,16 @@ class FactoredNegativeBinomial:
     library: Tensor
     observed: Tensor
 
+    def log_scale(self) -> Float[Tensor, "cells genes"]:
+        """Logarithm of `scale` for all genes, in full precision under autocast too."""
+        with torch.autocast(self.hidden.device.type, enabled=False):
+            output_layer = in_full_precision(self.hidden, self.weight, self.bias)
+            return linear(*output_layer).log_softmax(-1)
+
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Share of each gene in the cell's expression, a softmax over all genes."""
         if isinstance(features, slice) and features == _ALL:
-            return linear(self.hidden, self.weight, self.bias).softmax(-1)
+            return self.log_scale().exp()
         logits = linear(self.hidden, self.weight[features], self.bias[features])
         return (logits - self._log_total).exp()
 
@@ -76,12 +83,20 @@ class FactoredNegativeBinomial:
         theta = self.log_inverse_dispersion[..., features].exp().expand_as(scale)
         return NegativeBinomial(mu=self.library * scale, theta=theta, scale=scale)
 
-    def log_prob(self, counts: SparseCounts) -> Float[Tensor, "cells"]:
-        """Log-likelihood of each cell's profile, in nats; 0 for cells without RNA."""
+    def log_prob(
+        self, counts: SparseCounts, log_scale: Float[Tensor, "cells genes"] | None = None
+    ) -> Float[Tensor, "cells"]:
+        """Log-likelihood of each cell's profile, in nats; 0 for cells without RNA.
+
+        Parameters
+        ----------
+        counts
+            The counts x.
+        log_scale
+            What `log_scale` returned, where it is at hand; None computes it.
+        """
         return negative_binomial_sum(
-            self.hidden,
-            self.weight,
-            self.bias,
+            self.log_scale() if log_scale is None else log_scale,
             self.log_inverse_dispersion,
             self.library,
             self.observed,

@@ -68,7 +68,8 @@ class ProfileLinear(nn.Module):
         if self.training and self.input_dropout > 0:
             # dropped values are taken out of the profile, so that they cost nothing either
             kept = torch.rand_like(profile.values) >= self.input_dropout
-            profile = profile.with_values(profile.values / (1 - self.input_dropout)).keep(kept)
+            profile = profile.keep(kept)
+            profile = profile.with_values(profile.values / (1 - self.input_dropout))
         hidden = sparse_product(profile, weight)
         return self.shift(hidden + self.bias, covariates)
 

@@ -198,13 +198,13 @@ def test_zip_can_be_differentiated_only_once(atac_law, atac_counts):
 @pytest.fixture
 def gradient_wishes(monkeypatch) -> list[bool]:
     """Record of whether each sweep over the features was asked to form gradients."""
-    wishes, original = [], _blockwise._in_full_precision
+    wishes, original = [], _blockwise._run
 
     def recording(sweep, parameters, upstream, counts):
         wishes.append(upstream is not None)
         return original(sweep, parameters, upstream, counts)
 
-    monkeypatch.setattr(_blockwise, "_in_full_precision", recording)
+    monkeypatch.setattr(_blockwise, "_run", recording)
     return wishes
 
 
@@ -386,6 +386,26 @@ def test_nb_gradients_are_exactly_those_of_torch(rna_law, rna_counts, upstream):
     torch.testing.assert_close(
         gradients, torch.autograd.grad(plain, parameters, upstream), **EXACT
     )
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 100])
+@pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
+def test_nb_block_size_changes_neither_value_nor_gradient(
+    monkeypatch, rng, rna_law, rna_counts, n_rows, dispersion_shape
+):
+    law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
+    parameters, upstream = parameters_of(law), UPSTREAMS["different for each cell"]
+
+    def value_and_gradients() -> list[torch.Tensor]:
+        log_prob = law.log_prob(rna_counts)
+        return [log_prob, *torch.autograd.grad(log_prob, parameters, upstream)]
+
+    expected = value_and_gradients()
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
+    monkeypatch.setattr(_blockwise, "_CELLS_OF_A_BLOCK", n_rows)
+    assert len(list(_blockwise.row_blocks(rna_counts))) == -(-N_CELLS // n_rows)
+    for found, value in zip(value_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(found, value, **EXACT)
 
 
 def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):
