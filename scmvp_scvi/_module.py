@@ -502,8 +502,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         *,
         kl_weight: float | int | Tensor = 1.0,
         alignment_weight: float = 1.0,
-        cycle_weight: float = 0.05,
-        cycle_cluster_weight: float = 0.05,
+        cycle_weight: float = 0.015,
+        cycle_cluster_weight: float = 0.015,
         n_cycle_peaks: int = 8192,
         n_peaks_per_step: int | None = None,
     ) -> SCMVPLossOutput:

@@ -26,6 +26,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     "MultiVI": MultiVI,
     "scmvp, 2,048 peaks per step": partial(SCMVP, plan={"n_peaks_per_step": 2048}),
     "scmvp, no cycle": partial(SCMVP, plan={"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}),
+    "scmvp, cycle weight .05": partial(
+        SCMVP, plan={"cycle_weight": 0.05, "cycle_cluster_weight": 0.05}
+    ),
     "scmvp, no cluster attention": partial(SCMVP, model={"cluster_attention": False}),
     "scmvp, one Gaussian": partial(SCMVP, model={"n_clusters": 1}),
     "scmvp, scalar self attention": partial(SCMVP, model={"self_attention": "scalar"}),
