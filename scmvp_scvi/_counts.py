@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 
@@ -24,9 +25,10 @@ class SparseCounts:
     values
         ``(nonzeros,)``, counts or a transform of them.
     columns
-        ``(nonzeros,)``, the feature of each value, an int64 tensor.
+        ``(nonzeros,)``, the feature of each value.
     offsets
-        ``(cells + 1,)``, row ``i`` owns the entries ``offsets[i]:offsets[i + 1]``.
+        ``(cells + 1,)``, row ``i`` owns the entries ``offsets[i]:offsets[i + 1]``; of the same
+        type as the columns.
     n_features
         Number of columns of the matrix.
     """
@@ -48,11 +50,9 @@ class SparseCounts:
         if counts.layout == torch.sparse_csc:
             counts = counts.to_sparse_csr()
         if counts.layout == torch.sparse_csr:
+            # as short as they come: half of a minibatch's memory is its indices
             return cls(
-                counts.values(),
-                counts.col_indices().long(),
-                counts.crow_indices().long(),
-                counts.shape[1],
+                counts.values(), counts.col_indices(), counts.crow_indices(), counts.shape[1]
             )
         rows, columns = counts.nonzero(as_tuple=True)
         offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.long, device=counts.device)
@@ -67,7 +67,7 @@ class SparseCounts:
     @cached_property
     def rows(self) -> Tensor:
         """``(nonzeros,)``, the cell of each value."""
-        cells = torch.arange(self.n_cells, device=self.offsets.device)
+        cells = torch.arange(self.n_cells, dtype=self.offsets.dtype, device=self.offsets.device)
         return cells.repeat_interleave(self.offsets.diff(), output_size=self.values.shape[0])
 
     @cached_property
@@ -90,7 +90,7 @@ class SparseCounts:
         """
         positions = where(kept)
         # entries that are kept before each offset
-        offsets = torch.searchsorted(positions, self.offsets)
+        offsets = torch.searchsorted(positions, self.offsets.to(positions)).to(self.offsets)
         # several times as fast as to index by the positions, here and wherever entries are chosen
         values, columns = (t.index_select(0, positions) for t in (self.values, self.columns))
         return SparseCounts(values, columns, offsets, self.n_features)
@@ -104,11 +104,31 @@ class SparseCounts:
             ``(chosen,)``, without repeats; they become the columns 0, 1, 2, ... in this order.
         """
         new_column = self.columns.new_full((self.n_features,), -1)
-        new_column[columns] = torch.arange(len(columns), device=columns.device)
+        new_column[columns] = torch.arange(len(columns), device=columns.device).to(new_column)
         moved = SparseCounts(
             self.values, new_column.index_select(0, self.columns), self.offsets, len(columns)
         )
         return moved.keep(moved.columns >= 0)
+
+    def transposed(self) -> "SparseCounts":
+        """Return the ``(features, cells)`` matrix, its entries feature by feature."""
+        if self.values.device.type == "cpu" and self.values.dtype in (
+            torch.float32,
+            torch.float64,
+        ):
+            entries = (t.numpy() for t in (values, self.columns, self.offsets))
+            by_row = sparse.csr_array(tuple(entries), shape=(self.n_cells, self.n_features))
+            by_column = by_row.tocsc()  # in a quarter of the time of a sort
+            return SparseCounts(
+                values=torch.from_numpy(by_column.data),
+                columns=torch.from_numpy(by_column.indices),
+                offsets=torch.from_numpy(by_column.indptr),
+                n_features=self.n_cells,
+            )
+        order = self.columns.argsort(stable=True)
+        offsets = self.offsets.new_zeros(self.n_features + 1)
+        offsets[1:] = torch.bincount(self.columns, minlength=self.n_features).cumsum(0)
+        return SparseCounts(values[order], self.rows[order], offsets, self.n_cells)
 
     def to_dense(self) -> Tensor:
         """``(cells, features)``, the zeros written out."""

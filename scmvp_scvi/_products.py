@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy import sparse
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -108,19 +107,7 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return _embedding_bag(_transposed(ctx.profile), upstream), None
-
-
-def _transposed(profile: SparseCounts) -> SparseCounts:
-    entries = (t.numpy() for t in (profile.values, profile.columns, profile.offsets))
-    by_row = sparse.csr_array(tuple(entries), shape=(profile.n_cells, profile.n_features))
-    by_column = by_row.tocsc()
-    return SparseCounts(
-        values=torch.from_numpy(by_column.data),
-        columns=torch.from_numpy(by_column.indices),
-        offsets=torch.from_numpy(by_column.indptr),
-        n_features=profile.n_cells,
-    )
+        return _embedding_bag(ctx.profile.transposed(), upstream), None
 
 
 def _embedding_bag(profile: SparseCounts, weight: Tensor) -> Tensor:
@@ -148,7 +135,7 @@ def sparse_product(
     weight
         One row a feature.
     """
-    # SciPy, which turns the profile, knows no half precision
+    # SciPy, which transposes the profile, knows no half precision
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
         return _SparseProduct.apply(weight, profile)
     return _embedding_bag(profile, weight)

@@ -31,19 +31,18 @@ def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor,
     Entries that are stored and zero belong to no block.
     """
     block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
-    n_blocks = -(-counts.n_features // block_size)
-    block_of = torch.where(counts.values > 0, counts.columns // block_size, n_blocks)
-    # torch sorts short integers several times faster than long ones
-    order = block_of.to(torch.int16 if n_blocks < 2**15 else torch.int32).argsort()
-    sizes = torch.bincount(block_of, minlength=n_blocks + 1).tolist()
-    entries = (
-        part.index_select(0, order).split(sizes)
-        for part in (counts.rows, counts.columns, counts.values)
-    )
-    for i, (rows, columns, values) in enumerate(zip(*entries, strict=True)):
-        if i < n_blocks:
-            start, stop = i * block_size, min((i + 1) * block_size, counts.n_features)
-            yield slice(start, stop), rows, columns - start, values
+    by_column = counts.keep(counts.values > 0).transposed()
+    starts = range(0, counts.n_features, block_size)
+    bounds = [*by_column.offsets[::block_size].tolist()[: len(starts)], len(by_column.values)]
+    within = torch.arange(block_size, device=counts.values.device)
+    for i, start in enumerate(starts):
+        block = slice(start, min(start + block_size, counts.n_features))
+        entries = slice(bounds[i], bounds[i + 1])
+        per_column = by_column.offsets[block.start : block.stop + 1].diff()
+        columns = within[: len(per_column)].repeat_interleave(
+            per_column, output_size=bounds[i + 1] - bounds[i]
+        )
+        yield block, by_column.columns[entries], columns, by_column.values[entries]
 
 
 def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -73,7 +72,7 @@ class Entries:
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, width: int) -> None:
-        self._places = rows * width + columns
+        self._places = rows.long() * width + columns
 
     def of(self, matrix: Tensor) -> Tensor:
         """Read the entries, ``(entries,)``."""
