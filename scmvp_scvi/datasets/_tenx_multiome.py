@@ -69,8 +69,8 @@ def read_10x_multiome(path: str | Path) -> MuData:
     peaks = name_peaks(pd.Series(atac.var_names), path=path)
     batch = rna.obs_names.to_series().str.extract(_WELL, expand=False)
     return pair(
-        to_modality(rna.X, rna.obs_names, genes, path=path),
-        to_modality(atac.X, atac.obs_names, peaks, path=path),
+        to_modality(rna.X, rna.obs_names, genes, path=path, cells_path=path),
+        to_modality(atac.X, atac.obs_names, peaks, path=path, cells_path=path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
 

@@ -16,7 +16,9 @@ PATH = Path("counts.mtx")
 
 def convert(values, **options):
     matrix = sp.csr_matrix(np.array(values, dtype=float))
-    return to_modality(matrix, CELLS, FEATURES, path=PATH, **options).counts.toarray()
+    return to_modality(
+        matrix, CELLS, FEATURES, path=PATH, cells_path=PATH, **options
+    ).counts.toarray()
 
 
 @pytest.mark.parametrize("transpose", [False, True])
@@ -27,7 +29,7 @@ def test_orientation_is_told_by_the_tables(transpose):
 
 def test_square_matrix_is_features_by_cells():
     matrix, square = sp.csr_matrix([[0, 1], [0, 0]]), pd.DataFrame(index=["x", "y"])
-    counts = to_modality(matrix, pd.Index(["a", "b"]), square, path=PATH).counts
+    counts = to_modality(matrix, pd.Index(["a", "b"]), square, path=PATH, cells_path=PATH).counts
     np.testing.assert_array_equal(counts.toarray(), [[0, 0], [1, 0]])
 
 
