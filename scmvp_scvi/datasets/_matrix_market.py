@@ -6,8 +6,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.io import mmread
 
+from scmvp_scvi._files import open_with_progress
 from scmvp_scvi.datasets._counts import Modality, to_modality
-from scmvp_scvi.datasets._files import open_with_progress
 
 
 def read_matrix_market(

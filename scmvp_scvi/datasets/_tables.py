@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmvp_scvi._files import open_with_progress
 from scmvp_scvi._validate import shown
 from scmvp_scvi.datasets._counts import Modality, to_modality
-from scmvp_scvi.datasets._files import open_with_progress
 
 # Entries of a dense table that are held at a time.
 _BLOCK_ENTRIES = 4_000_000
