@@ -49,6 +49,14 @@ def test_halves_are_refused_unless_they_are_to_be_rounded():
         convert(halves)
 
 
+def test_values_that_are_stored_twice_or_are_zero_are_summed_or_dropped_in_a_copy():
+    matrix = sp.csr_matrix((np.array([1.0, 2, 0]), [1, 1, 0], [0, 2, 2, 3]), shape=(3, 2))
+    counts = to_modality(matrix, CELLS, FEATURES, path=PATH, cells_path=PATH).counts
+    np.testing.assert_array_equal(counts.toarray(), [[0, 3], [0, 0], [0, 0]])
+    assert counts.nnz == 1
+    assert matrix.nnz == 3
+
+
 def test_matrix_of_another_size_is_refused_with_both_sizes():
     with pytest.raises(ValueError, match="2 features by 3 cells, .* but it is 4 by 2"):
         convert(np.ones((4, 2)))

@@ -253,9 +253,7 @@ def test_table_of_another_length_than_the_matrix_is_refused(folder, name, axis):
 
 def test_transposed_matrix_is_refused(folder, counts, write_matrix_market):
     write_matrix_market(folder / "matrix.mtx.gz", counts.T)
-    with pytest.raises(
-        ValueError, match="features.tsv.gz` must have .* each of the 5 rows"
-    ):
+    with pytest.raises(ValueError, match="features.tsv.gz` must have .* each of the 5 rows"):
         read_10x_multiome(folder)
 
 
