@@ -61,16 +61,10 @@ def to_modality(
             f"or the transpose of it, but it is {matrix.shape[0]} by {matrix.shape[1]}. Take the "
             "matrix and the tables from the same sample, and check that each table is complete."
         )
-    if matrix.format != "csr":
-        matrix = matrix.tocoo()
+    matrix = matrix.tocoo()
     values = _to_whole_numbers(matrix.data, path, round_halves_up=round_halves_up)
-    # A CSR matrix stays one: coordinates of all values would be a second copy of it.
-    counts = (
-        sp.csr_matrix((values, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
-        if matrix.format == "csr"
-        else sp.coo_matrix((values, (matrix.row, matrix.col)), shape=matrix.shape).tocsr()
-    )
-    counts.sum_duplicates()
+    # `tocsr` sums what is stored twice.
+    counts = sp.coo_matrix((values, (matrix.row, matrix.col)), shape=matrix.shape).tocsr()
     counts.eliminate_zeros()
     return Modality(counts, cells, features, cells_path)
 
