@@ -6,15 +6,17 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from rich.progress import track
 from scipy.io import mminfo
 
 from scmvp_scvi._files import open_with_progress
 from scmvp_scvi._validate import shown
+from scmvp_scvi.datasets._pairing import check_each_once
 from scmvp_scvi.datasets._tables import read_list
 
-MATRIX_FILE = "matrix.mtx.gz"
-_FOLDER_FILES = (MATRIX_FILE, "features.tsv.gz", "barcodes.tsv.gz")
+MATRIX_FILE, FEATURES_FILE, BARCODES_FILE = "matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz"
+_FOLDER_FILES = (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
 _FEATURE_COLUMNS = ("id", "name", "feature_type")
 _DATASETS = (
     *("shape", "indptr", "indices", "data", "barcodes"),
@@ -95,8 +97,8 @@ def check_h5(path: Path, *, progress: bool) -> None:
     Raises
     ------
     ValueError
-        If it is another kind of file, or a part is missing, too short or too long, or names a
-        feature that is not there.
+        If it is another kind of file, a part is missing, too short or too long, or names a
+        feature that is not there, or a cell is there twice.
     OSError
         If it is damaged.
     """
@@ -104,6 +106,7 @@ def check_h5(path: Path, *, progress: bool) -> None:
         with h5py.File(path) as file:
             _check_is_matrix(file, path)
             _check_lengths(file["matrix"], path)
+            check_each_once(pd.Index(file["matrix/barcodes"].asstr()[:]), path)
             _check_indices(file["matrix"], path, progress=progress)
     except OSError as error:
         raise OSError(
@@ -129,18 +132,19 @@ def _check_is_matrix(file: Any, path: Path) -> None:
 def _check_lengths(matrix: Any, path: Path) -> None:
     n_features, n_cells = (int(length) for length in matrix["shape"])
     ends = matrix["indptr"][:]
+    n_stored = int(ends[-1]) if ends.size else 0
     expected = {
-        "barcodes": (n_cells, "a name for each cell"),
-        "indptr": (n_cells + 1, "an end for each cell"),
-        "indices": (int(ends[-1]) if ends.size else 0, "the last of `indptr`"),
-        "data": (matrix["indices"].size, "a value for each of `indices`"),
-    } | {f"features/{name}": (n_features, "a feature a row") for name in _FEATURE_COLUMNS}
-    for name, (length, why) in expected.items():
+        **{f"features/{name}": (n_features, "features") for name in _FEATURE_COLUMNS},
+        "barcodes": (n_cells, "cells"),
+        "indptr": (n_cells + 1, "ends, one more than cells"),
+        "indices": (n_stored, "values, as `matrix/indptr` says"),
+        "data": (n_stored, "values, as `matrix/indptr` says"),
+    }
+    for name, (length, of) in expected.items():
         if matrix[name].size != length:
             raise ValueError(
-                f"`matrix/{name}` of `{path}` must have {length} entries, {why} of the "
-                f"{n_features} features by {n_cells} cells, but it has {matrix[name].size}. "
-                f"{_AGAIN}"
+                f"`matrix/{name}` of `{path}` must have an entry for each of {length} {of}, but "
+                f"it has {matrix[name].size}. {_AGAIN}"
             )
     if ends[0] != 0 or (np.diff(ends) < 0).any():
         raise ValueError(f"`matrix/indptr` of `{path}` must begin at 0 and never fall. {_AGAIN}")
@@ -174,10 +178,12 @@ def check_folder(folder: Path) -> None:
     Raises
     ------
     ValueError
-        If a file is damaged or of another kind, or their lengths differ. The entries of the
-        matrix are not looked at.
+        If a file is damaged or of another kind, their lengths differ, or a cell is there twice.
+        The entries of the matrix are not looked at.
     """
     matrix, features, barcodes = (folder / name for name in _FOLDER_FILES)
+    cells = pd.Index(read_list(barcodes)[0])
+    check_each_once(cells, barcodes)
     table = read_list(features)
     if table.shape[1] < len(_FEATURE_COLUMNS):
         raise ValueError(
@@ -192,7 +198,7 @@ def check_folder(folder: Path) -> None:
             raise ValueError(no_matrix_market(matrix, error)) from error
     for path, length, expected, axis in (
         (features, len(table), n_rows, "rows"),
-        (barcodes, len(read_list(barcodes)), n_columns, "columns"),
+        (barcodes, len(cells), n_columns, "columns"),
     ):
         if length != expected:
             raise ValueError(

@@ -14,6 +14,8 @@ from scmvp_scvi.datasets._counts import to_modality
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._pairing import pair
 from scmvp_scvi.datasets._tenx_files import (
+    BARCODES_FILE,
+    FEATURES_FILE,
     MATRIX_FILE,
     check_folder,
     check_h5,
@@ -76,14 +78,18 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
             f"and `atac`, but {shown(missing)} is missing: it has {shown(mdata.mod)}. Take the "
             "matrix of Cell Ranger ARC, not that of one of the modalities."
         )
+    counts_path, features_path, cells_path = (
+        path / name if path.is_dir() else path
+        for name in (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
+    )
     rna, atac = mdata["rna"], mdata["atac"]
     symbols, ids = pd.Series(rna.var_names), rna.var["gene_ids"].reset_index(drop=True)
-    genes = name_genes(symbols, ids=ids, path=path)
-    peaks = name_peaks(pd.Series(atac.var_names), path=path)
+    genes = name_genes(symbols, ids=ids, path=features_path)
+    peaks = name_peaks(pd.Series(atac.var_names), path=features_path)
     batch = rna.obs_names.to_series().str.extract(_WELL, expand=False)
     return pair(
-        to_modality(rna.X, rna.obs_names, genes, path=path, cells_path=path),
-        to_modality(atac.X, atac.obs_names, peaks, path=path, cells_path=path),
+        to_modality(rna.X, rna.obs_names, genes, path=counts_path, cells_path=cells_path),
+        to_modality(atac.X, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
 

@@ -92,7 +92,9 @@ def mask_regions(
 def _read_bed(bed: Path) -> pd.DataFrame:
     """``chrom``, ``start`` and ``end`` of each region."""
     if not bed.exists():
-        raise FileNotFoundError(f"`bed` must be a BED file, but `{bed}` is not there.")
+        raise FileNotFoundError(
+            f"`bed` must be a BED file, but `{bed}` is not there. Check the path."
+        )
     if bed.is_dir():
         raise IsADirectoryError(
             f"`bed` must be a BED file, but `{bed}` is a folder. Name the file."

@@ -155,18 +155,19 @@ def shorten(file, name, n):
 @pytest.mark.parametrize(
     ("name", "n", "rule"),
     [
-        ("barcodes", 1, "must have 5 entries, a name for each cell .*, but it has 4"),
-        ("features/id", 2, "must have 7 entries, a feature a row .*, but it has 5"),
-        ("features/name", 2, "must have 7 entries, a feature a row .*, but it has 5"),
-        ("features/feature_type", 1, "must have 7 entries, a feature a row .*, but it has 6"),
-        ("indptr", 1, "must have 6 entries, an end for each cell .*, but it has 5"),
-        ("data", 2, r"must have \d+ entries, a value for each of `indices`"),
+        ("barcodes", 1, "each of 5 cells, but it has 4"),
+        ("features/id", 2, "each of 7 features, but it has 5"),
+        ("features/name", 2, "each of 7 features, but it has 5"),
+        ("features/feature_type", 1, "each of 7 features, but it has 6"),
+        ("indptr", 1, "each of 6 ends, one more than cells, but it has 5"),
+        ("indices", 2, r"each of \d+ values, as `matrix/indptr` says"),
+        ("data", 2, r"each of \d+ values, as `matrix/indptr` says"),
     ],
 )
 def test_part_of_another_length_is_refused_by_name(h5, name, n, rule):
     with h5py.File(h5, "a") as file:
         shorten(file, name, n)
-    match = rf"`matrix/{name}` of `.*matrix.h5` {rule}.* Download it again"
+    match = rf"`matrix/{name}` of `.*matrix.h5` must have an entry for {rule}.* Download it"
     with pytest.raises(ValueError, match=match):
         read_10x_multiome(h5)
 
@@ -176,6 +177,14 @@ def test_missing_part_is_refused_by_name(h5, name):
     with h5py.File(h5, "a") as file:
         del file[f"matrix/{name}"]
     match = rf"matrix.h5` must have `shape`.* but `{name}.* is missing. Download it again"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(h5)
+
+
+def test_cell_that_is_there_twice_is_refused(h5):
+    with h5py.File(h5, "a") as file:
+        file["matrix/barcodes"][1] = BARCODES[0].encode()
+    match = "matrix.h5` must name each cell once, but 1 of its 5 names .*: `AAAC-1`"
     with pytest.raises(ValueError, match=match):
         read_10x_multiome(h5)
 
@@ -260,4 +269,22 @@ def test_transposed_matrix_is_refused(folder, counts, write_matrix_market):
 def test_features_without_their_type_are_refused(folder, write):
     write(folder / "features.tsv.gz", ["\t".join(gene) for gene in GENES])
     with pytest.raises(ValueError, match="must have the columns id, name and type, .* it has 2"):
+        read_10x_multiome(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("barcodes.tsv.gz", (b"AAAG-1", b"AAAC-1"), "must name each cell once, .*: `AAAC-1`"),
+        ("features.tsv.gz", (b"chr1:30-40", b"chr1:9-20"), "must name each peak once"),
+        ("matrix.mtx.gz", (b"integer", b"real"), "must hold counts, .* it has 0.5"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_said_of_the_file(folder, counts, name, change, match):
+    path = folder / name
+    text = gzip.decompress(path.read_bytes()).replace(*change)
+    if name == "matrix.mtx.gz":
+        text = text.replace(f" {counts.max()}\n".encode(), b" 0.5\n")
+    path.write_bytes(gzip.compress(text))
+    with pytest.raises(ValueError, match=f"{name}` {match}"):
         read_10x_multiome(folder)

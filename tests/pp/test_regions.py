@@ -131,7 +131,8 @@ def test_file_without_regions_is_refused(make_peaks, write_bed):
 
 
 def test_missing_file_is_refused(make_peaks, tmp_path):
-    with pytest.raises(FileNotFoundError, match="`bed` must be a BED file, but `.*none.bed` is"):
+    match = "`bed` must be a BED file, but `.*none.bed` is not there. Check the path"
+    with pytest.raises(FileNotFoundError, match=match):
         pp.mask_regions(make_peaks("chr1:5-6"), tmp_path / "none.bed")
 
 
