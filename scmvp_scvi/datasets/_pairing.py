@@ -105,7 +105,7 @@ def check_each_once(cells: pd.Index, path: Path) -> None:
         raise ValueError(
             f"`{path}` must name each cell once, but {is_again.sum()} of its {len(cells)} names "
             f"are there again: {shown(cells[is_again])}. Is the file that of one sample? If so, "
-            "remove these lines, and those of the matrix with them."
+            "keep one of each, also in the matrix that the file belongs to, if it does."
         )
 
 
@@ -135,7 +135,7 @@ def _n_pairs(names: tuple[pd.Index, pd.Index]) -> int:
 
 
 def _report(rna: Modality, atac: Modality, n_pairs: int) -> None:
-    """Say how many cells have a partner; refuse none, and warn of few."""
+    """Say how many cells have a partner, refuse if none has, and warn of few."""
     n_rna, n_atac = len(rna.cells), len(atac.cells)
     examples = (
         f"the RNA has {shown(rna.cells)} (`{rna.cells_path}`), the ATAC {shown(atac.cells)} "

@@ -62,7 +62,7 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
     Notes
     -----
     The file is read by :func:`muon.read_10x_h5` or :func:`muon.read_10x_mtx`, which take some
-    damaged files for whole ones: what can be checked without reading all of it is checked first.
+    damaged files for whole ones: its parts are held against each other first.
     """
     path = find_matrix(Path(path))
     with warnings.catch_warnings():

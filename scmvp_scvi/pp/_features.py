@@ -26,6 +26,7 @@ from scmvp_scvi.pp._variance import check_span, rank_by_variance
 if TYPE_CHECKING:
     import scipy.sparse as sp
     from mudata import MuData
+    from numpy.typing import NDArray
 
 PeakRanking = Literal["cells", "variance"]
 
@@ -59,8 +60,8 @@ def select_features(
         How many to choose; a modality without a number is left as it is.
     peaks_by
         ``"cells"``, the peaks with a count in most cells, ties in their order; or ``"variance"``,
-        as genes are chosen. Most peaks are open in few cells, and those that vary most for their
-        depth are often among them.
+        as genes are chosen. Most peaks are open in few cells, and those that vary most, given
+        their mean, are often among them.
     batch_key
         Column of ``mdata.obs`` with the batch of each cell: variance is then ranked within each
         batch, so that features that only tell batches apart come late.
@@ -94,10 +95,7 @@ def select_features(
     check_modalities_of_pair(mdata, rna_key, atac_key)
     check_paired(mdata, rna_key, atac_key)
     _check_numbers(mdata, {rna_key: ("n_genes", n_genes), atac_key: ("n_peaks", n_peaks)})
-    batch = None
-    if batch_key is not None:
-        batch = find_column(mdata, batch_key, argument="batch_key")
-        check_no_missing(batch, argument="batch_key")
+    batch = _find_batch(mdata, batch_key)
     columns: dict[str, pd.DataFrame] = {}
     if n_genes is not None:
         counts = read_counts(mdata, rna_key, rna_layer, argument="rna_layer")
@@ -118,23 +116,26 @@ def select_features(
         var = selected[key].var
         var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:
-        reasons = {
-            rna_key: ("genes", f"not among the {n_genes} most variable genes"),
-            atac_key: (
-                "peaks",
-                f"not among the {n_peaks} peaks open in most cells"
-                if peaks_by == "cells"
-                else f"not among the {n_peaks} most variable peaks",
-            ),
+        peaks = "peaks open in most cells" if peaks_by == "cells" else "most variable peaks"
+        chosen = {
+            rna_key: ("genes", f"{n_genes} most variable genes"),
+            atac_key: ("peaks", f"{n_peaks} {peaks}"),
         }
-        account_for(
-            selected,
-            [
-                Removal("select_features", 1, *reasons[key], int((~mask).sum()), int(mask.sum()))
-                for key, mask in masks.items()
-            ],
-        )
+        account_for(selected, [_removal(mask, *chosen[key]) for key, mask in masks.items()])
     return selected
+
+
+def _find_batch(mdata: MuData, batch_key: str | None) -> pd.Series | None:
+    if batch_key is None:
+        return None
+    batch = find_column(mdata, batch_key, argument="batch_key")
+    check_no_missing(batch, argument="batch_key")
+    return batch
+
+
+def _removal(mask: NDArray[np.bool_], of: str, chosen: str) -> Removal:
+    kept = int(mask.sum())
+    return Removal("select_features", 1, of, f"not among the {chosen}", mask.size - kept, kept)
 
 
 def _check_numbers(mdata: MuData, numbers: dict[str, tuple[str, int | None]]) -> None:
