@@ -19,7 +19,7 @@ BENCH := $(BIN)/python benchmarks/run.py
 SMALL := bmmc kidney generated-5 generated-5-shallow generated-15 generated-15-shallow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types bench bench-quick speed differential notebooks docs clean
+.PHONY: help install demo test test-slow lint types bench bench-quick speed reading differential notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ types: $(INSTALLED) ## mypy
 
 speed: $(INSTALLED) ## time and memory of training beside MultiVI
 	$(BIN)/python benchmarks/speed.py
+
+reading: $(INSTALLED) ## time and memory of reading 10,000 cells x 250,000 peaks, two minutes
+	$(BIN)/python benchmarks/reading.py
 
 bench: $(BENCH_INSTALLED) ## the benchmark on real and generated data, hours (data in $SCMVP_DATA, default ../shared/data)
 	$(BENCH) --data cortex --protocols embedding held-out --seeds 0 1 2

@@ -20,6 +20,7 @@ LAYERS = (
         "_keys",
         "_scvi",
         "_counts",
+        "_files",
         "_rows",
         "_neighbors",
         "_zarr",
@@ -54,7 +55,7 @@ LAYERS = (
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
 BESIDE = {"datasets", "hub", "metrics", "pp", "tl", "pl"}
-BESIDE_MAY_IMPORT = {"_keys", "_validate", "_neighbors"}
+BESIDE_MAY_IMPORT = {"_files", "_keys", "_validate", "_neighbors"}
 # These faces, `__init__.py`, only re-export: the face of the package alone imports them.
 FACES = {"", "distributions", "nn", *BESIDE}
 

@@ -230,7 +230,8 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a name is not that of a peak, or a peak does not end after its start.
+        If a name is not that of a peak, a peak does not end after its start, or two names are
+        those of the same peak.
     """
     peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
     unreadable = peaks["chrom"].isna().to_numpy()
@@ -247,5 +248,11 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
         raise ValueError(
             f"The peaks of `{modality}` must end after their start, but {reversed_.sum()} of "
             f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
+        )
+    is_again = peaks.duplicated().to_numpy()
+    if is_again.any():
+        raise ValueError(
+            f"Each peak of `{modality}` must be there once, but {is_again.sum()} of {len(names)} "
+            f"are there again in another spelling: {shown(names[is_again])}. Keep one of each."
         )
     return peaks

@@ -18,6 +18,7 @@ class Modality(NamedTuple):
     counts: sp.csr_matrix  # (cells, features)
     cells: pd.Index
     features: pd.DataFrame
+    cells_path: Path  # the file that names the cells
 
 
 def to_modality(
@@ -26,6 +27,7 @@ def to_modality(
     features: pd.DataFrame,
     *,
     path: Path,
+    cells_path: Path,
     round_halves_up: bool = False,
 ) -> Modality:
     """Bring a published matrix into the form of the model, and check that it holds counts.
@@ -36,8 +38,8 @@ def to_modality(
         ``(features, cells)`` as is usual, or ``(cells, features)``; told by its shape.
     cells, features
         Names of the cells, and the table of the features, as long as the matrix.
-    path
-        The file, for the messages.
+    path, cells_path
+        The file of the counts and that of the cells, for the messages.
     round_halves_up
         Whether n + 0.5 is read as n + 1. Other fractions are refused in any case.
 
@@ -64,7 +66,7 @@ def to_modality(
     # `tocsr` sums what is stored twice.
     counts = sp.coo_matrix((values, (matrix.row, matrix.col)), shape=matrix.shape).tocsr()
     counts.eliminate_zeros()
-    return Modality(counts, cells, features)
+    return Modality(counts, cells, features, cells_path)
 
 
 def _to_whole_numbers(

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+
 from scmvp_scvi._validate import check_one_of
 from scmvp_scvi.datasets._registry import DataFile, registry
 
@@ -48,7 +50,7 @@ def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
     Notes
     -----
     A file is compared with the published hash where one is known; otherwise a compressed file is
-    unpacked once, which shows whether it is whole.
+    unpacked once, and an ``.h5`` file opened, which shows whether it is whole.
     """
     check_one_of(name, registry(), name="name")
     dataset, folder = registry()[name], Path(folder)
@@ -124,15 +126,27 @@ def _resuming(part: Path, progress: bool) -> Callable[[str, str, object], None]:
 
 
 def _check_is_whole(path: Path, file: DataFile) -> None:
-    if file.hash is not None or path.suffix != ".gz":
+    kinds = {".gz": ("gzip", _read_gzip), ".h5": ("HDF5", _open_hdf5)}
+    if file.hash is not None or path.suffix not in kinds:
         return
+    kind, read = kinds[path.suffix]
     try:
-        with gzip.open(path) as stream:
-            while stream.read(_BLOCK_BYTES):
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        read(path)
+    except (EOFError, OSError, zlib.error) as error:
         path.unlink()
         raise ValueError(
-            f"`{file.name}` of {file.url} must be a whole gzip file, but: {error}. It was removed:"
-            " download it again, and if that does not help, see whether the URL still holds it."
+            f"`{file.name}` of {file.url} must be a whole {kind} file, but: {error}. It was "
+            "removed: download it again, and if that does not help, see whether the URL still "
+            "holds it."
         ) from error
+
+
+def _read_gzip(path: Path) -> None:
+    with gzip.open(path) as stream:
+        while stream.read(_BLOCK_BYTES):
+            pass
+
+
+def _open_hdf5(path: Path) -> None:
+    # A file of HDF5 knows how long it is.
+    h5py.File(path).close()

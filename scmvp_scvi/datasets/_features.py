@@ -1,5 +1,6 @@
 """Genes and peaks, named so that each name is unique and says what it is."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +59,10 @@ def name_genes(
         names = names.where(~names.duplicated(keep=False), names + "_" + ids)
         genome = ids.str.extract(r"(ENS(?:MUS)?G)\d", expand=False).map(_GENOME_OF_GENE_ID)
         table = {"gene_id": ids, "genome": genome.fillna("unknown"), **table}
-    index = make_index_unique(pd.Index(names.to_numpy()))
+    with warnings.catch_warnings():
+        # anndata numbers `A` as `A-1` and warns where a gene has that name already
+        warnings.filterwarnings("ignore", message="Suffix used")
+        index = make_index_unique(pd.Index(names.to_numpy()))
     return pd.DataFrame({name: column.to_numpy() for name, column in table.items()}, index=index)
 
 
@@ -80,7 +84,7 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a name is not that of a peak, or a peak is there twice.
+        If a name is not that of a peak, a peak does not end after its start, or is there twice.
     """
     peaks = names.str.extract(_PEAK)
     is_other = peaks["chrom"].isna().to_numpy()
@@ -96,6 +100,13 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
             )
         )
     peaks = peaks.astype({"start": "int64", "end": "int64"})
+    is_reversed = (peaks["start"] >= peaks["end"]).to_numpy()
+    if is_reversed.any():
+        raise ValueError(
+            f"`{path}` must name peaks that end after their start, but {is_reversed.sum()} of its "
+            f"{len(names)} do not: {shown(names[is_reversed])}. Remove these lines, and those of "
+            "the matrix with them."
+        )
     peaks.index = pd.Index(
         peaks["chrom"] + ":" + peaks["start"].astype(str) + "-" + peaks["end"].astype(str)
     )

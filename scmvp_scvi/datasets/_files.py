@@ -1,18 +1,9 @@
-"""The files of a data set in a folder: found, opened and decompressed, with a progress bar."""
+"""The files of a data set, found in a folder."""
 
-import gzip
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from rich.progress import wrap_file
 
 from scmvp_scvi._validate import shown
 from scmvp_scvi.datasets._registry import Dataset, registry
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
@@ -69,44 +60,11 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _way_out(folder: Path, wanted: Dataset) -> str:
+    if wanted.archive and (folder / wanted.archive.name).is_file():
+        archive = folder / wanted.archive.name
+        return f'Unpack the archive that is there: `tar -xf "{archive}" -C "{folder}"`.'
     for other in registry().values():
         is_whole = all(file.optional or _find(folder, file.name) for file in other.files.values())
         if is_whole:
             return f"These are the files of {other.accession}: use `{other.reader}`."
     return f'Fetch them with `datasets.download("{wanted.name}", "{folder}")`.'
-
-
-@contextmanager
-def open_with_progress(path: Path, *, progress: bool) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed if need be, whatever its name ends with.
-
-    Parameters
-    ----------
-    path
-        The file.
-    progress
-        Whether to show a progress bar over the bytes on disk.
-
-    Raises
-    ------
-    ValueError
-        While reading, if the compressed file is damaged or ends too early.
-    """
-    with (
-        path.open("rb") as file,
-        wrap_file(
-            file,
-            path.stat().st_size,
-            description=f"Reading {path.name}",
-            transient=True,
-            disable=not progress,
-        ) as counted,
-    ):
-        is_compressed = file.peek(2)[:2] == _GZIP_MAGIC
-        try:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=counted)) if is_compressed else counted
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"`{path}` must be a whole gzip file, but it is cut off or damaged: {error}. "
-                "Remove it and download it again."
-            ) from error

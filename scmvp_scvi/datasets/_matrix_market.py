@@ -6,8 +6,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.io import mmread
 
+from scmvp_scvi._files import open_with_progress
 from scmvp_scvi.datasets._counts import Modality, to_modality
-from scmvp_scvi.datasets._files import open_with_progress
 
 
 def read_matrix_market(
@@ -15,6 +15,7 @@ def read_matrix_market(
     cells: pd.Index,
     features: pd.DataFrame,
     *,
+    cells_path: Path,
     progress: bool,
     round_halves_up: bool = False,
 ) -> Modality:
@@ -26,6 +27,8 @@ def read_matrix_market(
         The file, compressed or not.
     cells, features
         Names of the cells, and the table of the features.
+    cells_path
+        The file that names the cells, for the messages.
     progress
         Whether to show a progress bar.
     round_halves_up
@@ -42,7 +45,14 @@ def read_matrix_market(
         has another shape than the names, or does not hold counts.
     """
     matrix = _read(path, progress=progress)
-    return to_modality(matrix, cells, features, path=path, round_halves_up=round_halves_up)
+    return to_modality(
+        matrix,
+        cells,
+        features,
+        path=path,
+        cells_path=cells_path,
+        round_halves_up=round_halves_up,
+    )
 
 
 def _read(path: Path, *, progress: bool) -> sp.coo_matrix:

@@ -8,7 +8,7 @@ from mudata import MuData
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._files import find_files
 from scmvp_scvi.datasets._matrix_market import read_matrix_market
-from scmvp_scvi.datasets._pairing import pair
+from scmvp_scvi.datasets._pairing import check_each_once, pair
 from scmvp_scvi.datasets._registry import find_dataset
 from scmvp_scvi.datasets._tables import read_list
 
@@ -52,18 +52,20 @@ def read_paired_seq(
     rna = read_matrix_market(
         files["rna_counts"],
         pd.Index(read_list(files["rna_cells"])[0]),
-        # The symbol is the last column, and the only one where there are no ids.
+        # The symbol is the second column, and the only one where there are no ids.
         name_genes(
-            genes.iloc[:, -1],
+            genes[min(1, genes.shape[1] - 1)],
             ids=genes[0] if genes.shape[1] > 1 else None,
             path=files["genes"],
         ),
+        cells_path=files["rna_cells"],
         progress=progress,
     )
     atac = read_matrix_market(
         files["atac_counts"],
         pd.Index(read_list(files["atac_cells"])[0]),
         name_peaks(peaks[0], path=files["peaks"]),
+        cells_path=files["atac_cells"],
         progress=progress,
     )
     return pair(rna, atac, _read_clusters(files["clusters"]) if "clusters" in files else None)
@@ -77,4 +79,6 @@ def _read_clusters(path: Path) -> pd.DataFrame:
             f"`{path}` must have the columns cell and cluster, separated by tabs, but it has one. "
             "Move it elsewhere to read the counts without clusters."
         )
-    return table.set_index(0)[[1]].set_axis(["cell_type"], axis="columns")
+    clusters = table.set_index(0)[[1]].set_axis(["cell_type"], axis="columns")
+    check_each_once(clusters.index, path)
+    return clusters

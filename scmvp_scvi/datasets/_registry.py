@@ -59,21 +59,26 @@ def list_datasets() -> pd.DataFrame:
     Returns
     -------
     One row per data set, indexed by the name that :func:`download` takes: ``reader``, the call
-    that reads it; ``accession``, ``organism``, ``citation`` and ``licence``; ``verified``, whether
-    the reader was tried on the published files themselves; ``doubts``, what no public source
-    settles; ``sources``, where the file names and the layout were found.
+    that reads it; ``accession``, ``organism``, ``citation`` and ``licence``; ``files``, what is
+    downloaded, name to size in MB, which is None where no public source states it, as for most;
+    ``verified``, whether the reader was tried on the published files themselves; ``doubts``, what
+    no public source settles; ``sources``, where names, layout, sizes and hashes were found.
 
     Examples
     --------
     >>> from scmvp_scvi import datasets
     >>> datasets.list_datasets().loc["snare_seq_adult_cortex", "accession"]
     'GSE126074'
+    >>> datasets.list_datasets().loc["10x_multiome_pbmc_10k", "files"]
+    {'pbmc_granulocyte_sorted_10k_filtered_feature_bc_matrix.h5': 162}
     """
     columns = "reader accession organism citation licence verified doubts sources".split()
-    rows = {
-        name: [getattr(entry, column) for column in columns] for name, entry in registry().items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+    entries = registry().values()
+    rows = [[getattr(entry, column) for column in columns] for entry in entries]
+    table = pd.DataFrame(rows, index=pd.Index(list(registry()), name="name"), columns=columns)
+    files = [{file.name: file.size_mb for file in entry.downloads} for entry in entries]
+    table.insert(columns.index("verified"), "files", files)
+    return table
 
 
 def find_dataset(protocol: str, sample: str) -> Dataset:

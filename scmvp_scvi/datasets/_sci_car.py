@@ -69,17 +69,18 @@ def read_sci_car(folder: str | Path, sample: str = "a549", *, progress: bool = T
             gene_type=genes["gene_type"],
             path=files["genes"],
         ),
+        cells_path=files["rna_cells"],
         progress=progress,
     )
     atac = read_matrix_market(
         files["atac_counts"],
         atac_cells.index,
         name_peaks(peaks["peak"], path=files["peaks"]),
+        cells_path=files["atac_cells"],
         progress=progress,
         round_halves_up=True,
     )
-    only_in_atac = atac_cells.columns.difference(rna_cells.columns)
-    return pair(rna, atac, rna_cells.join(atac_cells[only_in_atac]))
+    return pair(rna, atac, rna_cells, atac_cells)
 
 
 def _read_cells(path: Path, *columns: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from mudata import MuData
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._files import find_files
 from scmvp_scvi.datasets._matrix_market import read_matrix_market
-from scmvp_scvi.datasets._pairing import pair
+from scmvp_scvi.datasets._pairing import check_each_once, pair
 from scmvp_scvi.datasets._registry import find_dataset
 from scmvp_scvi.datasets._tables import read_dense_counts, read_list, read_table
 
@@ -58,6 +58,7 @@ def read_share_seq(folder: str | Path, sample: str = "skin", *, progress: bool =
         files["atac_counts"],
         _with_dots(pd.Index(read_list(files["atac_cells"])[0])),
         name_peaks(_read_bed(files["peaks"]), path=files["peaks"]),
+        cells_path=files["atac_cells"],
         progress=progress,
     )
     batch = rna.cells.str.split(".").str[-2:].str.join(".")
@@ -67,6 +68,8 @@ def read_share_seq(folder: str | Path, sample: str = "skin", *, progress: bool =
             files["cell_types"], separator="\t", columns=["atac.bc", "rna.bc", "celltype"]
         )
         rna_names, atac_names = (_with_dots(pd.Index(types[c])) for c in ("rna.bc", "atac.bc"))
+        for names in (rna_names, atac_names):
+            check_each_once(names, files["cell_types"])
         obs = obs.join(types["celltype"].set_axis(rna_names).rename("cell_type"))
         atac = atac._replace(cells=_rna_barcodes(atac.cells, atac_names, rna_names))
     return pair(rna, atac, obs)

@@ -63,12 +63,14 @@ def _read_lists(files: Mapping[str, Path], *, progress: bool) -> tuple[Modality,
         files["rna_counts"],
         pd.Index(read_list(files["rna_cells"])[0]),
         name_genes(read_list(files["genes"])[0], path=files["genes"]),
+        cells_path=files["rna_cells"],
         progress=progress,
     )
     atac = read_matrix_market(
         files["atac_counts"],
         pd.Index(read_list(files["atac_cells"])[0]),
         name_peaks(read_list(files["peaks"])[0], path=files["peaks"]),
+        cells_path=files["atac_cells"],
         progress=progress,
     )
     return rna, atac

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmvp_scvi._files import open_with_progress
 from scmvp_scvi._validate import shown
 from scmvp_scvi.datasets._counts import Modality, to_modality
-from scmvp_scvi.datasets._files import open_with_progress
 
 # Entries of a dense table that are held at a time.
 _BLOCK_ENTRIES = 4_000_000
+# Characters of a line in a message.
+_MAX_SHOWN = 40
 
 
 def read_list(path: Path) -> pd.DataFrame:
@@ -65,7 +67,8 @@ def read_table(path: Path, *, separator: str, columns: Collection[str]) -> pd.Da
     if missing:
         raise KeyError(
             f"`{path}` must have the columns {shown(columns)}, but {shown(missing)} is missing: "
-            f"it has {shown(table.columns)}. Check that it is the published file, header included."
+            f"it has {shown(table.columns)}. Check that it is the published file, header "
+            "included, and that those of RNA and ATAC are not swapped."
         )
     return table
 
@@ -115,11 +118,16 @@ def read_dense_counts(
                 f"`{path}` must be a table of counts, features by cells, separated by tabs, but: "
                 f"{error}. Check that it is the published file."
             ) from error
-    return to_modality(values, cells, name_features(pd.Series(names), path=path), path=path)
+    features = name_features(pd.Series(names), path=path)
+    return to_modality(values, cells, features, path=path, cells_path=path)
 
 
 def _parse_dense(lines: Iterator[str]) -> tuple[pd.Index, list[str], sp.csr_matrix]:
-    header = [field.strip('"') for field in next(lines, "").rstrip("\n").split("\t")]
+    lines = (line for line in lines if line.strip("\r\n "))
+    first = next(lines, "").rstrip("\n")
+    if first and "\t" not in first:
+        raise ValueError(f"its first line has no tab: {first[:_MAX_SHOWN]!r}")
+    header = [field.strip('"') for field in first.split("\t")]
     names: list[str] = []
     blocks: list[sp.csr_matrix] = []
     # pandas takes ten times as long as NumPy where a line has tens of thousands of fields.

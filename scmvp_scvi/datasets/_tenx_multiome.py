@@ -2,22 +2,32 @@
 
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
-import h5py
 import pandas as pd
 from mudata import MuData
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scmvp_scvi._validate import shown
 from scmvp_scvi.datasets._counts import to_modality
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._pairing import pair
+from scmvp_scvi.datasets._tenx_files import (
+    BARCODES_FILE,
+    FEATURES_FILE,
+    MATRIX_FILE,
+    check_folder,
+    check_h5,
+    find_matrix,
+    no_matrix_market,
+)
 
 # The well stands behind the barcode: `AAACAGCCAAACAACA-1`.
 _WELL = r"-(\d+)$"
 
 
-def read_10x_multiome(path: str | Path) -> MuData:
+def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
     """Read the feature-barcode matrix of a 10x Multiome experiment.
 
     Parameters
@@ -26,6 +36,9 @@ def read_10x_multiome(path: str | Path) -> MuData:
         The file ``filtered_feature_bc_matrix.h5``, a folder that holds one such file, or the
         folder ``filtered_feature_bc_matrix`` with ``matrix.mtx.gz``, ``features.tsv.gz`` and
         ``barcodes.tsv.gz``.
+    progress
+        Whether to show what goes on: a progress bar of the check of an ``.h5`` file, and the time
+        that the reading takes.
 
     Returns
     -------
@@ -43,19 +56,21 @@ def read_10x_multiome(path: str | Path) -> MuData:
     OSError
         If there is no such file, or it cannot be read.
     ValueError
-        If it is another kind of file, a modality is missing, or the values are not counts.
+        If it is another kind of file, parts of it are missing or of different lengths, a modality
+        is missing, or the values are not counts.
 
     Notes
     -----
-    The file is read by :func:`muon.read_10x_h5` or :func:`muon.read_10x_mtx`.
+    The file is read by :func:`muon.read_10x_h5` or :func:`muon.read_10x_mtx`, which take some
+    damaged files for whole ones: its parts are held against each other first.
     """
-    path = _find_matrix(Path(path))
+    path = find_matrix(Path(path))
     with warnings.catch_warnings():
         # muon warns at its import, mudata at every construction.
         warnings.simplefilter("ignore", FutureWarning)
         # Shared symbols are told apart below.
         warnings.filterwarnings("ignore", message="var(iable)?[ _]names are not unique")
-        mdata = _read(path)
+        mdata = _read(path, progress=progress)
     missing = [name for name in ("rna", "atac") if name not in mdata.mod]
     if missing:
         raise ValueError(
@@ -63,52 +78,40 @@ def read_10x_multiome(path: str | Path) -> MuData:
             f"and `atac`, but {shown(missing)} is missing: it has {shown(mdata.mod)}. Take the "
             "matrix of Cell Ranger ARC, not that of one of the modalities."
         )
+    counts_path, features_path, cells_path = (
+        path / name if path.is_dir() else path
+        for name in (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
+    )
     rna, atac = mdata["rna"], mdata["atac"]
     symbols, ids = pd.Series(rna.var_names), rna.var["gene_ids"].reset_index(drop=True)
-    genes = name_genes(symbols, ids=ids, path=path)
-    peaks = name_peaks(pd.Series(atac.var_names), path=path)
+    genes = name_genes(symbols, ids=ids, path=features_path)
+    peaks = name_peaks(pd.Series(atac.var_names), path=features_path)
     batch = rna.obs_names.to_series().str.extract(_WELL, expand=False)
     return pair(
-        to_modality(rna.X, rna.obs_names, genes, path=path),
-        to_modality(atac.X, atac.obs_names, peaks, path=path),
+        to_modality(rna.X, rna.obs_names, genes, path=counts_path, cells_path=cells_path),
+        to_modality(atac.X, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
 
 
-def _find_matrix(path: Path) -> Path:
-    if not path.is_dir() or any(path.glob("matrix.mtx*")):
-        if not path.exists():
-            raise FileNotFoundError(
-                f"`path` must be an `.h5` file or a folder of Cell Ranger ARC, but `{path}` is "
-                "not there."
-            )
-        return path
-    matrices = sorted(path.glob("*.h5"))
-    if len(matrices) != 1:
-        raise FileNotFoundError(
-            f"`{path}` must hold `matrix.mtx.gz` or one `.h5` file, but it has "
-            f"{shown(sorted(entry.name for entry in path.iterdir()))}. Pass the path of the file."
-        )
-    return matrices[0]
-
-
-def _read(path: Path) -> MuData:
+def _read(path: Path, *, progress: bool) -> MuData:
     # Here, as its import takes longer than that of the package.
     import muon
 
-    try:
-        if path.is_dir():
-            return muon.read_10x_mtx(path, extended=False, make_unique=False)
-        with h5py.File(path) as file:
-            groups = list(file)
-        if "matrix" in groups:
-            return muon.read_10x_h5(path, extended=False)
-    except (OSError, EOFError, zlib.error) as error:
-        raise OSError(
-            f"`{path}` must be the matrix of Cell Ranger ARC, but it cannot be read: {error}. "
-            "Download it again if it is cut off."
-        ) from error
-    raise ValueError(
-        f"`{path}` must be the matrix of Cell Ranger ARC, with the group `matrix`, but it has "
-        f"{shown(groups)}. An `.h5mu` file is read by `mudata.read_h5mu`."
-    )
+    if path.is_dir():
+        check_folder(path)
+        read = partial(muon.read_10x_mtx, path, extended=False, make_unique=False)
+    else:
+        check_h5(path, progress=progress)
+        read = partial(muon.read_10x_h5, path, extended=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True, disable=not progress) as bar:
+        # How far it is, muon does not tell.
+        bar.add_task(f"Reading {path.name}", total=None)
+        try:
+            return read()
+        except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
+            if not path.is_dir():
+                raise
+            # The tables were read and found to fit: what is left is the entries of the matrix.
+            raise ValueError(no_matrix_market(path / MATRIX_FILE, error)) from error

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from anndata import AnnData
 
-from scmvp_scvi._validate import check_integer_at_least, check_no_missing, check_paired
-from scmvp_scvi.pp._input import check_modalities_of_pair, find_column, read_counts
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_no_missing,
+    check_one_of,
+    check_paired,
+)
+from scmvp_scvi.pp._input import (
+    check_modalities_of_pair,
+    check_not_empty,
+    find_column,
+    read_counts,
+)
 from scmvp_scvi.pp._output import Removal, account_for, take
+from scmvp_scvi.pp._variance import check_span, rank_by_variance
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
     from mudata import MuData
+    from numpy.typing import NDArray
+
+PeakRanking = Literal["cells", "variance"]
 
 _MASK = "highly_variable"
 
@@ -25,18 +38,19 @@ def select_features(
     *,
     n_genes: int | None = None,
     n_peaks: int | None = None,
+    peaks_by: PeakRanking = "cells",
     batch_key: str | None = None,
+    span: float = 0.3,
     subset: bool = False,
     rna_layer: str | None = None,
     atac_layer: str | None = None,
     rna_key: str = "rna",
     atac_key: str = "atac",
 ) -> MuData:
-    """Choose the most variable genes, and the peaks that are open in most cells.
+    """Choose the most variable genes, and the peaks that are open in most cells or vary most.
 
-    Genes are ranked by :func:`scanpy.pp.highly_variable_genes` with ``flavor="seurat_v3"``, on
-    counts; peaks, too sparse for their variance to mean much, by the number of cells that have a
-    count, ties in the order of the peaks.
+    Variance is that of :func:`scanpy.pp.highly_variable_genes` with ``flavor="seurat_v3"``, on
+    counts; the cells with a count are those of :func:`scanpy.pp.filter_genes`.
 
     Parameters
     ----------
@@ -44,9 +58,16 @@ def select_features(
         The data: paired cells in one order.
     n_genes, n_peaks
         How many to choose; a modality without a number is left as it is.
+    peaks_by
+        ``"cells"``, the peaks with a count in most cells, ties in their order; or ``"variance"``,
+        as genes are chosen. Most peaks are open in few cells, and those that vary most, given
+        their mean, are often among them.
     batch_key
-        Column of ``mdata.obs`` with the batch of each cell: genes are then ranked within each
-        batch, so that those that only tell batches apart come late.
+        Column of ``mdata.obs`` with the batch of each cell: variance is then ranked within each
+        batch, so that features that only tell batches apart come late.
+    span
+        Share of the features in each window of scanpy's curve of variance over mean. Where many
+        features have the same few counts, a narrow window has no curve.
     subset
         Whether to remove the others.
     rna_layer, atac_layer
@@ -56,31 +77,38 @@ def select_features(
 
     Returns
     -------
-    A new MuData, the choice in the column ``highly_variable`` of the modality's ``.var``. Genes
-    also get scanpy's ``highly_variable_rank``, ``means``, ``variances`` and ``variances_norm``,
-    peaks get ``n_cells``. With `subset`, ``.uns["scmvp_removed"]`` says how many went.
+    A new MuData, the choice in the column ``highly_variable`` of the modality's ``.var``. Those
+    ranked by variance also get scanpy's ``highly_variable_rank``, ``means``, ``variances`` and
+    ``variances_norm``, those ranked by cells get ``n_cells``. With `subset`,
+    ``.uns["scmvp_removed"]`` says how many went.
 
     Raises
     ------
     KeyError
         If there is no column `batch_key`.
-    ValueError
-        If no number is given, one exceeds the features there are, or a batch is missing.
+    TypeError, ValueError
+        If no number is given, one exceeds the features there are, a batch is missing, or the
+        variance in a batch, or in all cells, has no curve over the mean.
     """
+    check_one_of(peaks_by, get_args(PeakRanking), name="peaks_by")
+    check_span(span)
     check_modalities_of_pair(mdata, rna_key, atac_key)
     check_paired(mdata, rna_key, atac_key)
     _check_numbers(mdata, {rna_key: ("n_genes", n_genes), atac_key: ("n_peaks", n_peaks)})
+    batch = _find_batch(mdata, batch_key)
     columns: dict[str, pd.DataFrame] = {}
     if n_genes is not None:
-        batch = None
-        if batch_key is not None:
-            batch = find_column(mdata, batch_key, argument="batch_key")
-            check_no_missing(batch, argument="batch_key")
         counts = read_counts(mdata, rna_key, rna_layer, argument="rna_layer")
-        columns[rna_key] = _rank_genes(counts, n_genes, batch)
+        columns[rna_key] = rank_by_variance(
+            counts, n_genes, batch=batch, span=span, modality=rna_key
+        )
     if n_peaks is not None:
         counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer")
-        columns[atac_key] = _rank_peaks(counts, n_peaks)
+        columns[atac_key] = (
+            _rank_by_cells(counts, n_peaks)
+            if peaks_by == "cells"
+            else rank_by_variance(counts, n_peaks, batch=batch, span=span, modality=atac_key)
+        )
 
     masks = {key: table[_MASK].to_numpy() for key, table in columns.items()}
     selected = take(mdata, features=masks if subset else None)
@@ -88,18 +116,26 @@ def select_features(
         var = selected[key].var
         var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:
-        reasons = {
-            rna_key: ("genes", f"not among the {n_genes} most variable genes"),
-            atac_key: ("peaks", f"not among the {n_peaks} peaks open in most cells"),
+        peaks = "peaks open in most cells" if peaks_by == "cells" else "most variable peaks"
+        chosen = {
+            rna_key: ("genes", f"{n_genes} most variable genes"),
+            atac_key: ("peaks", f"{n_peaks} {peaks}"),
         }
-        account_for(
-            selected,
-            [
-                Removal("select_features", 1, *reasons[key], int((~mask).sum()), int(mask.sum()))
-                for key, mask in masks.items()
-            ],
-        )
+        account_for(selected, [_removal(mask, *chosen[key]) for key, mask in masks.items()])
     return selected
+
+
+def _find_batch(mdata: MuData, batch_key: str | None) -> pd.Series | None:
+    if batch_key is None:
+        return None
+    batch = find_column(mdata, batch_key, argument="batch_key")
+    check_no_missing(batch, argument="batch_key")
+    return batch
+
+
+def _removal(mask: NDArray[np.bool_], of: str, chosen: str) -> Removal:
+    kept = int(mask.sum())
+    return Removal("select_features", 1, of, f"not among the {chosen}", mask.size - kept, kept)
 
 
 def _check_numbers(mdata: MuData, numbers: dict[str, tuple[str, int | None]]) -> None:
@@ -109,6 +145,7 @@ def _check_numbers(mdata: MuData, numbers: dict[str, tuple[str, int | None]]) ->
             "`select_features` needs the number of features to choose, got none. Pass `n_genes`, "
             "`n_peaks` or both."
         )
+    check_not_empty(mdata, *given)
     for key, (argument, number) in given.items():
         check_integer_at_least(number, 1, name=argument)
         if number > mdata[key].n_vars:
@@ -118,23 +155,8 @@ def _check_numbers(mdata: MuData, numbers: dict[str, tuple[str, int | None]]) ->
             )
 
 
-def _rank_genes(counts: sp.csr_matrix, n_genes: int, batch: pd.Series | None) -> pd.DataFrame:
-    # scanpy takes batches from the table of the modality alone, and writes to the data it reads
-    obs = pd.DataFrame(index=pd.RangeIndex(counts.shape[0]).astype(str))
-    if batch is not None:
-        obs["batch"] = pd.Categorical(batch)
-    data = AnnData(counts, obs=obs)
-    sc.pp.highly_variable_genes(
-        data,
-        flavor="seurat_v3",
-        n_top_genes=n_genes,
-        batch_key=None if batch is None else "batch",
-    )
-    return data.var
-
-
-def _rank_peaks(counts: sp.csr_matrix, n_peaks: int) -> pd.DataFrame:
-    n_cells = (counts != 0).sum(axis=0).A1.astype(np.int64)
+def _rank_by_cells(counts: sp.csr_matrix, n_features: int) -> pd.DataFrame:
+    _, n_cells = sc.pp.filter_genes(counts, min_cells=0, inplace=False)
     chosen = np.zeros(n_cells.size, bool)
-    chosen[np.argsort(-n_cells, kind="stable")[:n_peaks]] = True
+    chosen[np.argsort(-n_cells, kind="stable")[:n_features]] = True
     return pd.DataFrame({"n_cells": n_cells, _MASK: chosen})

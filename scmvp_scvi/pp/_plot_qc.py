@@ -18,9 +18,33 @@ if TYPE_CHECKING:
 
 _COLORS = {"rna": "#4477aa", "atac": "#cc6677"}
 _GREY = "#666666"
+_BOTH = "#aaaaaa"
+_LIGHT = "#eeeeee"
 _NAMES = {"rna": ("RNA", "genes"), "atac": ("ATAC", "peaks")}
 _N_BINS = 40
 _MAX_BARS = 20
+_N_FIXED = 7  # panels besides those of the groups
+# Rows of the summary, a color each: of the cells there are, and of those that have a count.
+_OVERLAP = {
+    "measured": {
+        "cells in both": _BOTH,
+        "cells in rna alone": _COLORS["rna"],
+        "cells in atac alone": _COLORS["atac"],
+    },
+    "with a count": {
+        "cells with a count in both": _BOTH,
+        "cells with a count in rna alone": _COLORS["rna"],
+        "cells with a count in atac alone": _COLORS["atac"],
+        "cells without any count": _LIGHT,
+    },
+}
+# Rows of the summary that counts have none of.
+_NO_COUNTS = {
+    "half counts (n + 0.5)": "half counts",
+    "other values that are not integers": "other fractions",
+    "negative values": "negative",
+    "values that are NaN or infinite": "NaN, infinite",
+}
 
 
 def plot_qc(
@@ -30,7 +54,7 @@ def plot_qc(
     min_peaks: int | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Draw depths and features of the cells, one depth against the other, and group sizes.
+    """Draw depths and features of the cells, their overlap, values that are no counts, groups.
 
     Parameters
     ----------
@@ -39,13 +63,15 @@ def plot_qc(
     min_genes, min_peaks
         Thresholds to draw, as they would be passed to `filter_cells_and_features`.
     axes
-        Where to draw: five, and one more for each column of batches or labels. A new figure by
+        Where to draw: seven, and one more for each column of batches or labels. A new figure by
         default.
 
     Returns
     -------
-    The axes: depth of RNA and of ATAC, genes and peaks per cell, both depths, the groups. Their
-    ``.figure`` can be saved.
+    The axes: depth of RNA and of ATAC, genes and peaks per cell, both depths, the cells that are
+    in both modalities or in one, half counts and other values that are no counts, the groups.
+    Their ``.figure`` can be saved. Medians are those of the summary, of all cells measured;
+    histograms leave out cells without a count, which their titles count.
 
     Raises
     ------
@@ -58,23 +84,29 @@ def plot_qc(
     >>> axes = pp.plot_qc(pp.qc(datasets.synthetic(n_cells=300), batch_key="batch"))
     >>> axes[0].figure.savefig("qc.png")  # doctest: +SKIP
     """
-    n_panels = 5 + len(report.groups)
+    n_panels = _N_FIXED + len(report.groups)
     panels = _new_axes(n_panels) if axes is None else list(axes)
     if len(panels) != n_panels:
         raise ValueError(
-            f"`axes` must have {n_panels} axes, five and one for each of the {len(report.groups)} "
-            f"columns of the report, got {len(panels)}."
+            f"`axes` must have {n_panels} axes, seven and one for each of the "
+            f"{len(report.groups)} columns of the report, got {len(panels)}."
         )
     minima = {"rna": min_genes, "atac": min_peaks}
     for i, (modality, (name, unit)) in enumerate(_NAMES.items()):
         depth = report.cells[f"{modality}_depth"]
         features = report.cells[f"{modality}_features"]
         color = _COLORS[modality]
-        _draw_histogram(panels[i], depth, color, f"{name} depth", "counts")
-        _draw_histogram(panels[2 + i], features, color, f"{unit} per cell".capitalize(), unit)
+        medians = [
+            report.value(modality, f"{of} per cell, median") for of in ("counts", "features")
+        ]
+        _draw_histogram(panels[i], depth, medians[0], color, f"{name} depth", "counts")
+        title = f"{unit} per cell".capitalize()
+        _draw_histogram(panels[2 + i], features, medians[1], color, title, unit)
         _draw_minimum(panels[2 + i], features, minima[modality])
     _draw_depths(panels[4], report.cells)
-    for panel, group in zip(panels[5:], report.groups, strict=True):
+    _draw_overlap(panels[5], report)
+    _draw_no_counts(panels[6], report)
+    for panel, group in zip(panels[_N_FIXED:], report.groups, strict=True):
         of_group = report.summary[report.summary["group"] == group]
         _draw_sizes(panel, of_group.set_index("quantity")["value"], group)
     for panel in panels:
@@ -92,15 +124,17 @@ def _new_axes(n_panels: int) -> list[Axes]:
     return panels[:n_panels]
 
 
-def _draw_histogram(ax: Axes, values: pd.Series, color: str, title: str, unit: str) -> None:
+def _draw_histogram(
+    ax: Axes, values: pd.Series, median: float, color: str, title: str, unit: str
+) -> None:
     """Histogram of the cells with a count, on a logarithmic axis; the title counts the others."""
     positive = values[values > 0]
-    notes = []
+    notes = [] if np.isnan(median) else [f"median {median:.4g}"]
     if len(positive) > 0:
         ax.hist(positive, bins=_logarithmic_bins(positive), color=color)
-        ax.axvline(positive.median(), color="black", linewidth=1)
         _use_logarithm(ax, "x")
-        notes.append(f"median {positive.median():.4g}")
+        if median > 0:
+            ax.axvline(median, color="black", linewidth=1)
     n_empty, n_missing = int((values <= 0).sum()), int(values.isna().sum())
     notes += [f"{n_empty} cells without a count"] if n_empty > 0 else []
     notes += [f"{n_missing} cells not measured"] if n_missing > 0 else []
@@ -140,6 +174,41 @@ def _draw_depths(ax: Axes, cells: pd.DataFrame) -> None:
         _use_logarithm(ax, "y")
     ax.set(xlabel="RNA counts in a cell", ylabel="ATAC counts in a cell")
     _set_title(ax, "Depths", f"{len(both)} of {len(cells)} cells have both")
+
+
+def _draw_overlap(ax: Axes, report: QualityReport) -> None:
+    """A bar of the cells that are there and one of those with a count, split by modality."""
+    for row, colors in enumerate(_OVERLAP.values()):
+        left = 0.0
+        for quantity, color in colors.items():
+            n_cells = report.value("both", quantity)
+            ax.barh(row, n_cells, left=left, height=0.6, color=color, label=quantity)
+            if n_cells > 0:
+                ax.text(left + n_cells / 2, row, f"{n_cells:.0f}", ha="center", va="center")
+            left += n_cells
+    ax.set_yticks(range(len(_OVERLAP)), list(_OVERLAP))
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("cells in both (grey), in RNA (blue) or ATAC (red) alone, in none")
+    is_same_order = report.value("both", "same cells in the same order") == 1
+    note = "the same cells in the same order" if is_same_order else "other cells or another order"
+    _set_title(ax, "Overlap", note)
+
+
+def _draw_no_counts(ax: Axes, report: QualityReport) -> None:
+    """Values that counts have none of, a bar for each kind and modality, its length beside it."""
+    height = 0.4
+    for i, (modality, (name, _)) in enumerate(_NAMES.items()):
+        numbers = [report.value(modality, quantity) for quantity in _NO_COUNTS]
+        places = np.arange(len(numbers)) + (i - 0.5) * height
+        bars = ax.barh(places, numbers, height=height, color=_COLORS[modality], label=name)
+        ax.bar_label(bars, [f"{number:.0f}" for number in numbers], padding=2, fontsize="small")
+    ax.set_yticks(range(len(_NO_COUNTS)), list(_NO_COUNTS.values()))
+    ax.tick_params(axis="y", labelsize="small", length=0)
+    ax.invert_yaxis()
+    ax.set_xlabel("stored values of RNA (blue) and ATAC (red)")
+    total = sum(report.value(key, quantity) for key in _NAMES for quantity in _NO_COUNTS)
+    _set_title(ax, "Values that are no counts", f"{total:.0f}" if total > 0 else "none")
 
 
 def _draw_sizes(ax: Axes, sizes: pd.Series, group: str) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
+import re
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from scmvp_scvi._files import open_with_progress
 from scmvp_scvi._validate import parse_peaks, shown
 from scmvp_scvi.pp._input import check_modality
 from scmvp_scvi.pp._output import Removal, account_for, take
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
     from mudata import MuData
     from numpy.typing import NDArray
 
 _HEADERS = ("#", "track", "browser")
+_MAX_SHOWN = 3  # spellings in a message
 
 
 def mask_regions(
@@ -42,7 +47,7 @@ def mask_regions(
         The data.
     bed
         File with tab- or space-separated chromosome, start and end in its first three columns,
-        plain or ``.gz``, of the genome that the peaks were called on.
+        compressed by gzip or not, of the genome that the peaks were called on.
     key_added
         Column of the modality's ``.var`` for the mask, true in the regions.
     subset
@@ -57,14 +62,15 @@ def mask_regions(
     Raises
     ------
     ValueError
-        If a line of the file or the name of a peak is no region, if the file and the peaks have
-        no chromosome in common or spell them differently, or if no peak would be left.
-    FileNotFoundError
-        If there is no such file.
+        If a line of the file or the name of a peak is no region, if a peak is there twice, if the
+        file is damaged, if the file and the peaks have no chromosome in common or spell one
+        differently, or if no peak would be left.
+    OSError
+        If there is no such file, or it is a folder.
     """
     check_modality(mdata, atac_key, argument="atac_key")
     peaks = parse_peaks(mdata[atac_key].var_names, atac_key)
-    regions = _read_bed(bed)
+    regions = _read_bed(Path(bed))
     _check_chromosomes(peaks, regions, bed, atac_key)
     mask = _overlaps(peaks, regions)
     if subset and mask.all():
@@ -83,14 +89,27 @@ def mask_regions(
     return masked
 
 
-def _read_bed(bed: str | PathLike[str]) -> pd.DataFrame:
+def _read_bed(bed: Path) -> pd.DataFrame:
     """``chrom``, ``start`` and ``end`` of each region."""
+    if not bed.exists():
+        raise FileNotFoundError(
+            f"`bed` must be a BED file, but `{bed}` is not there. Check the path."
+        )
+    if bed.is_dir():
+        raise IsADirectoryError(
+            f"`bed` must be a BED file, but `{bed}` is a folder. Name the file."
+        )
     regions = []
-    opener = gzip.open if str(bed).endswith(".gz") else open
-    with opener(bed, "rt") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip() and not line.startswith(_HEADERS):
-                regions.append(_parse_bed_line(line, f"Line {number} of `{bed}`"))
+    with open_with_progress(bed, progress=False) as stream:
+        try:
+            for number, line in enumerate(TextIOWrapper(stream, encoding="utf-8"), start=1):
+                if line.strip() and not line.startswith(_HEADERS):
+                    regions.append(_parse_bed_line(line, f"Line {number} of `{bed}`"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"`bed`: `{bed}` must be text, compressed by gzip or not, but: {error}. Convert "
+                "it, bigBed for instance with `bigBedToBed`."
+            ) from error
     if not regions:
         raise ValueError(f"`bed`: `{bed}` must hold at least one region, but it has none.")
     return pd.DataFrame(regions, columns=["chrom", "start", "end"])
@@ -117,32 +136,42 @@ def _parse_bed_line(line: str, place: str) -> tuple[str, int, int]:
 def _check_chromosomes(
     peaks: pd.DataFrame, regions: pd.DataFrame, bed: str | PathLike[str], atac_key: str
 ) -> None:
-    """Refuse a file that spells chromosomes unlike the peaks: nothing would overlap, in silence.
+    """Refuse a file that spells a chromosome unlike the peaks: it would not overlap, in silence.
 
     Chromosomes on one side alone are usual, such as unplaced contigs.
     """
     of_peaks, of_regions = pd.unique(peaks["chrom"]), pd.unique(regions["chrom"])
-    if np.isin(of_regions, of_peaks).any():
-        return
-    found = (
-        f"no chromosome of `{bed}` is one of the peaks of `{atac_key}`: it has "
-        f"{shown(of_regions)}, the peaks have {shown(of_peaks)}"
-    )
-    bare_peaks, bare_regions = (
-        {str(name).casefold().removeprefix("chr") for name in names}
-        for names in (of_peaks, of_regions)
-    )
-    if bare_peaks & bare_regions:
-        with_prefix = any(str(name).startswith("chr") for name in of_peaks)
-        command = "sed 's/^/chr/'" if with_prefix else "sed 's/^chr//'"
+    alone_in_peaks = of_peaks[~np.isin(of_peaks, of_regions)]
+    alone_in_regions = of_regions[~np.isin(of_regions, of_peaks)]
+    spelled = {_bare(name): name for name in alone_in_peaks}
+    otherwise = {name: spelled[_bare(name)] for name in alone_in_regions if _bare(name) in spelled}
+    if otherwise:
+        renamed = [f"`{name}` for `{wanted}`" for name, wanted in otherwise.items()]
         raise ValueError(
-            f"`bed` must name chromosomes as the peaks do, but {found}. Rename them in the file, "
-            f"for instance with `{command} {bed}`, if the genome is the same."
+            f"`bed` must name chromosomes as the peaks of `{atac_key}` do, but `{bed}` has "
+            f"{', '.join(renamed[:_MAX_SHOWN])}{' and more' * (len(renamed) > _MAX_SHOWN)}. If "
+            f"the genome is the same, rename them in the file{_command(otherwise, bed)}."
         )
-    raise ValueError(
-        f"`bed` must be of the genome that the peaks were called on, but {found}. Use the file of "
-        "that genome."
-    )
+    if len(alone_in_regions) == len(of_regions):
+        raise ValueError(
+            "`bed` must be of the genome that the peaks were called on, but no chromosome of "
+            f"`{bed}` is one of the peaks of `{atac_key}`: it has {shown(of_regions)}, the peaks "
+            f"have {shown(of_peaks)}. Use the file of that genome."
+        )
+
+
+def _bare(chrom: str) -> str:
+    return chrom.casefold().removeprefix("chr")
+
+
+def _command(otherwise: Mapping[str, str], bed: str | PathLike[str]) -> str:
+    """How to rename, where the prefix alone is in the way."""
+    if all(wanted == f"chr{name}" for name, wanted in otherwise.items()):
+        names = "|".join(map(re.escape, otherwise))
+        return f", for instance with `sed -E 's/^({names})\\b/chr\\1/' {bed}`"
+    if all(name == f"chr{wanted}" for name, wanted in otherwise.items()):
+        return f", for instance with `sed 's/^chr//' {bed}`"
+    return ""
 
 
 def _overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.bool_]:

@@ -16,7 +16,9 @@ PATH = Path("counts.mtx")
 
 def convert(values, **options):
     matrix = sp.csr_matrix(np.array(values, dtype=float))
-    return to_modality(matrix, CELLS, FEATURES, path=PATH, **options).counts.toarray()
+    return to_modality(
+        matrix, CELLS, FEATURES, path=PATH, cells_path=PATH, **options
+    ).counts.toarray()
 
 
 @pytest.mark.parametrize("transpose", [False, True])
@@ -27,7 +29,7 @@ def test_orientation_is_told_by_the_tables(transpose):
 
 def test_square_matrix_is_features_by_cells():
     matrix, square = sp.csr_matrix([[0, 1], [0, 0]]), pd.DataFrame(index=["x", "y"])
-    counts = to_modality(matrix, pd.Index(["a", "b"]), square, path=PATH).counts
+    counts = to_modality(matrix, pd.Index(["a", "b"]), square, path=PATH, cells_path=PATH).counts
     np.testing.assert_array_equal(counts.toarray(), [[0, 0], [1, 0]])
 
 
@@ -45,6 +47,14 @@ def test_halves_are_refused_unless_they_are_to_be_rounded():
     np.testing.assert_array_equal(convert(halves, round_halves_up=True), [[1, 0], [0, 2], [3, 0]])
     with pytest.raises(ValueError, match="but it has 0.5"):
         convert(halves)
+
+
+def test_values_that_are_stored_twice_or_are_zero_are_summed_or_dropped_in_a_copy():
+    matrix = sp.csr_matrix((np.array([1.0, 2, 0]), [1, 1, 0], [0, 2, 2, 3]), shape=(3, 2))
+    counts = to_modality(matrix, CELLS, FEATURES, path=PATH, cells_path=PATH).counts
+    np.testing.assert_array_equal(counts.toarray(), [[0, 3], [0, 0], [0, 0]])
+    assert counts.nnz == 1
+    assert matrix.nnz == 3
 
 
 def test_matrix_of_another_size_is_refused_with_both_sizes():

@@ -11,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import h5py
 import pytest
 
 from scmvp_scvi.datasets import _download, _registry, download
@@ -63,9 +64,9 @@ def publish(tmp_path, monkeypatch, handler):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
-    def publish(content: bytes, hash=None, archive=False, optional=False):
+    def publish(content: bytes, hash=None, archive=False, optional=False, name="counts.mtx.gz"):
         (tmp_path / "server").mkdir()
-        name = "files.tar.gz" if archive else "counts.mtx.gz"
+        name = "files.tar.gz" if archive else name
         (tmp_path / "server" / name).write_bytes(content)
         url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
         file = _registry.DataFile(name, url, hash, optional=optional)
@@ -164,6 +165,21 @@ def test_file_that_is_not_whole_is_refused_and_removed(content, tmp_path, publis
     with pytest.raises(ValueError, match="counts.mtx.gz` of http.* must be a whole gzip file"):
         download("mine", tmp_path / "folder", progress=False)
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [-100, None])
+def test_hdf5_file_is_kept_only_if_it_is_whole(end, tmp_path, publish):
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file["data"] = list(range(1000))
+    content = (tmp_path / "whole.h5").read_bytes()
+    publish(content[:end], name="matrix.h5")
+    folder = tmp_path / "folder"
+    if end is None:
+        assert (download("mine", folder, progress=False) / "matrix.h5").read_bytes() == content
+        return
+    with pytest.raises(ValueError, match="matrix.h5` of http.* must be a whole HDF5 file, .* was"):
+        download("mine", folder, progress=False)
+    assert list(folder.iterdir()) == []
 
 
 def test_archive_is_unpacked(tmp_path, publish):

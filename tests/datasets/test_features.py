@@ -55,6 +55,13 @@ def test_peak_that_is_there_again_in_another_spelling_is_refused():
         name_peaks(pd.Series(["chr1:1-2", "chr1_1_2"]), path=PATH)
 
 
+@pytest.mark.parametrize("name", ["chr1:9-1", "chr1:1-1"])
+def test_peak_that_does_not_end_after_its_start_is_refused(name):
+    match = f"must name peaks that end after their start, but 1 of its 2 do not: `{name}`"
+    with pytest.raises(ValueError, match=match):
+        name_peaks(pd.Series(["chr1:1-2", name]), path=PATH)
+
+
 def test_symbols_that_genes_share_are_told_apart_by_their_ids():
     symbols, ids = pd.Series(["A", "B", "A", ""]), pd.Series(["g1", "g2", "g3", "g4"])
     genes = name_genes(symbols, ids=ids, path=PATH)
@@ -65,6 +72,12 @@ def test_symbols_that_genes_share_are_told_apart_by_their_ids():
 def test_symbols_without_ids_are_numbered():
     genes = name_genes(pd.Series(["A", "B", "A", "A"]), path=PATH)
     assert genes.index.tolist() == ["A", "B", "A-1", "A-2"]
+
+
+def test_number_that_another_gene_has_for_a_name_is_passed_over():
+    genes = name_genes(pd.Series(["A", "A", "A-1"]), path=PATH)
+    assert genes.index.is_unique
+    assert genes["gene_name"].tolist() == ["A", "A", "A-1"]
 
 
 def test_species_of_genes_in_one_file_are_told_by_their_ids():

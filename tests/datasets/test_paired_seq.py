@@ -64,6 +64,20 @@ def test_suffixes_of_barcodes_are_dropped_where_nothing_matches_with_them(
     assert_is_truth(read_paired_seq(tmp_path, progress=False), GENE_NAMES, BINS)
 
 
+def test_third_column_of_a_feature_table_is_no_symbol(tmp_path, write_paired_seq, assert_is_truth):
+    write_paired_seq(tmp_path, "FB", genes=[f"{line}\tGene Expression" for line in GENES])
+    mdata = read_paired_seq(tmp_path, "fetal_forebrain", progress=False)
+    assert_is_truth(mdata, GENE_NAMES, BINS)
+
+
+def test_cell_that_has_two_clusters_is_refused_with_the_file(tmp_path, write, write_paired_seq):
+    write_paired_seq(tmp_path, "Cell_Mix")
+    write(tmp_path / "Cell_embeddings.xls", ["Cell_ID\tCluster", "a\t1", "a\t2"])
+    match = "Cell_embeddings.xls` must name each cell once, but 1 of its 2 names .*: `a`"
+    with pytest.raises(ValueError, match=match):
+        read_paired_seq(tmp_path, progress=False)
+
+
 def test_swapped_modalities_are_asked_about(tmp_path, write_paired_seq):
     write_paired_seq(tmp_path, "Cell_Mix", genes=[*BINS, "Xkr4"], peaks=["A", "B", "C"])
     match = r"genes.tsv` must name genes, but 3 of its 4 names are peaks: .*swapped\?"

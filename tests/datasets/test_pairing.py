@@ -1,6 +1,7 @@
 """Only cells with both modalities are kept, whatever their order and their names."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,10 @@ from scmvp_scvi.datasets._counts import Modality
 from scmvp_scvi.datasets._pairing import pair
 
 
-def modality(cells: list[str]) -> Modality:
+def modality(cells: list[str], path: str = "cells.tsv") -> Modality:
     """One feature, whose count is the number of the row."""
     counts = sp.csr_matrix(np.arange(1, len(cells) + 1, dtype=np.float32)[:, None])
-    return Modality(counts, pd.Index(cells), pd.DataFrame(index=["x"]))
+    return Modality(counts, pd.Index(cells), pd.DataFrame(index=["x"]), Path(path))
 
 
 def rows(mdata, name: str) -> list[float]:
@@ -33,7 +34,11 @@ def test_cells_without_a_partner_are_dropped_and_counted(caplog):
 
 @pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
 @pytest.mark.parametrize(
-    ("of_rna", "of_atac"), [("-1", ""), ("_RNA", "_ATAC"), (".cDNA", ".chromatin"), ("", "-DNA")]
+    ("of_rna", "of_atac"),
+    [
+        *[("-1", ""), ("", "-2"), ("_RNA", "_ATAC"), (".cDNA", ".chromatin"), ("", "-DNA")],
+        *[("-1_RNA", "_ATAC"), ("_RNA-1", "_ATAC")],
+    ],
 )
 def test_suffixes_are_dropped_where_no_cell_matches_with_them(of_rna, of_atac):
     rna = modality([f"AC{of_rna}", f"GT{of_rna}"])
@@ -45,11 +50,57 @@ def test_suffixes_are_dropped_where_no_cell_matches_with_them(of_rna, of_atac):
 
 
 @pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
-def test_suffixes_that_tell_cells_apart_are_part_of_the_name():
-    mdata = pair(modality(["AC-1", "AC-2"]), modality(["AC-2", "GT-1"]))
+@pytest.mark.parametrize(("of_rna", "of_atac"), [("", "_ATAC"), ("_RNA", ""), ("_RNA", "_ATAC")])
+def test_numbers_of_wells_stay_in_the_name_where_both_have_them(of_rna, of_atac):
+    rna = modality([f"AC-1{of_rna}", f"AC-2{of_rna}"])
+    mdata = pair(rna, modality([f"AC-2{of_atac}", f"GT-1{of_atac}"]))
     assert mdata.obs_names.tolist() == ["AC-2"]
-    with pytest.raises(ValueError, match="none is: the RNA has `AC-1`, `AC-2`, the ATAC `AC`"):
-        pair(modality(["AC-1", "AC-2"]), modality(["AC"]))
+    assert (rows(mdata, "rna"), rows(mdata, "atac")) == ([2], [1])
+
+
+@pytest.mark.parametrize(
+    ("of_rna", "of_atac"),
+    [
+        (["AC-1", "GT-1"], ["GT-2", "AC-2"]),  # another well
+        (["AC-1_RNA"], ["AC-2_ATAC"]),
+        (["AC-1", "AC-2"], ["AC"]),  # which of the two wells nobody knows
+        (["AC-1", "GT-2"], ["AC", "GT"]),
+        (["AC", "GT-1"], ["AC-1", "GT-2"]),
+    ],
+)
+def test_cells_of_different_wells_are_never_paired(of_rna, of_atac):
+    match = (
+        f"none is: the RNA has `{of_rna[0]}`.* .`a.tsv`., the ATAC `{of_atac[0]}`.* .`b.tsv`.. "
+        "Take both from the same sample"
+    )
+    with pytest.raises(ValueError, match=match):
+        pair(modality(of_rna, "a.tsv"), modality(of_atac, "b.tsv"))
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_suffixes_are_dropped_where_more_cells_match_without_them():
+    cells = ["AC", "AG", "AT", "CA"]
+    rna = modality([*(f"{cell}_RNA" for cell in cells), "x"])
+    mdata = pair(rna, modality(["x", *(f"{cell}_ATAC" for cell in cells)]))
+    assert mdata.obs_names.tolist() == [*cells, "x"]
+    assert rows(mdata, "atac") == [2, 3, 4, 5, 1]
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_few_pairs_are_warned_about_with_names_of_both():
+    match = "Only 1 cells have both modalities, of 3 with RNA and 4 with ATAC: the RNA has `a`"
+    with pytest.warns(UserWarning, match=match):
+        pair(modality(["a", "b", "c"]), modality(["a", "d", "e", "f"]))
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_columns_of_two_tables_go_with_their_cells():
+    rna_obs = pd.DataFrame({"cell_type": ["T", "B"], "depth": ["1", "2"]}, ["AC_RNA", "GT_RNA"])
+    atac_obs = pd.DataFrame({"tsse": ["3", "4"], "depth": ["8", "9"]}, ["GT_ATAC", "AC_ATAC"])
+    mdata = pair(modality(rna_obs.index), modality(atac_obs.index), rna_obs, atac_obs)
+    assert mdata.obs["cell_type"].tolist() == ["T", "B"]
+    assert mdata.obs["depth"].tolist() == [1, 2]
+    assert mdata.obs["tsse"].tolist() == [4, 3]
 
 
 @pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
@@ -71,13 +122,7 @@ def test_numbers_are_numbers_but_in_labels_and_batches():
     np.testing.assert_array_equal(mdata.obs["tsne_1"], [0.5, np.nan])
 
 
-@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
-def test_cell_that_is_there_twice_in_the_table_is_refused():
-    obs = pd.DataFrame({"cell_type": ["T", "B"]}, index=["a", "a"])
-    with pytest.raises(ValueError, match="1 of the 2 names in the table of cells"):
-        pair(modality(["a"]), modality(["a"]), obs)
-
-
-def test_cell_that_is_there_twice_is_refused():
-    with pytest.raises(ValueError, match="1 of the 2 names in the ATAC are there again: `a`"):
-        pair(modality(["a", "b"]), modality(["a", "a"]))
+def test_cell_that_is_there_twice_is_refused_with_the_file():
+    match = "`b.tsv` must name each cell once, but 1 of its 2 names are there again: `a`"
+    with pytest.raises(ValueError, match=match):
+        pair(modality(["a", "b"], "a.tsv"), modality(["a", "a"], "b.tsv"))

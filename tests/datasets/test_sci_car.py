@@ -39,10 +39,10 @@ CELLS = {
 def write_sci_car(tmp_path, truth, write, write_matrix_market):
     """Return a function that writes the six files of a sample."""
 
-    def write_sci_car(sample, peaks, suffix=".txt.gz", atac_counts=None):
+    def write_sci_car(sample, peaks, suffix=".txt.gz", atac_counts=None, of_rna="", of_atac=""):
         rna, atac = (tmp_path / prefix for prefix in PREFIXES[sample])
         header, rows = CELLS[sample]
-        cells = [f"{cell},{row}" for cell, row in zip(truth.cells, rows, strict=True)]
+        cells = [f"{cell}{of_rna},{row}" for cell, row in zip(truth.cells, rows, strict=True)]
         write(tmp_path / f"{rna.name}_cell{suffix}", [header, *cells])
         write(tmp_path / f"{rna.name}_gene{suffix}", GENES)
         write_matrix_market(tmp_path / f"{rna.name}_gene_count{suffix}", truth.rna_counts)
@@ -50,7 +50,7 @@ def write_sci_car(tmp_path, truth, write, write_matrix_market):
             tmp_path / f"{atac.name}_cell{suffix}",
             [
                 "sample,source,group,experiment",
-                *(f"{c},Human,A549_1h,x" for c in truth.atac_cells),
+                *(f"{c}{of_atac},Human,A549_1h,x" for c in truth.atac_cells),
             ],
         )
         write(
@@ -74,6 +74,18 @@ def test_cell_lines_of_two_species_are_read_to_what_was_written(write_sci_car, a
     assert mdata.obs["cell_type"].tolist() == ["A549", "293T", "Unknown"]
     np.testing.assert_array_equal(mdata.obs["treatment_time"], [1, np.nan, np.nan])
     assert mdata.obs["source"].tolist() == ["Human"] * 3
+
+
+def test_columns_of_both_tables_of_cells_are_kept_where_names_differ_in_the_modality(
+    write_sci_car, assert_is_truth
+):
+    peaks = ["1-1-2", "2-1-2", "3-1-2"]
+    folder = write_sci_car("a549", peaks, of_rna="_RNA", of_atac="_ATAC")
+    mdata = read_sci_car(folder, progress=False)
+    assert_is_truth(mdata, GENE_NAMES, ["1:1-2", "2:1-2", "3:1-2"])
+    assert mdata.obs["cell_type"].tolist() == ["A549", "293T", "Unknown"]
+    assert mdata.obs["source"].tolist() == ["Human"] * 3
+    assert mdata.obs["group"].tolist() == ["A549_1h"] * 3
 
 
 def test_kidney_in_plain_files_is_read_to_what_was_written(write_sci_car, assert_is_truth):
@@ -105,5 +117,16 @@ def test_missing_column_is_named_with_those_that_are_there(write_sci_car, tmp_pa
     folder = write_sci_car("a549", ["1-1-2", "2-1-2", "3-1-2"])
     write(tmp_path / "GSM3271040_RNA_sciCAR_A549_cell.txt.gz", ["cell,cell_name", "a,A549"])
     match = "`sample` is missing: it has `cell`, `cell_name`"
+    with pytest.raises(KeyError, match=match):
+        read_sci_car(folder, progress=False)
+
+
+def test_swapped_files_are_asked_about(write_sci_car, tmp_path):
+    folder = write_sci_car("a549", ["1-1-2", "2-1-2", "3-1-2"])
+    rna, atac = (tmp_path / f"{prefix}_cell.txt.gz" for prefix in PREFIXES["a549"])
+    content = rna.read_bytes()
+    rna.write_bytes(atac.read_bytes())
+    atac.write_bytes(content)
+    match = "RNA_sciCAR_A549_cell.txt.gz` .*`cell_name` is missing.* RNA and ATAC are not swapped"
     with pytest.raises(KeyError, match=match):
         read_sci_car(folder, progress=False)

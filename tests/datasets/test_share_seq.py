@@ -85,3 +85,17 @@ def test_peaks_that_are_not_a_bed_file_are_refused(tmp_path, write_share_seq, wr
     write(tmp_path / "GSM4156597_skin.late.anagen.peaks.bed.gz", ["chr1:1-2"] * 3)
     with pytest.raises(ValueError, match="columns chromosome, start and end, .* but it has 1"):
         read_share_seq(tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("repeated", [OF_FRAGMENTS, RNA_CELLS])
+def test_barcode_that_is_there_twice_in_the_cell_types_is_refused_with_the_file(
+    repeated, tmp_path, write_share_seq, write
+):
+    write_share_seq("skin", OF_FRAGMENTS)
+    other = RNA_CELLS if repeated is OF_FRAGMENTS else OF_FRAGMENTS
+    pairs = [(repeated[0], other[0]), (repeated[0], other[1])]
+    rows = [f"{a}\t{b}\tT" if repeated is OF_FRAGMENTS else f"{b}\t{a}\tT" for a, b in pairs]
+    write(tmp_path / "GSM4156597_skin_celltype.txt.gz", ["atac.bc\trna.bc\tcelltype", *rows])
+    match = "GSM4156597_skin_celltype.txt.gz` must name each cell once"
+    with pytest.raises(ValueError, match=match):
+        read_share_seq(tmp_path, progress=False)

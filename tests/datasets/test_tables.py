@@ -33,6 +33,15 @@ def test_dense_counts_are_the_same_in_blocks_of_any_size(
     assert read.features.index.tolist() == features
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_blank_lines_of_a_dense_table_are_skipped(place, tmp_path, write):
+    lines = ["gene\ta\tb", "x\t1\t2", "y\t3\t4"]
+    path = write(tmp_path / "counts.tsv", [*lines[:place], "", *lines[place:]])
+    read = _tables.read_dense_counts(path, name_genes, progress=False)
+    np.testing.assert_array_equal(read.counts.toarray(), [[1, 3], [2, 4]])
+    assert read.features.index.tolist() == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
@@ -40,6 +49,7 @@ def test_dense_counts_are_the_same_in_blocks_of_any_size(
         (["gene\ta\tb", "x\t1\t2", "y\t1"], "number of columns changed from 2 to 1"),
         (["gene\ta\tb"], "it has no features"),
         ([], "it has no features"),
+        (["gene,a,b", "x,1,2"], "its first line has no tab: 'gene,a,b'"),
     ],
 )
 def test_dense_table_that_is_none_is_refused(lines, found, tmp_path, write):
@@ -71,6 +81,6 @@ def test_cell_that_is_there_twice_in_the_header_keeps_its_name(tmp_path, write):
 
 
 def test_header_that_is_too_short_is_refused(tmp_path, write):
-    path = write(tmp_path / "counts.tsv", ["a", "x\t1\t2\t3"])
-    with pytest.raises(ValueError, match="counts.tsv` must be 1 features by 1 cells, .* 1 by 3"):
+    path = write(tmp_path / "counts.tsv", ["a\tb", "x\t1\t2\t3\t4"])
+    with pytest.raises(ValueError, match="counts.tsv` must be 1 features by 2 cells, .* 1 by 4"):
         _tables.read_dense_counts(path, name_genes, progress=False)

@@ -1,9 +1,14 @@
-"""The matrices of Cell Ranger ARC are read to what they were written from."""
+"""The matrices of Cell Ranger ARC are read to what they were written from, or refused."""
+
+import gzip
+from io import StringIO
 
 import h5py
 import numpy as np
 import pytest
+import rich
 import scipy.sparse as sp
+from rich.console import Console
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi.datasets import read_10x_multiome
@@ -46,6 +51,14 @@ def h5(tmp_path, counts, features):
     return path
 
 
+@pytest.fixture
+def folder(tmp_path, counts, features, write, write_matrix_market):
+    write_matrix_market(tmp_path / "matrix.mtx.gz", counts)
+    write(tmp_path / "barcodes.tsv.gz", BARCODES)
+    write(tmp_path / "features.tsv.gz", ["\t".join(row[:3]) for row in features])
+    return tmp_path
+
+
 def test_hdf5_file_is_read_to_what_was_written(h5, assert_is_truth):
     mdata = read_10x_multiome(h5)
     assert_is_truth(mdata, GENE_NAMES, PEAKS)
@@ -74,13 +87,19 @@ def test_folder_of_one_hdf5_file_is_read_as_the_file(h5, assert_is_truth):
     assert_is_truth(read_10x_multiome(h5.parent), GENE_NAMES, PEAKS)
 
 
-def test_folder_of_a_matrix_is_read_to_what_was_written(
-    tmp_path, counts, features, write, write_matrix_market, assert_is_truth
-):
-    write_matrix_market(tmp_path / "matrix.mtx.gz", counts)
-    write(tmp_path / "barcodes.tsv.gz", BARCODES)
-    write(tmp_path / "features.tsv.gz", ["\t".join(row[:3]) for row in features])
-    assert_is_truth(read_10x_multiome(tmp_path), GENE_NAMES, PEAKS)
+def test_folder_of_a_matrix_is_read_to_what_was_written(folder, assert_is_truth):
+    assert_is_truth(read_10x_multiome(folder), GENE_NAMES, PEAKS)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize("layout", ["h5", "folder"])
+def test_progress_is_shown_if_asked_for(layout, progress, request, monkeypatch):
+    screen = StringIO()
+    monkeypatch.setattr(rich, "_console", Console(file=screen, force_terminal=True, width=100))
+    path = request.getfixturevalue(layout)
+    read_10x_multiome(path, progress=progress)
+    assert (f"Reading {path.name}" in screen.getvalue()) == progress
+    assert (f"Checking {path.name}" in screen.getvalue()) == (progress and layout == "h5")
 
 
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
@@ -125,3 +144,147 @@ def test_folder_without_a_matrix_is_refused_with_what_it_has(tmp_path, write):
 def test_path_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.h5` is not there"):
         read_10x_multiome(tmp_path / "nowhere.h5")
+
+
+def shorten(file, name, n):
+    values = file[f"matrix/{name}"][:-n]
+    del file[f"matrix/{name}"]
+    file[f"matrix/{name}"] = values
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "rule"),
+    [
+        ("barcodes", 1, "each of 5 cells, but it has 4"),
+        ("features/id", 2, "each of 7 features, but it has 5"),
+        ("features/name", 2, "each of 7 features, but it has 5"),
+        ("features/feature_type", 1, "each of 7 features, but it has 6"),
+        ("indptr", 1, "each of 6 ends, one more than cells, but it has 5"),
+        ("indices", 2, r"each of \d+ values, as `matrix/indptr` says"),
+        ("data", 2, r"each of \d+ values, as `matrix/indptr` says"),
+    ],
+)
+def test_part_of_another_length_is_refused_by_name(h5, name, n, rule):
+    with h5py.File(h5, "a") as file:
+        shorten(file, name, n)
+    match = rf"`matrix/{name}` of `.*matrix.h5` must have an entry for {rule}.* Download it"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(h5)
+
+
+@pytest.mark.parametrize("name", ["barcodes", "features", "features/feature_type", "indptr"])
+def test_missing_part_is_refused_by_name(h5, name):
+    with h5py.File(h5, "a") as file:
+        del file[f"matrix/{name}"]
+    match = rf"matrix.h5` must have `shape`.* but `{name}.* is missing. Download it again"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(h5)
+
+
+def test_cell_that_is_there_twice_is_refused(h5):
+    with h5py.File(h5, "a") as file:
+        file["matrix/barcodes"][1] = BARCODES[0].encode()
+    match = "matrix.h5` must name each cell once, but 1 of its 5 names .*: `AAAC-1`"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(h5)
+
+
+@pytest.mark.parametrize("index", [7, 99, -1])
+def test_feature_that_is_not_there_is_refused(h5, index):
+    with h5py.File(h5, "a") as file:
+        file["matrix/indices"][0] = index
+    match = rf"`matrix/indices` of `.*` must lie between 0 and 6, .* they go from .*{index}"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(h5)
+
+
+def test_ends_of_cells_that_fall_are_refused(h5):
+    with h5py.File(h5, "a") as file:
+        file["matrix/indptr"][1] = file["matrix/indptr"][2] + 1
+    with pytest.raises(ValueError, match="`matrix/indptr` of .* must begin at 0 and never fall"):
+        read_10x_multiome(h5)
+
+
+@pytest.mark.parametrize("name", ["features.tsv.gz", "barcodes.tsv.gz"])
+def test_folder_without_a_table_is_refused(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"must hold .*, but `{name}` is missing"):
+        read_10x_multiome(folder)
+
+
+def test_folder_of_plain_files_is_refused_with_the_command_that_compresses_them(folder):
+    for path in list(folder.iterdir()):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    match = "gzip matrix.mtx features.tsv barcodes.tsv"
+    with pytest.raises(FileNotFoundError, match=match):
+        read_10x_multiome(folder)
+
+
+def test_folder_of_files_with_a_prefix_is_refused(folder):
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"GSM1_{path.name}")
+    with pytest.raises(FileNotFoundError, match="has `GSM1_barcodes.* names without prefix"):
+        read_10x_multiome(folder)
+
+
+@pytest.mark.parametrize("name", ["features.tsv.gz", "barcodes.tsv.gz", "matrix.mtx.gz"])
+def test_gzip_that_is_cut_off_is_refused_by_name(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=f"{name}` must be a whole .*[Dd]ownload it again"):
+        read_10x_multiome(folder)
+
+
+@pytest.mark.parametrize("cut", [b"<html>", b"%%MatrixMarket matrix coordinate integer general\n"])
+def test_matrix_that_is_none_is_refused_by_name(folder, cut):
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress(cut))
+    with pytest.raises(ValueError, match="matrix.mtx.gz` must be a whole MatrixMarket file, but"):
+        read_10x_multiome(folder)
+
+
+def test_matrix_whose_last_lines_are_missing_is_refused_by_name(folder):
+    path = folder / "matrix.mtx.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-12]))
+    with pytest.raises(ValueError, match="matrix.mtx.gz` must be a whole MatrixMarket file, but"):
+        read_10x_multiome(folder)
+
+
+@pytest.mark.parametrize(("name", "axis"), [("features", "7 rows"), ("barcodes", "5 columns")])
+def test_table_of_another_length_than_the_matrix_is_refused(folder, name, axis):
+    path = folder / f"{name}.tsv.gz"
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join(lines[:-1])))
+    match = f"{name}.tsv.gz` must have a line for each of the {axis} .* has {len(lines) - 1}"
+    with pytest.raises(ValueError, match=match):
+        read_10x_multiome(folder)
+
+
+def test_transposed_matrix_is_refused(folder, counts, write_matrix_market):
+    write_matrix_market(folder / "matrix.mtx.gz", counts.T)
+    with pytest.raises(ValueError, match="features.tsv.gz` must have .* each of the 5 rows"):
+        read_10x_multiome(folder)
+
+
+def test_features_without_their_type_are_refused(folder, write):
+    write(folder / "features.tsv.gz", ["\t".join(gene) for gene in GENES])
+    with pytest.raises(ValueError, match="must have the columns id, name and type, .* it has 2"):
+        read_10x_multiome(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("barcodes.tsv.gz", (b"AAAG-1", b"AAAC-1"), "must name each cell once, .*: `AAAC-1`"),
+        ("features.tsv.gz", (b"chr1:30-40", b"chr1:9-20"), "must name each peak once"),
+        ("matrix.mtx.gz", (b"integer", b"real"), "must hold counts, .* it has 0.5"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_said_of_the_file(folder, counts, name, change, match):
+    path = folder / name
+    text = gzip.decompress(path.read_bytes()).replace(*change)
+    if name == "matrix.mtx.gz":
+        text = text.replace(f" {counts.max()}\n".encode(), b" 0.5\n")
+    path.write_bytes(gzip.compress(text))
+    with pytest.raises(ValueError, match=f"{name}` {match}"):
+        read_10x_multiome(folder)

@@ -27,6 +27,47 @@ def test_every_cell_with_a_count_is_in_the_histograms(report):
     assert drawn == [300, 270, 300, 270]
 
 
+@pytest.mark.parametrize(("panel", "unit"), [(1, "counts"), (3, "features")])
+def test_median_is_that_of_the_table_cells_without_a_count_included(make_pair, panel, unit):
+    report = pp.qc(make_pair([[1], [1], [1], [1]], [[0, 0], [1, 0], [2, 0], [3, 1]]))
+    ax = pp.plot_qc(report)[panel]
+    median = {"counts": 1.5, "features": 1}[unit]
+    assert report.value("atac", f"{unit} per cell, median") == median
+    assert ax.lines[0].get_xdata()[0] == median
+    assert ax.texts[0].get_text() == f"median {median:g}, 1 cells without a count"
+
+
+def test_median_of_mostly_empty_cells_is_told_and_not_drawn(make_pair):
+    ax = pp.plot_qc(pp.qc(make_pair([[1], [1], [1]], [[0], [0], [3]])))[1]
+    assert ax.texts[0].get_text() == "median 0, 2 cells without a count"
+    assert len(ax.lines) == 0
+
+
+def test_overlap_is_a_bar_of_cells_measured_and_one_of_those_with_a_count(make_pair):
+    pair = make_pair([[1], [0], [2]], [[0], [3]], ["a", "b", "c"], ["c", "d"])
+    ax = pp.plot_qc(pp.qc(pair))[5]
+    widths = {bar.get_label(): bar[0].get_width() for bar in ax.containers}
+    assert widths == {
+        "cells in both": 1,
+        "cells in rna alone": 2,
+        "cells in atac alone": 1,
+        "cells with a count in both": 0,
+        "cells with a count in rna alone": 2,
+        "cells with a count in atac alone": 1,
+        "cells without any count": 1,
+    }
+    assert "other cells or another order" in [text.get_text() for text in ax.texts]
+
+
+def test_half_counts_and_other_values_that_are_no_counts_are_bars(make_pair):
+    pair = make_pair([[1, -1, np.nan, np.inf]], [[0.5, 1.5, 0.3]])
+    ax = pp.plot_qc(pp.qc(pair))[6]
+    widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
+    assert widths == [[0, 0, 1, 2], [2, 1, 0, 0]]  # RNA and ATAC
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["half counts", "other fractions", "negative", "NaN, infinite"]
+
+
 def test_cells_without_a_count_are_named(report):
     texts = [axis.texts[0].get_text() for axis in pp.plot_qc(report)[:5]]
     assert "30 cells without a count" in texts[1]
@@ -41,7 +82,7 @@ def test_cells_of_both_modalities_are_dots_at_their_depths(report):
 
 
 def test_groups_are_bars_as_long_as_they_are_large(report):
-    batches = pp.plot_qc(report)[5]
+    batches = pp.plot_qc(report)[7]
     expected = report.cells["batch"].value_counts()
     assert [bar.get_width() for bar in batches.patches] == expected.tolist()
 
@@ -54,14 +95,14 @@ def test_thresholds_are_drawn_and_say_what_they_would_remove(report):
 
 
 def test_given_axes_are_drawn_on_and_returned(report):
-    figure, grid = plt.subplots(1, 7)
+    figure, grid = plt.subplots(1, 9)
     axes = pp.plot_qc(report, axes=grid)
     assert axes == list(grid)
     assert plt.get_fignums() == [figure.number]
 
 
 def test_wrong_number_of_axes_is_refused(report):
-    with pytest.raises(ValueError, match="`axes` must have 7 axes, .* got 2"):
+    with pytest.raises(ValueError, match="`axes` must have 9 axes, .* got 2"):
         pp.plot_qc(report, axes=plt.subplots(1, 2)[1])
 
 

@@ -131,20 +131,68 @@ def test_file_without_regions_is_refused(make_peaks, write_bed):
 
 
 def test_missing_file_is_refused(make_peaks, tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.bed"):
+    match = "`bed` must be a BED file, but `.*none.bed` is not there. Check the path"
+    with pytest.raises(FileNotFoundError, match=match):
         pp.mask_regions(make_peaks("chr1:5-6"), tmp_path / "none.bed")
 
 
+def test_folder_is_refused(make_peaks, tmp_path):
+    with pytest.raises(IsADirectoryError, match="but `.*` is a folder. Name the file"):
+        pp.mask_regions(make_peaks("chr1:5-6"), tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:20] + b"????" + b[24:]])
+def test_damaged_gzip_is_refused_with_the_way_out(make_peaks, tmp_path, damage):
+    bed = tmp_path / "regions.bed.gz"
+    bed.write_bytes(damage(gzip.compress(b"chr1\t1\t60\n" * 500)))
+    match = "regions.bed.gz` must be a whole gzip file, .* download it again"
+    with pytest.raises(ValueError, match=match):
+        pp.mask_regions(make_peaks("chr1:5-6"), bed)
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.bed.gz", bytes), ("a.bed", gzip.compress)])
+def test_compression_is_told_by_the_content_and_not_by_the_name(make_peaks, tmp_path, name, pack):
+    (tmp_path / name).write_bytes(pack(b"chr1\t1\t9\n"))
+    assert masked(pp.mask_regions(make_peaks("chr1:5-6"), tmp_path / name)) == [True]
+
+
+def test_file_that_is_no_text_is_refused(make_peaks, tmp_path):
+    bed = tmp_path / "regions.bb"
+    bed.write_bytes(b"\x87\x89\xf2\xeb" + bytes(60))
+    with pytest.raises(ValueError, match="regions.bb` must be text, .*`bigBedToBed`"):
+        pp.mask_regions(make_peaks("chr1:5-6"), bed)
+
+
 @pytest.mark.parametrize(
-    ("peak", "chromosome", "command"),
-    [("chr1:5-6", "1", "sed 's/^/chr/'"), ("1:5-6", "chr1", r"sed 's/\^chr//'")],
+    ("peaks", "chromosomes", "found", "command"),
+    [
+        (["chr1:5-6"], ["1"], "`1` for `chr1`", r"sed -E 's/\^\(1\)\\b/chr\\1/' .*regions.bed"),
+        (["1:5-6"], ["chr1"], "`chr1` for `1`", r"sed 's/\^chr//' .*regions.bed"),
+        # a contig that both spell alike, and a chromosome that they do not
+        (["1:5-6", "GL000205.2:7-90"], ["chr1", "GL000205.2"], "`chr1` for `1`", "sed"),
+        (["chr1:5-6", "chr2:5-6"], ["chr1", "2"], "`2` for `chr2`", "sed"),
+        (["chr1:5-6"], ["Chr1"], "`Chr1` for `chr1`", "in the file."),
+    ],
 )
-def test_chromosomes_spelled_otherwise_are_refused_with_the_command_that_renames_them(
-    make_peaks, write_bed, peak, chromosome, command
+def test_chromosomes_spelled_otherwise_are_refused_with_what_renames_them(
+    make_peaks, write_bed, peaks, chromosomes, found, command
 ):
-    command = command.replace("^", r"\^") if r"\^" not in command else command
-    with pytest.raises(ValueError, match=f"it has `{chromosome}`, the peaks have .*`{command}"):
-        pp.mask_regions(make_peaks(peak), write_bed(f"{chromosome}\t1\t9"))
+    bed = write_bed(*(f"{name}\t1\t9" for name in chromosomes))
+    with pytest.raises(ValueError, match=f"regions.bed` has {found}. .*{command}"):
+        pp.mask_regions(make_peaks(*peaks), bed)
+
+
+def test_chromosomes_of_one_side_alone_are_passed_over(make_peaks, write_bed):
+    bed = write_bed("chr1\t1\t9", "chr7\t1\t9")
+    mdata = make_peaks("chr1:5-6", "GL000205.2:5-6")
+    assert masked(pp.mask_regions(mdata, bed)) == [True, False]
+
+
+def test_peak_that_is_there_again_in_another_spelling_is_refused(make_peaks, write_bed):
+    mdata = make_peaks("chr1:5-6", "chr1_5_6", "chr1-5-6")
+    match = "must be there once, but 2 of 3 .*: `chr1_5_6`, `chr1-5-6`. Keep one of each"
+    with pytest.raises(ValueError, match=match):
+        pp.mask_regions(mdata, write_bed("chr1\t1\t9"))
 
 
 def test_regions_of_another_genome_are_refused(make_peaks, write_bed):

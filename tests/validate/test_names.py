@@ -159,3 +159,9 @@ def test_separators_in_the_name_of_a_chromosome_stay_there():
 def test_names_that_are_no_peaks_are_refused(name, rule):
     with pytest.raises(ValueError, match=f"The peaks of `atac` {rule}.*`{name}`"):
         parse_peaks(pd.Index(["chr1:1-2", name]), "atac")
+
+
+def test_same_peak_in_two_spellings_is_refused():
+    match = "must be there once, but 1 of 3 are there again in another spelling: `chr1_1_2`"
+    with pytest.raises(ValueError, match=match):
+        parse_peaks(pd.Index(["chr1:1-2", "chr2:1-2", "chr1_1_2"]), "atac")
