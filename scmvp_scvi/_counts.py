@@ -112,10 +112,8 @@ class SparseCounts:
 
     def transposed(self) -> "SparseCounts":
         """Return the ``(features, cells)`` matrix, its entries feature by feature."""
-        if self.values.device.type == "cpu" and self.values.dtype in (
-            torch.float32,
-            torch.float64,
-        ):
+        values = self.values
+        if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
             entries = (t.numpy() for t in (values, self.columns, self.offsets))
             by_row = sparse.csr_array(tuple(entries), shape=(self.n_cells, self.n_features))
             by_column = by_row.tocsc()  # in a quarter of the time of a sort
