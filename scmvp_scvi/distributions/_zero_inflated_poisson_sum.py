@@ -103,10 +103,8 @@ class _ZeroInflatedPoissonSweep:
         log_library = self.library[:, 0].log()
         if self.peak_weights is None:
             return counts.depth[:, 0] * log_library - sum_of_log_factorials(counts)
-        weighted = counts.with_values(counts.values * self.peak_weights[counts.columns])
-        return weighted.depth[:, 0] * log_library - sum_of_log_factorials(
-            counts, self.peak_weights
-        )
+        weighted = counts.sums(counts.values * self.peak_weights.index_select(0, counts.columns))
+        return weighted * log_library - sum_of_log_factorials(counts, self.peak_weights)
 
 
 def zero_inflated_poisson_sum(
