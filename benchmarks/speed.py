@@ -16,6 +16,7 @@ clusters agree with the labels as those of WNN do.
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -170,6 +171,7 @@ def measure(method: str, file: str) -> None:
     model, plan = build(method, mdata)
     # what imports and set-up touched and gave back must not hide what training takes
     gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     forget_peak_memory()
     before = resident_memory()
     meter = Meter()

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 
-def where(mask: Tensor) -> Tensor:
+def positions_of(mask: Tensor) -> Tensor:
     """Positions of the true entries of a flat mask, ascending."""
     if mask.device.type == "cpu":  # NumPy takes a ninth of torch's time
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
@@ -23,7 +23,7 @@ class SparseCounts:
     Parameters
     ----------
     values
-        ``(nonzeros,)``, counts or a transform of them.
+        ``(nonzeros,)``, counts or a transform of them, of a floating type.
     columns
         ``(nonzeros,)``, the feature of each value.
     offsets
@@ -92,7 +92,7 @@ class SparseCounts:
         kept
             ``(nonzeros,)``, boolean.
         """
-        positions = where(kept)
+        positions = positions_of(kept)
         # entries that are kept before each offset
         offsets = torch.searchsorted(positions, self.offsets.to(positions)).to(self.offsets)
         # several times as fast as to index by the positions, here and wherever entries are chosen
@@ -128,9 +128,15 @@ class SparseCounts:
                 n_features=self.n_cells,
             )
         order = self.columns.argsort(stable=True)
-        offsets = self.offsets.new_zeros(self.n_features + 1)
-        offsets[1:] = torch.bincount(self.columns, minlength=self.n_features).cumsum(0)
-        return SparseCounts(values[order], self.rows[order], offsets, self.n_cells)
+        columns = self.columns.index_select(0, order)
+        # without a look at the counts, for which an accelerator would halt
+        features = torch.arange(self.n_features + 1, device=columns.device).to(columns)
+        return SparseCounts(
+            values=values.index_select(0, order),
+            columns=self.rows.index_select(0, order),
+            offsets=torch.searchsorted(columns, features).to(columns),
+            n_features=self.n_cells,
+        )
 
     def to_dense(self) -> Tensor:
         """``(cells, features)``, the zeros written out."""

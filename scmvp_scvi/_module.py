@@ -21,9 +21,7 @@ from scmvp_scvi._rows import (
     sample_features,
     split_uses,
 )
-from scmvp_scvi.distributions._factored import (
-    FactoredZeroInflatedPoisson,
-)
+from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, CovariateSizes
@@ -446,7 +444,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         Parameters
         ----------
         rna_log_scale
-            Logarithm of each gene's share; its mean at the median depth is the imputed profile.
+            Logarithm of each gene's share; the shares at the median depth are the imputed profile.
         atac_profile
             What `imputed_atac` yields.
         covariates

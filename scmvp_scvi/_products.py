@@ -78,11 +78,13 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
         needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
-        return (
-            product(upstream, weight.T) if needs_inputs else None,
-            weight_gradient(upstream, inputs) if needs_weight else None,
-            upstream.sum(0) if needs_bias else None,
-        )
+        # as precise as the product was, whatever surrounds the backward pass
+        with torch.autocast(upstream.device.type, enabled=False):
+            return (
+                product(upstream, weight.T) if needs_inputs else None,
+                weight_gradient(upstream, inputs) if needs_weight else None,
+                upstream.sum(0) if needs_bias else None,
+            )
 
 
 def linear(

@@ -191,6 +191,16 @@ def test_loss_is_the_weighted_sum_of_its_parts(minibatch, fitted):
     torch.testing.assert_close(loss.loss, expected)
 
 
+def test_cycle_weighs_little_by_default(minibatch):
+    parts = (LOSS.CYCLE_RNA, LOSS.CYCLE_ATAC, LOSS.CYCLE_CLUSTER_RNA, LOSS.CYCLE_CLUSTER_ATAC)
+    torch.manual_seed(0)
+    loss = forward(build(), minibatch)[2]
+    torch.manual_seed(0)
+    without = forward(build(), minibatch, cycle_weight=0.0, cycle_cluster_weight=0.0)[2]
+    expected = 0.015 * sum(loss.parts[part] for part in parts)
+    torch.testing.assert_close(loss.loss - without.loss, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_terms_of_the_elbo_have_one_entry_a_cell(minibatch):
     loss = forward(build(), minibatch)[2]
     terms = [*loss.reconstruction_loss.values(), *loss.kl_local.values()]

@@ -1,9 +1,10 @@
 """Likelihoods of wide profiles, summed block by block with their gradient.
 
 At 100,000 peaks a dense ``(cells, peaks)`` array of 128 cells takes 51 MB, and a plain likelihood
-keeps about ten of them for its gradient. Here a block of features is decoded, its terms are summed
-and its gradient is formed before the next block is touched, so that the working set stays in cache
-and nothing of the size of the data is ever stored.
+keeps about ten of them for its gradient. Here the terms of a block are summed and its gradient is
+formed before the next block is touched, so that the working set stays in cache. Blocks are of
+peaks, which are decoded block by block and never stored, or of cells, where the softmax over genes
+has to be written out.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from scmvp_scvi._counts import SparseCounts
 # core, and on two cores 1,024 took 19 % more and 4,096 took 6 % more than 2,048.
 _BLOCK_SIZE = {"cpu": 2048}
 _BLOCK_SIZE_OTHER = 16_384  # accelerators want fewer, larger kernels
-_CELLS_OF_A_BLOCK = 128
+_USUAL_CELLS = 128  # a block of cells has as many elements as one of columns of so many cells
 
 
 def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
@@ -51,7 +52,7 @@ def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
     A block has about as many elements as one of columns; its entries follow one another already.
     """
     block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
-    n_rows = max(1, _CELLS_OF_A_BLOCK * block_size // counts.n_features)
+    n_rows = max(1, _USUAL_CELLS * block_size // counts.n_features)
     starts = range(0, counts.n_cells, n_rows)
     ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]
     bounds = [0, *ends, counts.values.shape[0]]
@@ -94,7 +95,7 @@ def sum_of_log_factorials(
     several = counts.keep((counts.values != 1) & (counts.values > 0))  # 1! = 1, as most counts are
     logs = torch.lgamma(several.values + 1)
     if weights is not None:
-        logs = logs * weights[several.columns]
+        logs = logs * weights.index_select(0, several.columns)
     return several.sums(logs)
 
 
@@ -110,7 +111,7 @@ def wide_empty_like(parameter: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(parameter.shape, dtype))
 
 
-# One pass over all features. It takes the parameters, the upstream gradient of each cell, or None
+# One pass over all blocks. It takes the parameters, the upstream gradient of each cell, or None
 # where no gradient is wanted, and the counts; it returns log-likelihoods and one gradient a
 # parameter.
 Sweep = Callable[
@@ -181,7 +182,7 @@ def summed_likelihood(sweep: Sweep, counts: SparseCounts, *parameters: Tensor) -
     counts
         The counts of all features.
     *parameters
-        What the sweep takes, the hidden state first. Half-precision ones are read as float32.
+        What the sweep takes, cells in rows of the first. Half-precision ones are read as float32.
     """
     return _SummedLikelihood.apply(
         sweep, counts, torch.is_grad_enabled(), *in_full_precision(*parameters)

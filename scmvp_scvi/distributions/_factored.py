@@ -1,8 +1,8 @@
 """Laws of whole profiles kept in factored form: hidden state, output weights and library.
 
-A decoder returns one of these instead of a ``(cells, features)`` array. Its likelihood sums over
-the features without storing them, and its parameters are written out only for the features that
-somebody asks for.
+A decoder returns one of these instead of a ``(cells, features)`` array. Its parameters are written
+out only for the features that somebody asks for, and its likelihood sums over the peaks without
+storing them; of the genes it stores the logarithms of the softmax.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,12 @@ from scmvp_scvi.distributions._zero_inflated_poisson_sum import zero_inflated_po
 Features = slice | Int[Tensor, "chosen"]
 _ALL = slice(None)
 _CELLS_PER_BLOCK = 1024
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "cells genes"]:
+    """Output layer in full precision under autocast too, for a softmax is taken of it."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return linear(*in_full_precision(hidden, weight, bias))
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,14 @@ class FactoredNegativeBinomial:
     observed: Tensor
 
     def log_scale(self) -> Float[Tensor, "cells genes"]:
-        """Logarithm of `scale` for all genes, in full precision under autocast too."""
-        with torch.autocast(self.hidden.device.type, enabled=False):
-            output_layer = in_full_precision(self.hidden, self.weight, self.bias)
-            return linear(*output_layer).log_softmax(-1)
+        """Logarithm of `scale` for all genes."""
+        return _logits(self.hidden, self.weight, self.bias).log_softmax(-1)
 
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Share of each gene in the cell's expression, a softmax over all genes."""
         if isinstance(features, slice) and features == _ALL:
             return self.log_scale().exp()
-        logits = linear(self.hidden, self.weight[features], self.bias[features])
+        logits = _logits(self.hidden, self.weight[features], self.bias[features])
         return (logits - self._log_total).exp()
 
     @cached_property
@@ -72,7 +76,7 @@ class FactoredNegativeBinomial:
         """Logarithm of what the softmax divides by; kept, for genes are asked for in blocks."""
         return torch.cat(
             [
-                linear(cells, self.weight, self.bias).logsumexp(-1, keepdim=True)
+                _logits(cells, self.weight, self.bias).logsumexp(-1, keepdim=True)
                 for cells in self.hidden.split(_CELLS_PER_BLOCK)
             ]
         )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import SparseCounts, where
+from scmvp_scvi._counts import SparseCounts, positions_of
 from scmvp_scvi.distributions._blockwise import (
     Entries,
     row_blocks,
@@ -46,26 +46,27 @@ class _NegativeBinomialSweep:
             if shared
             else Entries(counts.rows, counts.columns, counts.n_features).of(log_theta)
         )
-        gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at)
+        gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at, upstream is not None)
         at_counts = torch.empty_like(gamma_at)
-        log_library, theta = self.library.log(), log_theta.exp()
+        log_library = self.library.log()
         if upstream is not None:
             upstream = upstream * self.cell_weights
             g_log_scale = torch.empty_like(log_scale)
-            g_log_theta = torch.zeros_like(log_theta)
+            g_log_theta = torch.zeros_like(log_theta)  # a sum over blocks where cells share it
 
         for cells, entries, rows in row_blocks(counts):
             values, columns = counts.values[entries], counts.columns[entries]
             at = Entries(rows, columns, counts.n_features)
-            of_cells = slice(None) if shared else cells
-            log_ratio = (log_scale[cells] - log_theta[of_cells]).add_(log_library[cells])
+            own_log_theta = log_theta if shared else log_theta[cells]
+            theta = own_log_theta.exp()
+            log_ratio = (log_scale[cells] - own_log_theta).add_(log_library[cells])
             log_ratio_at = at.of(log_ratio)
-            d_log_theta = F.softplus(log_ratio).mul_(theta[of_cells]).neg_()  # the zero term
+            d_log_theta = F.softplus(log_ratio).mul_(theta).neg_()  # the zero term
             log_prob[cells] += d_log_theta.sum(-1)
             at_counts[entries] = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
             if upstream is None:
                 continue
-            d_log_scale = log_ratio.sigmoid_().mul_(theta[of_cells]).neg_()
+            d_log_scale = log_ratio.sigmoid_().mul_(theta).neg_()
             at.add(d_log_scale, values * torch.sigmoid(-log_ratio_at))
             d_log_theta -= d_log_scale
             at.add(d_log_theta, slope_at[entries])
@@ -81,17 +82,18 @@ class _NegativeBinomialSweep:
         return log_prob * self.cell_weights, gradients
 
 
-def _gamma_terms(values: Tensor, log_theta: Tensor) -> tuple[Tensor, Tensor]:
+def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor]:
     """Return lgamma(x + theta) - lgamma(theta) and its derivative by log(theta), ``(entries,)``.
 
     A count of one, as most are, has log(theta) and 1; one that is stored and zero has 0 and 0.
     """
     terms, slopes = log_theta.clone(), torch.ones_like(log_theta)
-    others = where(values != 1)
+    others = positions_of(values != 1)
     theta = log_theta.index_select(0, others).exp()
     total = values.index_select(0, others) + theta
     terms.index_copy_(0, others, torch.lgamma(total) - torch.lgamma(theta))
-    slopes.index_copy_(0, others, theta * (torch.digamma(total) - torch.digamma(theta)))
+    if with_slopes:
+        slopes.index_copy_(0, others, theta * (torch.digamma(total) - torch.digamma(theta)))
     return terms, slopes
 
 

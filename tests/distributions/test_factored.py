@@ -52,7 +52,8 @@ def atac_counts(rng) -> SparseCounts:
 
 @pytest.fixture
 def rna_law(rng, monkeypatch) -> FactoredNegativeBinomial:
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 16)  # two blocks and one that is not full
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
+    monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 4)  # one block, and one that is not full
     return FactoredNegativeBinomial(
         hidden=tensor(rng.normal(size=(N_CELLS, N_HIDDEN))),
         weight=tensor(rng.normal(size=(N_GENES, N_HIDDEN))),
@@ -103,6 +104,37 @@ UPSTREAMS = {
     "different for each cell": torch.linspace(-1, 2, N_CELLS, dtype=torch.float64),
     "zero in the first cell": torch.arange(N_CELLS, dtype=torch.float64),
 }
+
+
+# --- entries and blocks
+
+
+def test_entries_are_found_where_their_place_exceeds_a_short_integer():
+    rows, columns = torch.tensor([0, 30_000], dtype=torch.int32), torch.tensor([1, 5])
+    places = _blockwise.Entries(rows, columns.int(), 100_000)._places
+    assert places.tolist() == [1, 30_000 * 100_000 + 5]
+
+
+# float32 is cut from SciPy's transpose, half precision from that of accelerators
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+def test_blocks_of_columns_hold_the_counts_of_the_matrix(monkeypatch, rng, dtype, index_dtype):
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 4)
+    matrix = rng.poisson(0.4, (N_CELLS, 11)).astype(np.float32)
+    matrix[:, 4:8] = 0  # a block without counts
+    dense = sparse_counts(matrix)
+    counts = replace(
+        dense,
+        values=dense.values.to(dtype),
+        columns=dense.columns.to(index_dtype),
+        offsets=dense.offsets.to(index_dtype),
+    )
+    found, widths = np.zeros_like(matrix), []
+    for block, rows, columns, values in _blockwise.column_blocks(counts):
+        found[:, block][rows, columns] = values.float()
+        widths.append(block.stop - block.start)
+    np.testing.assert_array_equal(found, matrix)
+    assert widths == [4, 4, 3]
 
 
 # --- zero-inflated Poisson
@@ -388,11 +420,15 @@ def test_nb_gradients_are_exactly_those_of_torch(rna_law, rna_counts, upstream):
     )
 
 
-@pytest.mark.parametrize("n_rows", [1, 4, 100])
+@pytest.mark.parametrize("n_rows", [1, 2, 100])
+@pytest.mark.parametrize("empty", [[], [0, 1, 5]], ids=["counts", "cells without"])
 @pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
 def test_nb_block_size_changes_neither_value_nor_gradient(
-    monkeypatch, rng, rna_law, rna_counts, n_rows, dispersion_shape
+    monkeypatch, rng, rna_law, rna_counts, n_rows, empty, dispersion_shape
 ):
+    counts = rna_counts.to_dense()
+    counts[empty] = 0
+    rna_counts = sparse_counts(counts.numpy())
     law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
     parameters, upstream = parameters_of(law), UPSTREAMS["different for each cell"]
 
@@ -401,8 +437,7 @@ def test_nb_block_size_changes_neither_value_nor_gradient(
         return [log_prob, *torch.autograd.grad(log_prob, parameters, upstream)]
 
     expected = value_and_gradients()
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
-    monkeypatch.setattr(_blockwise, "_CELLS_OF_A_BLOCK", n_rows)
+    monkeypatch.setattr(_blockwise, "_USUAL_CELLS", n_rows)
     assert len(list(_blockwise.row_blocks(rna_counts))) == -(-N_CELLS // n_rows)
     for found, value in zip(value_and_gradients(), expected, strict=True):
         torch.testing.assert_close(found, value, **EXACT)
