@@ -12,9 +12,11 @@ BRAIN = registry()["share_seq_brain"]
 @pytest.fixture
 def brain(tmp_path):
     """Folder that holds the files of `share_seq_brain`, empty."""
+    folder = tmp_path / "brain"  # alone in its own, which files are looked for in as well
+    folder.mkdir()
     for file in BRAIN.files.values():
-        (tmp_path / file.name).touch()
-    return tmp_path
+        (folder / file.name).touch()
+    return folder
 
 
 def test_files_are_found_without_their_compression_and_one_folder_down(brain):
