@@ -6,6 +6,7 @@ from scmvp_scvi._validate._arguments import (
     check_is_among,
     check_one_of,
     check_positive,
+    check_positive_share,
 )
 from scmvp_scvi._validate._columns import (
     check_no_missing,
@@ -53,6 +54,7 @@ __all__ = [
     "check_paired",
     "check_positive",
     "check_positive_column",
+    "check_positive_share",
     "check_unique_cells",
     "check_unique_features",
     "compare_groups",

@@ -101,6 +101,25 @@ def check_fraction(value: object, *, name: str) -> None:
         raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
 
 
+def check_positive_share(value: object, *, name: str) -> None:
+    """Refuse anything but a number in (0, 1].
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If it is not above 0, above 1, or NaN.
+    """
+    if not 0 < _as_number(value, name) <= 1:
+        raise ValueError(f"`{name}` must be above 0 and at most 1, got {value!r}.")
+
+
 def check_integer_at_least(value: object, minimum: int, *, name: str) -> None:
     """Refuse anything but an integer that is not below the minimum.
 

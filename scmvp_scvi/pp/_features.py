@@ -13,6 +13,7 @@ from scmvp_scvi._validate import (
     check_no_missing,
     check_one_of,
     check_paired,
+    check_positive_share,
 )
 from scmvp_scvi.pp._input import (
     check_modalities_of_pair,
@@ -21,7 +22,7 @@ from scmvp_scvi.pp._input import (
     read_counts,
 )
 from scmvp_scvi.pp._output import Removal, account_for, take
-from scmvp_scvi.pp._variance import check_span, rank_by_variance
+from scmvp_scvi.pp._variance import rank_by_variance
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -91,7 +92,7 @@ def select_features(
         variance in a batch, or in all cells, has no curve over the mean.
     """
     check_one_of(peaks_by, get_args(PeakRanking), name="peaks_by")
-    check_span(span)
+    check_positive_share(span, name="span")
     check_modalities_of_pair(mdata, rna_key, atac_key)
     check_paired(mdata, rna_key, atac_key)
     _check_numbers(mdata, {rna_key: ("n_genes", n_genes), atac_key: ("n_peaks", n_peaks)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,27 +16,6 @@ if TYPE_CHECKING:
 _MIN_IN_WINDOW = 3
 # What the way out tries, each wider than scanpy's 0.3.
 _WIDER_SPANS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-def check_span(span: object) -> None:
-    """Refuse a window that is no share of the features.
-
-    Parameters
-    ----------
-    span
-        Share of the features in a window.
-
-    Raises
-    ------
-    TypeError
-        If it is not a number.
-    ValueError
-        If it is not above 0 and at most 1.
-    """
-    if isinstance(span, bool) or not isinstance(span, Real):
-        raise TypeError(f"`span` must be a number, got {span!r} ({type(span).__name__}).")
-    if not 0 < float(span) <= 1:
-        raise ValueError(f"`span` must be above 0 and at most 1, got {span!r}.")
 
 
 def rank_by_variance(
