@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 _FEW_CELLS = 5_000
+_BLURRED = 1 / 3
 
 
 @contextmanager
@@ -103,6 +104,11 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     cells the neighbours of a cell reach further and cross borders more often: the limit then rises
     with the square root of 5,000 over the number of cells, up to two neighbours.
 
+    In shallow data no two communities are that distinct, and all would become one or two. Where
+    more than a third of all neighbours lie in another community, merging therefore counts only if
+    it leaves several clouds, with less than one neighbour in ``n_neighbors`` outside their own;
+    else the communities stay as they are.
+
     Parameters
     ----------
     latent
@@ -133,7 +139,15 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
         if mutual[a, b] <= limit:
             break
         group = np.unique(np.where(group == b, a, group), return_inverse=True)[1]
+    is_distinct = len(merged) > 1 and _share_outside(merged) < 1 / n_neighbors
+    if _share_outside(links) > _BLURRED and not is_distinct:
+        return _largest_first(labels)
     return _largest_first(group[labels])
+
+
+def _share_outside(links: np.ndarray) -> float:
+    """Share of all neighbours that lie in another community than the cell."""
+    return float(1 - np.trace(links) / links.sum())
 
 
 def _largest_first(labels: np.ndarray) -> np.ndarray:

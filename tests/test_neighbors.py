@@ -82,31 +82,40 @@ def test_merging_leaves_distinct_blobs_apart_and_numbers_the_largest_first(laten
     np.testing.assert_array_equal(merge_communities(latent, smallest_first), planted)
 
 
-def test_merging_joins_labels_that_say_nothing_into_one(rng):
-    latent, labels = rng.normal(size=(200, 3)), rng.integers(0, 5, 200)
-    assert not merge_communities(latent, labels).any()
+def test_merging_leaves_the_communities_of_one_blurred_cloud_as_they_are(rng):
+    latent = rng.normal(size=(200, 10))
+    (labels,) = leiden_partitions(latent, [1.0])
+    assert labels.max() > 1
+    np.testing.assert_array_equal(merge_communities(latent, labels), labels)
+
+
+def test_merging_rejoins_two_pieces_of_a_cloud_whose_neighbour_is_distinct(rng):
+    latent = rng.normal(size=(400, 3)) + np.repeat([[0.0], [9.0]], 200, axis=0)
+    pieces = np.repeat([0, 2], 200) + (latent[:, 1] > np.repeat([0, 9], 200))
+    pieces[200:] = 2
+    np.testing.assert_array_equal(merge_communities(latent, pieces), np.repeat([0, 1], 200))
 
 
 def neighbors_crossing(labels: np.ndarray, n_crossing: int) -> np.ndarray:
-    """Each cell and its five neighbours, ``n_crossing`` of them in the other community."""
+    """Each cell and its ten neighbours, ``n_crossing`` of them in the other community."""
     rows = []
     for cell, label in enumerate(labels):
         same, other = (labels == label).nonzero()[0], (labels != label).nonzero()[0]
-        rows.append(np.r_[cell, same[: 5 - n_crossing], other[:n_crossing]])
+        rows.append(np.r_[cell, same[: 10 - n_crossing], other[:n_crossing]])
     return np.stack(rows)
 
 
 @pytest.mark.parametrize(
-    ("few_cells", "n_crossing", "n_merged"), [(16, 1, 2), (16, 2, 1), (1000, 2, 2), (1000, 3, 1)]
+    ("few_cells", "n_crossing", "n_merged"), [(24, 1, 2), (24, 2, 1), (1000, 2, 2), (1000, 3, 1)]
 )
 def test_merging_wants_more_than_one_neighbour_to_cross_or_two_among_few_cells(
     monkeypatch, few_cells, n_crossing, n_merged
 ):
     monkeypatch.setattr(_neighbors, "_FEW_CELLS", few_cells)
-    labels = np.repeat([0, 1], 8)
+    labels = np.repeat([0, 1], 12)
     neighbors = neighbors_crossing(labels, n_crossing)
     monkeypatch.setattr(NearestNeighbors, "kneighbors", lambda *_, **__: neighbors)
-    merged = merge_communities(np.zeros((16, 2)), labels, n_neighbors=5)
+    merged = merge_communities(np.zeros((24, 2)), labels, n_neighbors=10)
     assert len(np.unique(merged)) == n_merged
 
 
