@@ -18,6 +18,7 @@ from harness.methods.base import OTHER
 from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
 from harness.scores.imputation import LEVELS
+from harness.standing import standing_table
 
 README = Path(__file__).parents[2] / "README.md"
 IN_README = "cortex"  # the data whose tables are there too
@@ -184,7 +185,7 @@ DRAWN = {
 }
 
 
-def report(folder: Path = RUNS, readme: Path = README) -> None:
+def report(folder: Path = RUNS, readme: Path | None = None) -> None:
     """Write tables, summary and figures of all results beside their folder, and the README's.
 
     Parameters
@@ -192,22 +193,26 @@ def report(folder: Path = RUNS, readme: Path = README) -> None:
     folder
         Folder of the result files.
     readme
-        File with markers between which tables go.
+        File with markers between which tables go; None for the README of the project if the
+        results are those it tells of, and else for none.
     """
+    if readme is None and folder.resolve() == RUNS.resolve():
+        readme = README
     records = list(read_results(folder))
-    text, summary = "", {}
+    text, summary, all_means = "", {}, {}
     for data in dict.fromkeys(record["data"] for record in records):
         own = [record for record in records if record["data"] == data]
-        means = summarise(own)
+        all_means[data] = means = summarise(own)
         figure = folder.parent / f"{data}.png"
         text += f"### {DATA[data].caption}\n\n"
         text += "".join(markdown(means, table) for table in TABLES) + broken_runs(own)
         if draw(means, own, figure):
             text += f"![Scores on {data}]({figure.name})\n\n"
         summary[data] = nested(means)
-        if data == IN_README:
+        if data == IN_README and readme is not None:
             fill_in(readme, data, "".join(markdown(means, table) for table in README_TABLES))
     (folder.parent / "benchmark.md").write_text(text)
+    (folder.parent / "standing.md").write_text(standing_table(all_means))
     (folder.parent / "benchmark.json").write_text(json.dumps(summary, indent=1) + "\n")
     arrays = UMAP.file(folder).with_suffix(".npz")
     if arrays.exists():

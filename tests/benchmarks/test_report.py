@@ -86,3 +86,50 @@ def test_cases_of_a_protocol_have_rows_of_their_own(folder):
     write([result(0, 0.7), *records], folder)
     text = (folder.parent / "benchmark.md").read_text()
     assert text.index("| scmvp | 5 | 1 | 5.000 |") < text.index("| scmvp | 10 | 1 | 5.000 |")
+
+
+def test_standing_is_the_difference_to_the_best_other_method_beside_the_spread(folder):
+    others = [
+        {**result(seed, nmi), "method": method}
+        for method, values in {"RNA PCA": (0.60, 0.62), "WNN": (0.5, 0.5)}.items()
+        for seed, nmi in enumerate(values)
+    ]
+    write([result(0, 0.70), result(1, 0.80), *others], folder)
+    text = (folder.parent / "standing.md").read_text()
+    # by NMI .75 +- .05 against .61 +- .01; by ARI every result is .5
+    assert "better in 1, tied in 1 and worse in 0" in text
+    assert "| embedding | Leiden NMI | **+0.140** RNA PCA |" in text
+    assert "| embedding | Leiden ARI | (+0.000) RNA PCA |" in text
+
+
+def test_standing_leaves_out_other_forms_of_the_model_and_marks_single_seeds(folder):
+    form = {**result(0, 0.9), "method": "scmvp, no cycle"}
+    other = {**result(0, 0.8), "method": "WNN"}
+    write([result(0, 0.7), form, other], folder)
+    text = (folder.parent / "standing.md").read_text()
+    assert "| embedding | Leiden NMI | -0.100\\* WNN |" in text
+
+
+def test_held_out_labels_are_held_against_the_best_view_of_another_method(folder):
+    own, other = (
+        {**result(0, 0.7), "protocol": "held-out", "method": method, **views}
+        for method, views in (
+            ("scmvp", {"joint": {"f1": 0.75}, "atac": {"f1": 0.4}}),
+            ("RNA PCA", {"rna": {"f1": 0.74}}),
+        )
+    )
+    write([result(0, 0.7), own, other], folder)
+    text = (folder.parent / "standing.md").read_text()
+    assert "| held-out | F1, best view | **+0.010**\\* RNA PCA |" in text
+    assert "F1 of ATAC alone" not in text
+
+
+def test_results_of_another_folder_leave_the_readme_of_the_project_alone(folder, monkeypatch):
+    readme = folder.parents[1] / "README.md"
+    before = readme.read_text()
+    monkeypatch.setattr("harness.report.README", readme)
+    write([result(0, 0.7)], folder)
+    assert readme.read_text() != before  # it was named
+    readme.write_text(before)
+    report(folder)
+    assert readme.read_text() == before

@@ -1,0 +1,183 @@
+"""Where the model of this package stands: its scores against the best of the other methods."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import pandas as pd
+
+OWN = "scmvp"
+
+
+class Score(NamedTuple):
+    """A score that is the better the higher it is.
+
+    Parameters
+    ----------
+    protocol, case
+        Where it is found.
+    heading
+        What it is called.
+    field
+        Field of a result.
+    rivals
+        Fields of which another method's best one counts; the same field if there are none.
+    """
+
+    protocol: str
+    heading: str
+    field: str
+    rivals: tuple[str, ...] = ()
+    case: str = ""
+
+
+_COUNTS = {
+    "rna_r_cell": "RNA r, by cell",
+    "rna_r_gene": "RNA r, by gene",
+    "rna_log_likelihood": "RNA log-likelihood",
+    "atac_auroc": "ATAC AUROC",
+    "atac_auprc": "ATAC AUPRC",
+    "atac_log_likelihood": "ATAC log-likelihood",
+}
+SCORES = (
+    Score("embedding", "Leiden NMI", "leiden.nmi"),
+    Score("embedding", "Leiden ARI", "leiden.ari"),
+    Score("embedding", "k-means NMI", "kmeans.nmi"),
+    Score("embedding", "k-means ARI", "kmeans.ari"),
+    Score("embedding", "F1 of neighbours", "neighbours.f1"),
+    Score("embedding", "scib, bio conservation", "scib.Bio conservation"),
+    Score("embedding", "scib, batch correction", "scib.Batch correction"),
+    Score("embedding", "scib, total", "scib.Total"),
+    # a method of one modality has no joint view: what it has is held against ours
+    Score("held-out", "F1, best view", "joint.f1", ("joint.f1", "rna.f1", "atac.f1")),
+    Score("held-out", "accuracy, best view", "joint.accuracy", ("joint.accuracy", "rna.accuracy")),
+    Score("held-out", "F1 of ATAC alone", "atac.f1"),
+    *(Score("thinning", heading, field) for field, heading in _COUNTS.items()),
+    *(Score("cross-modal", heading, field) for field, heading in _COUNTS.items()),
+    *(
+        Score("robustness", f"Leiden NMI, {modality.upper()} at {share} %", "leiden.nmi", (), case)
+        for modality in ("rna", "atac")
+        for share in (10, 25, 50)
+        if (case := f"{modality}-{share}")
+    ),
+)
+
+
+class Verdict(StrEnum):
+    """Better or worse by more than a standard deviation over seeds, or tied."""
+
+    BETTER = "better"
+    TIED = "tied"
+    WORSE = "worse"
+
+
+class Standing(NamedTuple):
+    """Difference to the best other method.
+
+    Parameters
+    ----------
+    difference
+        Own mean minus theirs.
+    spread
+        The larger standard deviation of the two over seeds.
+    rival
+        The other method.
+    seeds
+        The smaller number of seeds of the two.
+    """
+
+    difference: float
+    spread: float
+    rival: str
+    seeds: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the difference says beside the spread."""
+        if abs(self.difference) <= self.spread:
+            return Verdict.TIED
+        return Verdict.BETTER if self.difference > 0 else Verdict.WORSE
+
+
+def stands(means: pd.DataFrame, score: Score) -> Standing | None:
+    """Compare with the best other method; None where nobody else, or not this one, has the score.
+
+    Parameters
+    ----------
+    means
+        Mean, spread and number of seeds by protocol, method, case and figure.
+    score
+        What to compare.
+    """
+    own_key = (score.protocol, OWN, score.case, score.field)
+    if own_key not in means.index:
+        return None
+    own = means.loc[own_key]
+    index = means.index.to_frame()
+    is_rival = (
+        (index["protocol"] == score.protocol)
+        & (index["case"] == score.case)
+        & index["figure"].isin(score.rivals or (score.field,))
+        & ~index["method"].str.startswith(OWN)
+    )
+    rivals = means[is_rival]
+    if rivals.empty:
+        return None
+    best = rivals.loc[rivals["mean"].idxmax()]
+    return Standing(
+        float(own["mean"] - best["mean"]),
+        float(max(own["sd"], best["sd"])),
+        rivals["mean"].idxmax()[1],
+        int(min(own["seeds"], best["seeds"])),
+    )
+
+
+def standing_table(means: dict[str, pd.DataFrame]) -> str:
+    """Count the verdicts, and give each difference in a table with a column a data set.
+
+    Parameters
+    ----------
+    means
+        Of each data set, as in `stands`.
+    """
+    found = {
+        (score, data): standing
+        for score in SCORES
+        for data, frame in means.items()
+        if (standing := stands(frame, score)) is not None
+    }
+    if not found:
+        return ""
+    counts = pd.Series([str(standing.verdict) for standing in found.values()]).value_counts()
+    lines = [
+        f"Of {len(found)} comparisons with the best other method, `{OWN}` is better in "
+        f"{counts.get(Verdict.BETTER, 0)}, tied in {counts.get(Verdict.TIED, 0)} and worse in "
+        f"{counts.get(Verdict.WORSE, 0)}. Differences of means, in bold where it is better; in "
+        "brackets where it is tied, which is to say within a standard deviation over seeds, the "
+        "larger of the two; with a star where either has one seed.",
+        "",
+        "| protocol | score | " + " | ".join(means) + " |",
+        "|---" * (2 + len(means)) + "|",
+    ]
+    for score in SCORES:
+        cells = [shown(found.get((score, data))) for data in means]
+        if any(cells):
+            lines.append(f"| {score.protocol} | {score.heading} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n"
+
+
+def shown(standing: Standing | None) -> str:
+    """One cell of the table."""
+    if standing is None:
+        return ""
+    size = (
+        f"{standing.difference:+.3f}"
+        if abs(standing.difference) < 10
+        else (f"{standing.difference:+.0f}")
+    )
+    star = "\\*" if standing.seeds == 1 else ""
+    marked = {
+        Verdict.BETTER: f"**{size}**",
+        Verdict.TIED: f"({size})",
+        Verdict.WORSE: size,
+    }[standing.verdict]
+    return f"{marked}{star} {standing.rival}"
