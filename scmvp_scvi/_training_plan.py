@@ -20,6 +20,8 @@ from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
+_CELLS_OF_FULL_KL_WEIGHT, _LEAST_KL_WEIGHT = 2_200, 0.3
+
 
 class SCMVPTrainRunner(TrainRunner):
     """Run the training, without validation epochs where no cell is held out for them.
@@ -74,7 +76,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         Standard deviation of the Gaussian prior on the weights of the decoders' output layers. A
         peak has few counts: without a prior its weights fit the noise of the training cells.
     max_kl_weight
-        Weight of the KL after warm-up.
+        Weight of the KL after warm-up; None for `default_kl_weight` of the training cells.
     seed
         Of the fit of the mixture.
     surgery
@@ -103,7 +105,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         eps: float = 1e-8,
         rna_output_scale: float = 0.3,
         atac_output_scale: float = 0.01,
-        max_kl_weight: float = 0.3,
+        max_kl_weight: float | None = None,
         **kwargs: Any,
     ) -> None:
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
@@ -156,11 +158,15 @@ class SCMVPTrainingPlan(TrainingPlan):
 
         A model that has been trained before keeps its full weight.
         """
+        full = self.max_kl_weight
+        if full is None:
+            # scvi-tools asks before it tells how many cells there are, and again at each step
+            full = default_kl_weight(self.n_obs_training or 1)
         progress = 1.0
         if self._trainer is not None and not self.continues_training and self.kl_warmup > 0:
             n_warmup = self.kl_warmup * self.trainer.estimated_stepping_batches
             progress = min(1.0, self.global_step / max(n_warmup, 1.0))
-        weight = self.min_kl_weight + progress * (self.max_kl_weight - self.min_kl_weight)
+        weight = self.min_kl_weight + progress * (full - self.min_kl_weight)
         return torch.tensor(weight, device=self.device)
 
     def _optimizer_creator_fn(
@@ -325,6 +331,20 @@ class SCMVPTrainingPlan(TrainingPlan):
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
         )
+
+
+def default_kl_weight(n_cells: int) -> float:
+    """Weight of the KL after warm-up: 1, as in the ELBO, for few cells, and less for many.
+
+    Few cells are fitted by heart unless the prior holds the posterior; of many the full weight
+    leaves rare types out of the latent space. Between the two it falls with the number of cells.
+
+    Parameters
+    ----------
+    n_cells
+        Number of training cells.
+    """
+    return float(np.clip(_CELLS_OF_FULL_KL_WEIGHT / n_cells, _LEAST_KL_WEIGHT, 1))
 
 
 def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:

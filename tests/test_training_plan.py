@@ -14,9 +14,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel
+from scmvp_scvi import SCMVPModel, _training_plan
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
+from scmvp_scvi._training_plan import default_kl_weight
 
 EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
 N_STEPS = EPOCHS * N_BATCHES
@@ -91,7 +92,27 @@ def test_kl_weight_runs_between_the_weights_asked_for(fresh_mdata, train):
 def test_kl_weight_without_warmup_is_full_from_the_start(fresh_mdata, train):
     record = Recorder()
     train(fresh_mdata, max_epochs=1, callbacks=[record], plan_kwargs={"kl_warmup": 0.0})
-    assert {round(weight, 6) for weight in record["kl_weight"]} == {0.3}
+    assert set(record["kl_weight"]) == {1.0}  # few cells: that of the ELBO
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "weight"),
+    [(1, 1.0), (2_200, 1.0), (4_400, 0.5), (5_500, 0.4), (8_000, 0.3), (10**6, 0.3)],
+)
+def test_kl_weight_by_default_falls_with_the_number_of_training_cells(n_cells, weight):
+    assert default_kl_weight(n_cells) == pytest.approx(weight)
+
+
+def test_kl_weight_by_default_is_that_of_the_training_cells(fresh_mdata, train, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        _training_plan, "default_kl_weight", lambda n_cells: asked.append(n_cells) or 0.7
+    )
+    record = Recorder()
+    options = {"train_size": 0.5, "plan_kwargs": {"kl_warmup": 0.0}}
+    train(fresh_mdata, max_epochs=1, callbacks=[record], **options)
+    assert {round(weight, 6) for weight in record["kl_weight"]} == {0.7}
+    assert set(asked) - {1} == {fresh_mdata.n_obs // 2}
 
 
 def test_learning_rate_warms_up_and_falls_along_half_a_cosine(recorded):

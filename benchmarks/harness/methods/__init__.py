@@ -33,6 +33,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "scmvp, one Gaussian": partial(SCMVP, model={"n_clusters": 1}),
     "scmvp, scalar self attention": partial(SCMVP, model={"self_attention": "scalar"}),
     "scmvp, 128 wide ATAC": partial(SCMVP, model={"n_hidden_atac": 128}),
+    "scmvp, KL weight .3": partial(SCMVP, plan={"max_kl_weight": 0.3}),
+    "scmvp, KL weight 1": partial(SCMVP, plan={"max_kl_weight": 1.0}),
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
