@@ -10,8 +10,7 @@ import torch
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-_FEW_CELLS = 5_000
-_BLURRED = 1 / 3
+_BLURRED = 1 / 5
 
 
 @contextmanager
@@ -100,14 +99,10 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     Leiden at a fixed resolution cuts large homogeneous types into pieces, whose cells then have
     many of their nearest neighbours in the next piece; the cells of distinct types have hardly
     any. The two communities with the largest mutual share of neighbours are merged, again and
-    again, until no two share more than one neighbour in ``n_neighbors``. Among fewer than 5,000
-    cells the neighbours of a cell reach further and cross borders more often: the limit then rises
-    with the square root of 5,000 over the number of cells, up to two neighbours.
+    again, until no two share more than one neighbour in ``n_neighbors``.
 
-    In shallow data no two communities are that distinct, and all would become one or two. Where
-    more than a third of all neighbours lie in another community, merging therefore counts only if
-    it leaves several clouds, with less than one neighbour in ``n_neighbors`` outside their own;
-    else the communities stay as they are.
+    In shallow data no two communities are that distinct, and all would become one or two: where
+    more than a fifth of all neighbours lie in another community, the communities stay as they are.
 
     Parameters
     ----------
@@ -130,24 +125,17 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     links = np.zeros((n_communities, n_communities))
     np.add.at(links, (np.repeat(labels, n_neighbors), labels[neighbors].ravel()), 1)
     group = np.arange(n_communities)
-    limit = np.clip(np.sqrt(_FEW_CELLS / len(latent)), 1, 2) / n_neighbors
+    if 1 - np.trace(links) / links.sum() > _BLURRED:
+        return _largest_first(labels)
     while True:
         merged = _sum_groups(links, group)
         shares = merged / np.maximum(merged.sum(1, keepdims=True), 1)
         mutual = np.triu((shares + shares.T) / 2, k=1)
         a, b = np.unravel_index(mutual.argmax(), mutual.shape)
-        if mutual[a, b] <= limit:
+        if mutual[a, b] <= 1 / n_neighbors:
             break
         group = np.unique(np.where(group == b, a, group), return_inverse=True)[1]
-    is_distinct = len(merged) > 1 and _share_outside(merged) < 1 / n_neighbors
-    if _share_outside(links) > _BLURRED and not is_distinct:
-        return _largest_first(labels)
     return _largest_first(group[labels])
-
-
-def _share_outside(links: np.ndarray) -> float:
-    """Share of all neighbours that lie in another community than the cell."""
-    return float(1 - np.trace(links) / links.sum())
 
 
 def _largest_first(labels: np.ndarray) -> np.ndarray:

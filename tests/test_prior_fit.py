@@ -78,10 +78,10 @@ def test_fit_is_the_same_for_the_same_seed(latent, latent_variances, n_clusters)
 
 
 def test_fit_has_one_component_a_merged_community(latent, latent_variances):
-    (communities,) = leiden_partitions(latent, [2.0])
+    (communities,) = leiden_partitions(latent, [1.0])
     merged = merge_communities(latent, communities)
     assert merged.max() < communities.max()
-    mixture = fit_mixture(latent, latent_variances, None, max_clusters=50, resolution=2.0, seed=0)
+    mixture = fit_mixture(latent, latent_variances, None, max_clusters=50, resolution=1.0, seed=0)
     np.testing.assert_allclose(mixture.weights, np.bincount(merged) / len(latent))
 
 

@@ -18,7 +18,7 @@ from harness.methods.base import OTHER
 from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
 from harness.scores.imputation import LEVELS
-from harness.standing import standing_table
+from harness.standing import compared, counted, standing_table
 
 README = Path(__file__).parents[2] / "README.md"
 IN_README = "cortex"  # the data whose tables are there too
@@ -210,9 +210,13 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
             text += f"![Scores on {data}]({figure.name})\n\n"
         summary[data] = nested(means)
         if data == IN_README and readme is not None:
-            fill_in(readme, data, "".join(markdown(means, table) for table in README_TABLES))
+            tables = "".join(markdown(means, table) for table in README_TABLES)
+            fill_in(readme, f"{data} tables", tables)
     (folder.parent / "benchmark.md").write_text(text)
-    (folder.parent / "standing.md").write_text(standing_table(all_means))
+    standings = compared(all_means)
+    (folder.parent / "standing.md").write_text(standing_table(standings))
+    if readme is not None:
+        fill_in(readme, "standing", counted(standings) + "\n")
     (folder.parent / "benchmark.json").write_text(json.dumps(summary, indent=1) + "\n")
     arrays = UMAP.file(folder).with_suffix(".npz")
     if arrays.exists():
@@ -319,13 +323,13 @@ def broken_runs(records: list[Result]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def fill_in(readme: Path, data: str, text: str) -> None:
-    """Put tables between the markers of a data set."""
-    start, end = f"<!-- {data} tables -->", f"<!-- end of {data} tables -->"
+def fill_in(readme: Path, name: str, text: str) -> None:
+    """Put text between the markers of a name."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     before = readme.read_text()
     if not pattern.search(before):
-        raise ValueError(f"{readme} has no markers {start} and {end}: put them where tables go.")
+        raise ValueError(f"{readme} has no markers {start} and {end}: put them where it goes.")
     readme.write_text(pattern.sub(lambda _: f"{start}\n\n{text}{end}", before))
 
 

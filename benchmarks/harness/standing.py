@@ -1,5 +1,6 @@
 """Where the model of this package stands: its scores against the best of the other methods."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -98,6 +99,9 @@ class Standing(NamedTuple):
         return Verdict.BETTER if self.difference > 0 else Verdict.WORSE
 
 
+Standings = dict[tuple[Score, str], Standing]
+
+
 def stands(means: pd.DataFrame, score: Score) -> Standing | None:
     """Compare with the best other method; None where nobody else, or not this one, has the score.
 
@@ -131,35 +135,47 @@ def stands(means: pd.DataFrame, score: Score) -> Standing | None:
     )
 
 
-def standing_table(means: dict[str, pd.DataFrame]) -> str:
-    """Count the verdicts, and give each difference in a table with a column a data set.
+def compared(means: dict[str, pd.DataFrame]) -> Standings:
+    """Compare by every score in every data set.
 
     Parameters
     ----------
     means
         Of each data set, as in `stands`.
     """
-    found = {
+    return {
         (score, data): standing
         for score in SCORES
         for data, frame in means.items()
         if (standing := stands(frame, score)) is not None
     }
-    if not found:
+
+
+def counted(standings: Standings) -> str:
+    """Count the verdicts in a sentence."""
+    counts = Counter(standing.verdict for standing in standings.values())
+    return (
+        f"Of {len(standings)} comparisons with the best other method, each of one score on one "
+        f"data set, `{OWN}` is better in {counts[Verdict.BETTER]}, tied in "
+        f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}."
+    )
+
+
+def standing_table(standings: Standings) -> str:
+    """Give the difference of each comparison in a table with a column a data set."""
+    if not standings:
         return ""
-    counts = pd.Series([str(standing.verdict) for standing in found.values()]).value_counts()
+    data = list(dict.fromkeys(data for _, data in standings))
     lines = [
-        f"Of {len(found)} comparisons with the best other method, `{OWN}` is better in "
-        f"{counts.get(Verdict.BETTER, 0)}, tied in {counts.get(Verdict.TIED, 0)} and worse in "
-        f"{counts.get(Verdict.WORSE, 0)}. Differences of means, in bold where it is better; in "
-        "brackets where it is tied, which is to say within a standard deviation over seeds, the "
-        "larger of the two; with a star where either has one seed.",
+        f"{counted(standings)} Differences of means, and the other method: in bold where `{OWN}` "
+        "is better; in brackets where the two are tied, which is to say within a standard "
+        "deviation over seeds, the larger of the two; with a star where either has one seed.",
         "",
-        "| protocol | score | " + " | ".join(means) + " |",
-        "|---" * (2 + len(means)) + "|",
+        "| protocol | score | " + " | ".join(data) + " |",
+        "|---" * (2 + len(data)) + "|",
     ]
     for score in SCORES:
-        cells = [shown(found.get((score, data))) for data in means]
+        cells = [shown(standings.get((score, name))) for name in data]
         if any(cells):
             lines.append(f"| {score.protocol} | {score.heading} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n"

@@ -26,6 +26,7 @@ def result(seed: int, nmi: float, version: int = 2, **fields) -> dict[str, objec
 def folder(tmp_path) -> Path:
     (tmp_path / "README.md").write_text(
         "before\n<!-- cortex tables -->\nold\n<!-- end of cortex tables -->\nafter\n"
+        "<!-- standing -->\nold\n<!-- end of standing -->\n"
     )
     return tmp_path / "results" / "runs"
 
@@ -53,7 +54,7 @@ def test_tables_of_the_readme_stand_between_their_markers(folder):
         (folder.parents[1] / "README.md").read_text().partition("| scmvp | 1 | 0.700 |")
     )
     assert before.startswith("before\n<!-- cortex tables -->\n")
-    assert after.endswith("<!-- end of cortex tables -->\nafter\n")
+    assert "<!-- end of cortex tables -->\nafter\n<!-- standing -->\n\nOf 0 comparisons" in after
     assert "old" not in before + after
 
 
