@@ -103,6 +103,28 @@ def neighbors_crossing(labels: np.ndarray, n_crossing: int) -> np.ndarray:
     return np.stack(rows)
 
 
+def cut_in_two(rng, apart: float, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of two Gaussians that many standard deviations apart, and the halves of their line."""
+    latent = rng.normal(size=(n_cells, 2))
+    latent[: n_cells // 2, 0] += apart
+    return latent, (latent[:, 0] > apart / 2).astype(int)
+
+
+@pytest.mark.parametrize(("apart", "n_merged"), [(0.0, 1), (1.0, 1), (4.0, 2)])
+def test_few_cells_are_merged_across_a_thin_border_if_there_is_no_gap(rng, apart, n_merged):
+    latent, halves = cut_in_two(rng, apart, n_cells=4_000)
+    share = (
+        halves[NearestNeighbors(n_neighbors=16).fit(latent).kneighbors()[1]].mean(1)
+    ) != halves
+    assert 0 < share.mean() < 1 / 5
+    assert merge_communities(latent, halves).max() + 1 == n_merged
+
+
+def test_many_cells_are_merged_by_the_neighbours_they_share_alone(rng):
+    latent, halves = cut_in_two(rng, apart=0.0, n_cells=6_000)
+    assert merge_communities(latent, halves).max() + 1 == 2
+
+
 @pytest.mark.parametrize(("n_crossing", "n_merged"), [(1, 2), (2, 1), (3, 2)])
 def test_merging_wants_more_than_one_neighbour_to_cross_and_no_more_than_a_fifth(
     monkeypatch, n_crossing, n_merged
@@ -110,7 +132,8 @@ def test_merging_wants_more_than_one_neighbour_to_cross_and_no_more_than_a_fifth
     labels = np.repeat([0, 1], 12)
     neighbors = neighbors_crossing(labels, n_crossing)
     monkeypatch.setattr(NearestNeighbors, "kneighbors", lambda *_, **__: neighbors)
-    merged = merge_communities(np.zeros((24, 2)), labels, n_neighbors=10)
+    far_apart = np.column_stack([labels * 100.0, np.tile(np.arange(12.0), 2)])
+    merged = merge_communities(far_apart, labels, n_neighbors=10)
     assert len(np.unique(merged)) == n_merged
 
 
