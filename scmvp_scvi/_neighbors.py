@@ -16,7 +16,7 @@ _BLURRED = 1 / 5  # share of neighbours in other communities
 _TOUCHING = (
     1 / 5
 )  # of the share of neighbours at which communities are merged whatever lies between
-_GAP = 0.8  # density between two communities over that at their peaks
+_GAP = 0.85  # density between two communities over that at their peaks
 
 
 @contextmanager
@@ -107,8 +107,9 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     any. The two communities with the largest mutual share of neighbours are merged, again and
     again, until no two share more than one neighbour in ``n_neighbors``.
 
-    The latent of fewer than 5,000 cells has fewer dimensions, in which pieces share less. There
-    two communities are merged too if they share a fifth of that and there is no gap between them.
+    Among fewer than 5,000 cells the share says less: neighbours reach further, across borders of
+    types, and the latent has fewer dimensions, in which pieces of a type share less. There two
+    communities that share a fifth of that are merged if there is no gap between them.
 
     In shallow data no two communities are distinct, and all would become one or two: where more
     than a fifth of all neighbours lie in another community, the communities stay as they are.
@@ -149,14 +150,14 @@ def _pair_to_merge(
     merged = _sum_groups(links, group)
     shares = merged / np.maximum(merged.sum(1, keepdims=True), 1)
     mutual = np.triu((shares + shares.T) / 2, k=1)
-    certain = 1 / n_neighbors
-    possible = certain * _TOUCHING if len(latent) < _FEW_CELLS else certain
+    few_cells = len(latent) < _FEW_CELLS
+    limit = (_TOUCHING if few_cells else 1) / n_neighbors
+    of_cells = group[labels]
     for place in np.argsort(-mutual, axis=None):
         a, b = np.unravel_index(place, mutual.shape)
-        if mutual[a, b] <= possible:
+        if mutual[a, b] <= limit:
             break
-        of_cells = group[labels]
-        if mutual[a, b] > certain or not _has_gap(latent[of_cells == a], latent[of_cells == b]):
+        if not few_cells or not _has_gap(latent[of_cells == a], latent[of_cells == b]):
             return int(a), int(b)
     return None
 
