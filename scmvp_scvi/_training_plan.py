@@ -20,7 +20,8 @@ from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
-_CELLS_OF_FULL_KL_WEIGHT, _LEAST_KL_WEIGHT = 2_200, 0.3
+_LEAST_KL_WEIGHT, _MOST_KL_WEIGHT = 0.3, 0.6
+_CELLS_OF_LEAST_KL_WEIGHT = 7_333
 
 
 class SCMVPTrainRunner(TrainRunner):
@@ -334,17 +335,19 @@ class SCMVPTrainingPlan(TrainingPlan):
 
 
 def default_kl_weight(n_cells: int) -> float:
-    """Weight of the KL after warm-up: 1, as in the ELBO, for few cells, and less for many.
+    """Weight of the KL after warm-up: the lower, the more cells there are.
 
-    Few cells are fitted by heart unless the prior holds the posterior; of many the full weight
-    leaves rare types out of the latent space. Between the two it falls with the number of cells.
+    Few cells are fitted by heart unless the prior holds the posterior; of many a high weight
+    leaves rare types out of the latent space. The weight falls as one over their number, from .6
+    to .3.
 
     Parameters
     ----------
     n_cells
         Number of training cells.
     """
-    return float(np.clip(_CELLS_OF_FULL_KL_WEIGHT / n_cells, _LEAST_KL_WEIGHT, 1))
+    weight = _LEAST_KL_WEIGHT * _CELLS_OF_LEAST_KL_WEIGHT / n_cells
+    return float(np.clip(weight, _LEAST_KL_WEIGHT, _MOST_KL_WEIGHT))
 
 
 def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:
