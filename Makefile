@@ -15,9 +15,8 @@ AUTOTUNE_INSTALLED := $(VENV)/.autotune-installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 # one thread for each worker, or the workers fight over the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
-BENCH := $(BIN)/python benchmarks/run.py
 BENCH_RESULTS ?= benchmarks/results/runs
-QUICK := benchmarks/quick/runs
+BENCH = $(BIN)/python benchmarks/run.py --results $(BENCH_RESULTS)
 SMALL := bmmc kidney generated-5 generated-5-shallow generated-15 generated-15-shallow
 
 .DEFAULT_GOAL := help
@@ -51,16 +50,17 @@ reading: $(INSTALLED) ## time and memory of reading 10,000 cells x 250,000 peaks
 	$(BIN)/python benchmarks/reading.py
 
 bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all anew: BENCH_RESULTS=folder; data in $SCMVP_DATA)
-	$(BENCH) --results $(BENCH_RESULTS) --data cortex --protocols embedding held-out --seeds 0 1 2 3 4
-	$(BENCH) --results $(BENCH_RESULTS) --data cortex-4k --protocols thinning cross-modal modalities --seeds 0 1 2 3 4
-	$(BENCH) --results $(BENCH_RESULTS) --data cortex-4k --protocols clusters robustness
-	$(BENCH) --results $(BENCH_RESULTS) --data $(SMALL) --seeds 0 1 2 3 4
+	$(BENCH) --data cortex --protocols embedding held-out --seeds 0 1 2 3 4
+	$(BENCH) --data cortex-4k --protocols thinning cross-modal modalities --seeds 0 1 2 3 4
+	$(BENCH) --data cortex-4k --protocols clusters robustness
+	$(BENCH) --data $(SMALL) --seeds 0 1 2 3 4
 
-bench-quick: $(BENCH_INSTALLED) ## a small part of it, ten minutes, all anew in benchmarks/quick
-	$(BENCH) --results $(QUICK) --data bmmc kidney --protocols embedding held-out \
+bench-quick: BENCH_RESULTS := benchmarks/quick/runs
+bench-quick: $(BENCH_INSTALLED) ## a small part of it, all anew in benchmarks/quick
+	$(BENCH) --data bmmc kidney --protocols embedding held-out \
 	  --methods "RNA PCA" "ATAC LSI" "PCA + LSI" MOFA+ scmvp
-	$(BENCH) --results $(QUICK) --data bmmc --protocols cross-modal modalities --methods mean "kNN 15" linear scmvp
-	$(BENCH) --results $(QUICK) --data cortex --protocols held-out --methods "RNA PCA" "ATAC LSI" "PCA + LSI"
+	$(BENCH) --data bmmc --protocols cross-modal modalities --methods mean "kNN 15" linear scmvp
+	$(BENCH) --data cortex --protocols held-out --methods "RNA PCA" "ATAC LSI" "PCA + LSI"
 
 differential: $(INSTALLED) ## genes and peaks of the cortex types, ranks of known markers (same data)
 	$(BIN)/python benchmarks/differential.py

@@ -13,9 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 _FEW_CELLS = 5_000
 _BLURRED = 1 / 5  # share of neighbours in other communities
-_TOUCHING = (
-    1 / 5
-)  # of the share of neighbours at which communities are merged whatever lies between
+_TOUCHING = 1 / 5  # of the share of neighbours that merges communities of many cells
 _GAP = 0.85  # density between two communities over that at their peaks
 
 
@@ -134,9 +132,9 @@ def merge_communities(latent: np.ndarray, labels: np.ndarray, n_neighbors: int =
     # links[a, b]: how often a cell of a has a neighbour in b
     links = np.zeros((n_communities, n_communities))
     np.add.at(links, (np.repeat(labels, n_neighbors), labels[neighbors].ravel()), 1)
-    group = np.arange(n_communities)
     if 1 - np.trace(links) / links.sum() > _BLURRED:
         return _largest_first(labels)
+    group = np.arange(n_communities)
     while (pair := _pair_to_merge(latent, labels, links, group, n_neighbors)) is not None:
         first, second = pair
         group = np.unique(np.where(group == second, first, group), return_inverse=True)[1]
@@ -163,7 +161,7 @@ def _pair_to_merge(
 
 
 def _has_gap(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether cells are sparser between two groups than at their peaks, along their means.
+    """Whether cells are sparser between two groups than at their peaks, on the line of means.
 
     Each dimension is weighed by the variance within the groups, and each group counts alike.
     """

@@ -17,22 +17,13 @@ from harness.methods import METHODS
 from harness.methods.base import OTHER
 from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
-from harness.scores.imputation import LEVELS
+from harness.scores.imputation import COUNT_SCORES, LEVELS
 from harness.standing import compared, counted, standing_table
 
 README = Path(__file__).parents[2] / "README.md"
 IN_README = "cortex"  # the data whose tables are there too
 UMAP = Run("cortex", "embedding", "", "scmvp", 0)
 
-COUNT_SCORES = {
-    "rna_r_cell": "RNA r, by cell",
-    "rna_r_gene": "RNA r, by gene",
-    "rna_log_likelihood": "RNA log-likelihood",
-    "atac_auroc": "ATAC AUROC",
-    "atac_auprc": "ATAC AUPRC",
-    "atac_base_rate": "AUPRC of chance",
-    "atac_log_likelihood": "ATAC log-likelihood",
-}
 COST = {"fit_seconds": "seconds to fit", "peak_memory_gb": "peak memory, GB"}
 CLUSTER_SCORES = {
     "clusters.ari": "ARI of argmax p(c\\|z)",

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from harness.protocols import PROTOCOLS
+from harness.scores.imputation import COUNT_SCORES
+
 OWN = "scmvp"
 
 
@@ -31,14 +34,8 @@ class Score(NamedTuple):
     case: str = ""
 
 
-_COUNTS = {
-    "rna_r_cell": "RNA r, by cell",
-    "rna_r_gene": "RNA r, by gene",
-    "rna_log_likelihood": "RNA log-likelihood",
-    "atac_auroc": "ATAC AUROC",
-    "atac_auprc": "ATAC AUPRC",
-    "atac_log_likelihood": "ATAC log-likelihood",
-}
+# what chance would reach is no score of a method
+_COUNT_SCORES = {f: heading for f, heading in COUNT_SCORES.items() if f != "atac_base_rate"}
 SCORES = (
     Score("embedding", "Leiden NMI", "leiden.nmi"),
     Score("embedding", "Leiden ARI", "leiden.ari"),
@@ -52,13 +49,12 @@ SCORES = (
     Score("held-out", "F1, best view", "joint.f1", ("joint.f1", "rna.f1", "atac.f1")),
     Score("held-out", "accuracy, best view", "joint.accuracy", ("joint.accuracy", "rna.accuracy")),
     Score("held-out", "F1 of ATAC alone", "atac.f1"),
-    *(Score("thinning", heading, field) for field, heading in _COUNTS.items()),
-    *(Score("cross-modal", heading, field) for field, heading in _COUNTS.items()),
+    *(Score("thinning", heading, field) for field, heading in _COUNT_SCORES.items()),
+    *(Score("cross-modal", heading, field) for field, heading in _COUNT_SCORES.items()),
     *(
         Score("robustness", f"Leiden NMI, {modality.upper()} at {share} %", "leiden.nmi", (), case)
-        for modality in ("rna", "atac")
-        for share in (10, 25, 50)
-        if (case := f"{modality}-{share}")
+        for case in PROTOCOLS["robustness"].cases
+        for modality, share in (case.split("-"),)
     ),
 )
 
@@ -126,11 +122,12 @@ def stands(means: pd.DataFrame, score: Score) -> Standing | None:
     rivals = means[is_rival]
     if rivals.empty:
         return None
-    best = rivals.loc[rivals["mean"].idxmax()]
+    where = rivals["mean"].idxmax()
+    best = rivals.loc[where]
     return Standing(
         float(own["mean"] - best["mean"]),
         float(max(own["sd"], best["sd"])),
-        rivals["mean"].idxmax()[1],
+        where[means.index.names.index("method")],
         int(min(own["seeds"], best["seeds"])),
     )
 
@@ -185,11 +182,8 @@ def shown(standing: Standing | None) -> str:
     """One cell of the table."""
     if standing is None:
         return ""
-    size = (
-        f"{standing.difference:+.3f}"
-        if abs(standing.difference) < 10
-        else (f"{standing.difference:+.0f}")
-    )
+    digits = 3 if abs(standing.difference) < 10 else 0
+    size = f"{standing.difference:+.{digits}f}"
     star = "\\*" if standing.seeds == 1 else ""
     marked = {
         Verdict.BETTER: f"**{size}**",

@@ -55,6 +55,7 @@ def test_tables_of_the_readme_stand_between_their_markers(folder):
     )
     assert before.startswith("before\n<!-- cortex tables -->\n")
     assert "<!-- end of cortex tables -->\nafter\n<!-- standing -->\n\nOf 0 comparisons" in after
+    assert after.endswith("<!-- end of standing -->\n")
     assert "old" not in before + after
 
 

@@ -23,6 +23,16 @@ FLOOR = 1e-3
 PROBABILITY_BINS = np.logspace(-5, 0, 16)
 LEVELS = (50, 90)  # of the predictive intervals, in percent
 FREQUENT = 0.5  # expected counts from which an interval is more than {0} or {0, 1}
+# scores of profiles, and what they are called
+COUNT_SCORES = {
+    "rna_r_cell": "RNA r, by cell",
+    "rna_r_gene": "RNA r, by gene",
+    "rna_log_likelihood": "RNA log-likelihood",
+    "atac_auroc": "ATAC AUROC",
+    "atac_auprc": "ATAC AUPRC",
+    "atac_base_rate": "AUPRC of chance",
+    "atac_log_likelihood": "ATAC log-likelihood",
+}
 
 Profiles = Callable[[np.ndarray], np.ndarray]  # rows to a block ``(rows, features)``
 Scores = dict[str, float | None]
