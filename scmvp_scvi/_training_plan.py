@@ -20,7 +20,7 @@ from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
-_LEAST_KL_WEIGHT, _MOST_KL_WEIGHT = 0.3, 0.6
+_LEAST_KL_WEIGHT = 0.3
 _CELLS_OF_LEAST_KL_WEIGHT = 7_333
 
 
@@ -74,8 +74,10 @@ class SCMVPTrainingPlan(TrainingPlan):
         Of the optimiser; the decay applies to weight matrices. ``"Adam"`` adds it to the gradient,
         as a Gaussian prior on the weights asks for.
     rna_output_scale, atac_output_scale
-        Standard deviation of the Gaussian prior on the weights of the decoders' output layers. A
-        peak has few counts: without a prior its weights fit the noise of the training cells.
+        Of the Gaussian prior on the weights of the decoders' output layers: its standard deviation
+        times the root of the number of hidden units, so that profiles may vary as much at any
+        width. A peak has few counts: without a prior its weights fit the noise of the training
+        cells.
     max_kl_weight
         Weight of the KL after warm-up; None for `default_kl_weight` of the training cells.
     seed
@@ -104,8 +106,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         lr: float = 2e-3,
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
-        rna_output_scale: float = 0.3,
-        atac_output_scale: float = 0.01,
+        rna_output_scale: float = 3.4,
+        atac_output_scale: float = 0.08,
         max_kl_weight: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -185,8 +187,9 @@ class SCMVPTrainingPlan(TrainingPlan):
             for p in parameters:
                 decay = self.weight_decay if p.ndim > 1 else 0.0
                 if id(p) in scales:
+                    n_hidden = p.shape[1]
                     # the loss is a mean over cells, so that a prior counts as one cell of many
-                    decay = 1 / (scales[id(p)] ** 2 * self.n_obs_training)
+                    decay = n_hidden / (scales[id(p)] ** 2 * self.n_obs_training)
                 groups.setdefault(decay, []).append(p)
             return RowAdam(
                 [{"params": ps, "weight_decay": decay} for decay, ps in groups.items()],
@@ -338,8 +341,8 @@ def default_kl_weight(n_cells: int) -> float:
     """Weight of the KL after warm-up: the lower, the more cells there are.
 
     Few cells are fitted by heart unless the prior holds the posterior; of many a high weight
-    leaves rare types out of the latent space. The weight falls as one over their number, from .6
-    to .3.
+    leaves rare types out of the latent space. The weight falls as one over their number, from 1,
+    that of the ELBO, to .3.
 
     Parameters
     ----------
@@ -347,7 +350,7 @@ def default_kl_weight(n_cells: int) -> float:
         Number of training cells.
     """
     weight = _LEAST_KL_WEIGHT * _CELLS_OF_LEAST_KL_WEIGHT / n_cells
-    return float(np.clip(weight, _LEAST_KL_WEIGHT, _MOST_KL_WEIGHT))
+    return float(np.clip(weight, _LEAST_KL_WEIGHT, 1.0))
 
 
 def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:

@@ -92,12 +92,12 @@ def test_kl_weight_runs_between_the_weights_asked_for(fresh_mdata, train):
 def test_kl_weight_without_warmup_is_full_from_the_start(fresh_mdata, train):
     record = Recorder()
     train(fresh_mdata, max_epochs=1, callbacks=[record], plan_kwargs={"kl_warmup": 0.0})
-    assert {round(weight, 6) for weight in record["kl_weight"]} == {0.6}  # of few cells
+    assert {round(weight, 6) for weight in record["kl_weight"]} == {1.0}  # of few cells
 
 
 @pytest.mark.parametrize(
     ("n_cells", "weight"),
-    [(1, 0.6), (3_666, 0.6), (4_400, 0.5), (5_500, 0.4), (7_333, 0.3), (10**6, 0.3)],
+    [(1, 1.0), (2_199, 1.0), (4_400, 0.5), (5_500, 0.4), (7_333, 0.3), (10**6, 0.3)],
 )
 def test_kl_weight_by_default_falls_with_the_number_of_training_cells(n_cells, weight):
     assert default_kl_weight(n_cells) == pytest.approx(weight, abs=1e-4)
@@ -498,16 +498,16 @@ def test_two_processes_train_the_same_model(tmp_path, plan):
 # -- priors on weights ----------------------------------------------------------------------------
 
 
-def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train):
+def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, small):
     scales = {"rna_output_scale": 0.5, "atac_output_scale": 0.1}
     model = train(fresh_mdata, max_epochs=1, plan_kwargs={**scales, "weight_decay": 1e-3})
     (optimizer,) = model.trainer.optimizers
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     rna, atac = model.module.rna_decoder, model.module.atac_decoder
-    n_cells = len(model.train_indices)
-    assert decay[id(rna.output.weight)] == pytest.approx(1 / (0.5**2 * n_cells))
-    assert decay[id(atac.rate.weight)] == pytest.approx(1 / (0.1**2 * n_cells))
-    assert decay[id(atac.inclusion.weight)] == pytest.approx(1 / (0.1**2 * n_cells))
+    n_cells, (n_rna, n_atac) = len(model.train_indices), (small["n_hidden"], small["n_hidden_atac"])
+    assert decay[id(rna.output.weight)] == pytest.approx(n_rna / (0.5**2 * n_cells))
+    assert decay[id(atac.rate.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
+    assert decay[id(atac.inclusion.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
     assert decay[id(model.module.joint_encoder.shared.weight)] == 1e-3
     assert decay[id(atac.rate.bias)] == decay[id(model.module.prior.logits)] == 0
 
