@@ -504,7 +504,8 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
     (optimizer,) = model.trainer.optimizers
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     rna, atac = model.module.rna_decoder, model.module.atac_decoder
-    n_cells, (n_rna, n_atac) = len(model.train_indices), (small["n_hidden"], small["n_hidden_atac"])
+    n_cells = len(model.train_indices)
+    n_rna, n_atac = small["n_hidden"], small["n_hidden_atac"]
     assert decay[id(rna.output.weight)] == pytest.approx(n_rna / (0.5**2 * n_cells))
     assert decay[id(atac.rate.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
     assert decay[id(atac.inclusion.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
