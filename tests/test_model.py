@@ -221,7 +221,7 @@ def test_loaded_model_trains_on_in_train_mode_at_full_kl_weight(saved, train_mor
     train_more(SCMVPModel.load(saved), max_epochs=1, callbacks=[Watch()])
     assert seen
     assert all(in_train_mode for in_train_mode, _ in seen)
-    assert all(weight == pytest.approx(0.6) for _, weight in seen)
+    assert all(weight == pytest.approx(1.0) for _, weight in seen)
 
 
 def test_saving_over_a_model_is_refused_unless_asked_for(model, tmp_path):
