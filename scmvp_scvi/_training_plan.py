@@ -20,8 +20,7 @@ from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
-_LEAST_KL_WEIGHT = 0.3
-_CELLS_OF_LEAST_KL_WEIGHT = 7_333
+_MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
 class SCMVPTrainRunner(TrainRunner):
@@ -67,7 +66,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         Share of the epochs that are trained under the broad Gaussian, above 0 and at most 1; the
         mixture is fitted to what they have learned, at 1 after the last epoch.
     kl_warmup
-        Share of the steps over which the weight of the KL rises to its maximum.
+        Share of the steps over which the weight of the KL rises to `gaussian_kl_weight`.
     lr_schedule
         ``"cosine"``: a short linear warm-up, then half a cosine down to zero; ``"constant"``.
     optimizer, lr, weight_decay, eps
@@ -78,8 +77,12 @@ class SCMVPTrainingPlan(TrainingPlan):
         times the root of the number of hidden units, so that profiles may vary as much at any
         width. A peak has few counts: without a prior its weights fit the noise of the training
         cells.
+    gaussian_kl_weight
+        Weight of the KL to the broad Gaussian. Below one, rare types find their place in the
+        latent space before there is a mixture that gives them one.
     max_kl_weight
-        Weight of the KL after warm-up; None for `default_kl_weight` of the training cells.
+        Weight of the KL to the mixture, to which it rises over a tenth of the steps; at 1 the
+        objective is the ELBO.
     seed
         Of the fit of the mixture.
     surgery
@@ -99,7 +102,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         seed: int,
         surgery: Surgery | None = None,
         cluster_resolution: float = 1.0,
-        mixture_start: float = 0.6,
+        mixture_start: float = 0.4,
         kl_warmup: float = 0.3,
         lr_schedule: Literal["cosine", "constant"] = "cosine",
         optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam",
@@ -108,7 +111,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         eps: float = 1e-8,
         rna_output_scale: float = 3.4,
         atac_output_scale: float = 0.08,
-        max_kl_weight: float | None = None,
+        gaussian_kl_weight: float = 0.2,
+        max_kl_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
@@ -118,6 +122,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             ("mixture_start", mixture_start),
             ("rna_output_scale", rna_output_scale),
             ("atac_output_scale", atac_output_scale),
+            ("gaussian_kl_weight", gaussian_kl_weight),
         ):
             check_positive(value, name=name)
         for name, share in (("mixture_start", mixture_start), ("kl_warmup", kl_warmup)):
@@ -146,6 +151,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.cluster_resolution = cluster_resolution
         self.mixture_start = mixture_start
         self.kl_warmup = kl_warmup
+        self.gaussian_kl_weight = gaussian_kl_weight
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
         self.surgery = surgery
@@ -157,20 +163,30 @@ class SCMVPTrainingPlan(TrainingPlan):
 
     @property
     def kl_weight(self) -> Tensor:
-        """Weight of the KL at this step: a line from ``min_kl_weight`` to ``max_kl_weight``.
+        """Weight of the KL at this step.
 
-        A model that has been trained before keeps its full weight.
+        A line from ``min_kl_weight`` to ``gaussian_kl_weight``, and from the first step with the
+        mixture another one to ``max_kl_weight``. A model that has been trained before keeps its
+        full weight.
         """
-        full = self.max_kl_weight
-        if full is None:
-            # scvi-tools asks before it tells how many cells there are, and again at each step
-            full = default_kl_weight(self.n_obs_training or 1)
-        progress = 1.0
-        if self._trainer is not None and not self.continues_training and self.kl_warmup > 0:
-            n_warmup = self.kl_warmup * self.trainer.estimated_stepping_batches
-            progress = min(1.0, self.global_step / max(n_warmup, 1.0))
-        weight = self.min_kl_weight + progress * (full - self.min_kl_weight)
+        weight = self.max_kl_weight
+        if self._trainer is not None and not self.continues_training:
+            share_done = self.global_step / self.trainer.estimated_stepping_batches
+            share_mixture = share_done - self._first_mixture_epoch / self.trainer.max_epochs
+            if share_mixture < 0:
+                least, most, progress = self.min_kl_weight, self.gaussian_kl_weight, 1.0
+                if self.kl_warmup > 0:
+                    progress = share_done / self.kl_warmup
+            else:
+                least, most = self.gaussian_kl_weight, self.max_kl_weight
+                progress = share_mixture / _MIXTURE_WARMUP
+            weight = least + min(1.0, progress) * (most - least)
         return torch.tensor(weight, device=self.device)
+
+    @property
+    def _first_mixture_epoch(self) -> int:
+        """Epoch that the mixture is fitted before, counted from 0."""
+        return max(1, round(self.mixture_start * self.trainer.max_epochs))
 
     def _optimizer_creator_fn(
         self, optimizer_cls: type[torch.optim.Adam] | type[torch.optim.AdamW]
@@ -274,8 +290,7 @@ class SCMVPTrainingPlan(TrainingPlan):
 
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come."""
-        start = max(1, round(self.mixture_start * self.trainer.max_epochs))
-        if self.current_epoch >= start:
+        if self.current_epoch >= self._first_mixture_epoch:
             self._fit_prior_once()
 
     def on_train_end(self) -> None:
@@ -335,22 +350,6 @@ class SCMVPTrainingPlan(TrainingPlan):
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
         )
-
-
-def default_kl_weight(n_cells: int) -> float:
-    """Weight of the KL after warm-up: the lower, the more cells there are.
-
-    Few cells are fitted by heart unless the prior holds the posterior; of many a high weight
-    leaves rare types out of the latent space. The weight falls as one over their number, from 1,
-    that of the ELBO, to .3.
-
-    Parameters
-    ----------
-    n_cells
-        Number of training cells.
-    """
-    weight = _LEAST_KL_WEIGHT * _CELLS_OF_LEAST_KL_WEIGHT / n_cells
-    return float(np.clip(weight, _LEAST_KL_WEIGHT, 1.0))
 
 
 def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:

@@ -14,10 +14,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel, _training_plan
+from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
-from scmvp_scvi._training_plan import default_kl_weight
 
 EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
 N_STEPS = EPOCHS * N_BATCHES
@@ -48,9 +47,10 @@ class Recorder(Callback):
 
 
 PLAN = {
-    "kl_warmup": 0.5,
+    "kl_warmup": 0.25,
     "mixture_start": 0.5,
-    "max_kl_weight": 1.0,
+    "gaussian_kl_weight": 0.4,
+    "max_kl_weight": 0.9,
     "lr": 1e-3,
     "lr_schedule": "cosine",
 }
@@ -72,47 +72,44 @@ def recorded(make_mdata, register, train, train_more) -> tuple[SCMVPModel, Recor
 # -- schedules ------------------------------------------------------------------------------------
 
 
-def test_kl_weight_rises_along_a_line_over_the_warmup(recorded):
+def test_kl_weight_rises_by_lines_to_that_of_the_gaussian_and_to_that_of_the_mixture(recorded):
     _, first, _ = recorded
-    expected = [min(1.0, step / (0.5 * N_STEPS)) for step in range(N_STEPS)]
+    warmup, mixture, rise = N_STEPS // 4, N_STEPS // 2, N_STEPS // 10
+    expected = [0.4 * min(1, step / warmup) for step in range(mixture)]
+    expected += [0.4 + 0.5 * min(1, step / rise) for step in range(N_STEPS - mixture)]
     assert first["step"] == list(range(N_STEPS))
     np.testing.assert_allclose(first["kl_weight"], expected, rtol=1e-6)
+    # the second line starts with the first step that has the mixture
+    assert first["is_fitted"].index(True) == mixture
 
 
 def test_kl_weight_stays_full_when_training_goes_on(recorded):
-    assert set(recorded[2]["kl_weight"]) == {1.0}
+    np.testing.assert_allclose(recorded[2]["kl_weight"], 0.9, rtol=1e-6)
 
 
-def test_kl_weight_runs_between_the_weights_asked_for(fresh_mdata, train):
-    record, weights = Recorder(), {"min_kl_weight": 0.2, "max_kl_weight": 0.6}
-    train(fresh_mdata, max_epochs=2, callbacks=[record], plan_kwargs={**weights, "kl_warmup": 0.4})
+def test_kl_weight_starts_at_the_least_weight_asked_for(fresh_mdata, train):
+    record = Recorder()
+    plan = {
+        "min_kl_weight": 0.2,
+        "gaussian_kl_weight": 0.6,
+        "kl_warmup": 0.4,
+        "mixture_start": 1.0,
+    }
+    train(fresh_mdata, max_epochs=2, callbacks=[record], plan_kwargs=plan)
     assert record["kl_weight"] == pytest.approx([0.2, 0.3, 0.4, 0.5, *6 * [0.6]])
 
 
-def test_kl_weight_without_warmup_is_full_from_the_start(fresh_mdata, train):
+def test_kl_weight_without_warmup_is_that_of_the_gaussian_from_the_start(fresh_mdata, train):
     record = Recorder()
-    train(fresh_mdata, max_epochs=1, callbacks=[record], plan_kwargs={"kl_warmup": 0.0})
-    assert {round(weight, 6) for weight in record["kl_weight"]} == {1.0}  # of few cells
+    plan = {"kl_warmup": 0.0, "gaussian_kl_weight": 0.5}
+    train(fresh_mdata, max_epochs=1, callbacks=[record], plan_kwargs=plan)
+    assert record["kl_weight"] == pytest.approx(N_BATCHES * [0.5])
 
 
-@pytest.mark.parametrize(
-    ("n_cells", "weight"),
-    [(1, 1.0), (2_199, 1.0), (4_400, 0.5), (5_500, 0.4), (7_333, 0.3), (10**6, 0.3)],
-)
-def test_kl_weight_by_default_falls_with_the_number_of_training_cells(n_cells, weight):
-    assert default_kl_weight(n_cells) == pytest.approx(weight, abs=1e-4)
-
-
-def test_kl_weight_by_default_is_that_of_the_training_cells(fresh_mdata, train, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        _training_plan, "default_kl_weight", lambda n_cells: asked.append(n_cells) or 0.7
-    )
+def test_objective_is_by_default_the_elbo_at_the_end(fresh_mdata, train):
     record = Recorder()
-    options = {"train_size": 0.5, "plan_kwargs": {"kl_warmup": 0.0}}
-    train(fresh_mdata, max_epochs=1, callbacks=[record], **options)
-    assert {round(weight, 6) for weight in record["kl_weight"]} == {0.7}
-    assert set(asked) - {1} == {fresh_mdata.n_obs // 2}
+    train(fresh_mdata, max_epochs=5, callbacks=[record])
+    assert record["kl_weight"][-1] == 1.0
 
 
 def test_learning_rate_warms_up_and_falls_along_half_a_cosine(recorded):
@@ -521,6 +518,7 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
         ({"kl_warmup": -0.1}, "`kl_warmup` is a share"),
         ({"lr_schedule": "cosin"}, "`lr_schedule`"),
         ({"atac_output_scale": 0}, "`atac_output_scale`"),
+        ({"gaussian_kl_weight": 0}, "`gaussian_kl_weight`"),
         ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
     ],
 )

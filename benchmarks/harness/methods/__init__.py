@@ -26,15 +26,14 @@ METHODS: dict[str, Callable[..., Method]] = {
     "MultiVI": MultiVI,
     "scmvp, 2,048 peaks per step": partial(SCMVP, plan={"n_peaks_per_step": 2048}),
     "scmvp, no cycle": partial(SCMVP, plan={"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}),
-    "scmvp, cycle weight .05": partial(
-        SCMVP, plan={"cycle_weight": 0.05, "cycle_cluster_weight": 0.05}
-    ),
     "scmvp, no cluster attention": partial(SCMVP, model={"cluster_attention": False}),
     "scmvp, one Gaussian": partial(SCMVP, model={"n_clusters": 1}),
     "scmvp, scalar self attention": partial(SCMVP, model={"self_attention": "scalar"}),
     "scmvp, 128 wide ATAC": partial(SCMVP, model={"n_hidden_atac": 128}),
-    "scmvp, KL weight .3": partial(SCMVP, plan={"max_kl_weight": 0.3}),
-    "scmvp, KL weight 1": partial(SCMVP, plan={"max_kl_weight": 1.0}),
+    "scmvp, KL weight .3": partial(
+        SCMVP, plan={"gaussian_kl_weight": 0.3, "max_kl_weight": 0.3, "mixture_start": 0.6}
+    ),
+    "scmvp, KL weight 1": partial(SCMVP, plan={"gaussian_kl_weight": 1.0}),
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
