@@ -1,9 +1,10 @@
 """Minibatches that stay sparse from the data to the device."""
 
+import math
 import warnings
 
 import torch
-from scvi.dataloaders import DataSplitter
+from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch import Tensor
 
 
@@ -15,6 +16,17 @@ class SCMVPDataSplitter(DataSplitter):
     *args, **kwargs
         As in :class:`scvi.dataloaders.DataSplitter`.
     """
+
+    def train_dataloader(self) -> AnnDataLoader:
+        """Load the training cells, without a last minibatch of one cell, in any process.
+
+        BatchNorm cannot train on one cell.
+        """
+        n_processes = 1 if self.trainer is None else self.trainer.world_size
+        n_cells = math.ceil(len(self.train_idx) / n_processes)
+        if n_cells % self.data_loader_kwargs["batch_size"] == 1:
+            self.drop_last = True
+        return super().train_dataloader()
 
     def on_after_batch_transfer(
         self, batch: dict[str, Tensor], dataloader_idx: int

@@ -181,7 +181,9 @@ class MinifyMixin:
         return_mean: bool = True,
         **kwargs: Any,
     ) -> dict[str, float | Tensor]:
-        """Log likelihood of the counts given draws of z, for each modality, in nats.
+        """Negative log likelihood of the counts given draws of z, for each modality, in nats.
+
+        Lower is better.
 
         Parameters
         ----------

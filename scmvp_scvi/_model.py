@@ -272,18 +272,24 @@ class SCMVPModel(
         """Check new data against the model before scvi-tools registers it."""
         if adata is not None:
             check_is_mudata(adata)
-            if self.minified_data_type is not None and not is_minified(adata):
-                # scvi-tools would look for the fields of minified data in them
-                if not self._is_registered(adata):
-                    self._register_manager_for_instance(self._new_manager(adata))
-            elif self.get_anndata_manager(adata) is None:
+            # a copy carries the mark of registered data, whatever was done to it since
+            if not self._is_registered(adata):
+                self._check_new_data(adata)
+        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+
+    def _check_new_data(self, mdata: MuData) -> None:
+        if is_minified(mdata):
+            if self.get_anndata_manager(mdata) is None:  # no copy of data of this model
                 check_has_counts(
-                    adata,
+                    mdata,
                     needed_by="A model other than the one that minified the data",
                     way_out="pass the data with counts",
                 )
-                self._check_against_setup(adata)
-        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        elif self.minified_data_type is not None:
+            # scvi-tools would look for the fields of minified data in them
+            self._register_manager_for_instance(self._new_manager(mdata))
+        else:
+            self._check_against_setup(mdata)
 
     def _check_against_setup(self, mdata: MuData) -> dict[str, str | None]:
         """Check data by the model's own set-up; return the modality of each argument."""
@@ -390,7 +396,8 @@ class SCMVPModel(
         batch_size
             Cells a minibatch.
         early_stopping
-            Stop when the validation ELBO no longer improves; see :class:`scvi.train.Trainer`.
+            Stop when the validation ELBO no longer improves, once the mixture has its full weight;
+            see :class:`scvi.train.Trainer`.
         check_val_every_n_epoch
             Epochs between validations, where cells are held out for it; None for none.
         datasplitter_kwargs
@@ -398,11 +405,18 @@ class SCMVPModel(
         plan_kwargs
             Passed to `SCMVPTrainingPlan`: learning rate, schedules, weights of the terms.
         **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`.
+            Passed to :class:`scvi.train.Trainer`. Checkpoints go by the validation ELBO unless
+            ``checkpointing_monitor`` says otherwise: the weight of the KL in the loss changes.
+
+        Raises
+        ------
+        ValueError
+            If the data are minified, or early stopping or checkpoints have no cells to go by.
         """
         check_has_counts(self.adata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
         if max_epochs is None:
             max_epochs = default_max_epochs(self.adata.n_obs)
+        check_integer_at_least(max_epochs, 1, name="max_epochs")
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
         unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
         seeding = [

@@ -24,6 +24,9 @@ def values_of_gradient(parameter: Tensor) -> Tensor | None:
 class RowAdam(torch.optim.Adam):
     """Adam, fused for dense gradients, by rows for sparse ones :cite:p:`Kingma2015`.
 
+    Gradients that a scaler of half precision has scaled are unscaled here, as in the fused step; a
+    step with values that are not finite is left out.
+
     A row that a sparse gradient leaves out keeps its value and its moments, and the bias of the
     moments is corrected by the number of steps that the row itself has taken. A step over a few
     thousand peaks of many then costs what these peaks cost. Weight decay acts on the same rows.
@@ -56,15 +59,20 @@ class RowAdam(torch.optim.Adam):
             for parameter in group["params"]
             if parameter.grad is not None and parameter.grad.is_sparse
         ]
+        # what torch's GradScaler leaves for optimisers that unscale by themselves
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group, parameter, gradient in sparse:
-            self._step_rows(group, parameter, gradient)
+            if found_inf is None or not bool(found_inf):
+                self._step_rows(group, parameter, gradient, scale)
             parameter.grad = None  # hidden from the dense step
         super().step()
         for _, parameter, gradient in sparse:
             parameter.grad = gradient
         return loss
 
-    def _step_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+    def _step_rows(
+        self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, scale: Tensor | None
+    ) -> None:
         state = self.state[parameter]
         if not state:  # the entries that the dense step would make, and the rows' own steps
             state["step"] = torch.zeros((), device=parameter.device)
@@ -74,6 +82,8 @@ class RowAdam(torch.optim.Adam):
             state["row_steps"] = state["step"].to(parameter).repeat(len(parameter))
         state["step"] += 1
         rows, slope = gradient.indices()[0], gradient.values()
+        if scale is not None:
+            slope = slope / scale
         weights, first, second, steps = (
             tensor.index_select(0, rows)
             for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"], state["row_steps"])

@@ -144,11 +144,21 @@ class PosteriorMixin(VAEMixin):
         -------
         ``(cells, clusters)``, indexed by cell; rows sum to one. Columns are the component numbers
         as strings, or the labels that seeded the components.
+
+        Raises
+        ------
+        RuntimeError
+            If the mixture has not been fitted, as in a checkpoint of the first epochs.
         """
         if n_samples is not None:
             check_integer_at_least(n_samples, 1, name="n_samples")
         self._check_if_trained(warn=False)
         prior = self.module.prior
+        if not bool(prior.is_fitted):
+            raise RuntimeError(
+                "There are no clusters: this is a checkpoint from before the mixture was fitted, "
+                "after the share `mixture_start` of the epochs. Load a later one, or train on."
+            )
         probs = []
         for outputs in self._embed(adata, indices, batch_size):
             qz = outputs[OUTPUT.QZ]

@@ -20,18 +20,27 @@ from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
+_SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
+_SCHEDULE_KEY = "scmvp_kl_schedule"
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
 class SCMVPTrainRunner(TrainRunner):
-    """Run the training, without validation epochs where no cell is held out for them.
+    """Run the training, with what follows from the cells there are and from the schedule.
 
-    Lightning refuses to validate without validation cells, and says so in terms of dataloaders.
+    There are no validation epochs where no cell is held out for them, which Lightning refuses in
+    terms of dataloaders. Early stopping waits until the mixture has its full weight, and
+    checkpoints go by the validation ELBO; the loss has a weight that changes.
 
     Parameters
     ----------
     model, training_plan, data_splitter, **trainer_kwargs
         As in :class:`scvi.train.TrainRunner`.
+
+    Raises
+    ------
+    ValueError
+        If validation is asked for and no cell is held out for it.
     """
 
     def __init__(
@@ -42,9 +51,14 @@ class SCMVPTrainRunner(TrainRunner):
         **trainer_kwargs: Any,
     ) -> None:
         if data_splitter.n_val == 0:
+            _check_needs_no_validation(training_plan, trainer_kwargs)
             trainer_kwargs["check_val_every_n_epoch"] = None
-        if data_splitter.n_train % data_splitter.data_loader_kwargs["batch_size"] == 1:
-            data_splitter.drop_last = True  # BatchNorm cannot train on one cell
+        max_epochs = trainer_kwargs["max_epochs"]
+        trainer_kwargs = {
+            "checkpointing_monitor": "elbo_validation",
+            "early_stopping_warmup_epochs": training_plan.epochs_to_full_kl_weight(max_epochs),
+            **trainer_kwargs,
+        }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
 
@@ -133,6 +147,13 @@ class SCMVPTrainingPlan(TrainingPlan):
                 "`n_epochs_kl_warmup` and `n_steps_kl_warmup` are replaced by `kl_warmup`, the "
                 "share of the training over which the weight of the KL rises."
             )
+        least = kwargs.get("min_kl_weight", 0.0)
+        if not 0 <= least <= gaussian_kl_weight <= max_kl_weight < math.inf:
+            raise ValueError(
+                "The weight of the KL rises from `min_kl_weight` by `gaussian_kl_weight` to "
+                f"`max_kl_weight`, none negative, got {least}, {gaussian_kl_weight} and "
+                f"{max_kl_weight}: set the others as well."
+            )
         super().__init__(
             module,
             optimizer=optimizer,
@@ -154,6 +175,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.gaussian_kl_weight = gaussian_kl_weight
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
+        self.mixture_step: int | None = None  # the first one with the mixture
         self.surgery = surgery
         self.known_rows: KnownRows | None = None
         if surgery is not None:
@@ -171,22 +193,35 @@ class SCMVPTrainingPlan(TrainingPlan):
         """
         weight = self.max_kl_weight
         if self._trainer is not None and not self.continues_training:
-            share_done = self.global_step / self.trainer.estimated_stepping_batches
-            share_mixture = share_done - self._first_mixture_epoch / self.trainer.max_epochs
-            if share_mixture < 0:
-                least, most, progress = self.min_kl_weight, self.gaussian_kl_weight, 1.0
-                if self.kl_warmup > 0:
-                    progress = share_done / self.kl_warmup
+            n_steps = self.trainer.estimated_stepping_batches
+            if self.mixture_step is None:
+                least, most, since = self.min_kl_weight, self.gaussian_kl_weight, 0
+                n_rising = self.kl_warmup * n_steps
             else:
-                least, most = self.gaussian_kl_weight, self.max_kl_weight
-                progress = share_mixture / _MIXTURE_WARMUP
-            weight = least + min(1.0, progress) * (most - least)
+                least, most, since = self.gaussian_kl_weight, weight, self.mixture_step
+                n_rising = _MIXTURE_WARMUP * n_steps
+            progress = min(1.0, (self.global_step - since) / n_rising) if n_rising > 0 else 1.0
+            weight = least + progress * (most - least)
         return torch.tensor(weight, device=self.device)
 
-    @property
-    def _first_mixture_epoch(self) -> int:
-        """Epoch that the mixture is fitted before, counted from 0."""
-        return max(1, round(self.mixture_start * self.trainer.max_epochs))
+    def first_mixture_epoch(self, n_epochs: int) -> int:
+        """Epoch that the mixture is fitted before, counted from 0, of so many."""
+        return max(1, round(self.mixture_start * n_epochs))
+
+    def epochs_to_full_kl_weight(self, n_epochs: int) -> int:
+        """Epochs after which the weight of the KL no longer changes, of so many."""
+        if self.continues_training:
+            return 0
+        return self.first_mixture_epoch(n_epochs) + math.ceil(_MIXTURE_WARMUP * n_epochs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save where in the schedule of the KL the training is."""
+        checkpoint[_SCHEDULE_KEY] = {key: getattr(self, key) for key in _SCHEDULE}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the schedule of the KL where the training was."""
+        for key, value in checkpoint.get(_SCHEDULE_KEY, {}).items():
+            setattr(self, key, value)
 
     def _optimizer_creator_fn(
         self, optimizer_cls: type[torch.optim.Adam] | type[torch.optim.AdamW]
@@ -283,14 +318,23 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Hold still what a query may not change, once Lightning has asked about train mode."""
+        """Remember what a query may not change."""
+        if self.surgery is not None:
+            self.known_rows = KnownRows(self.module, self.surgery)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""
+        del args
         if self.surgery is not None:
             freeze_layers(self.module, self.surgery)
-            self.known_rows = KnownRows(self.module, self.surgery)
 
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come."""
-        if self.current_epoch >= self._first_mixture_epoch:
+        trainer = self.trainer
+        n_epochs = trainer.max_epochs
+        if trainer.max_steps > 0:
+            n_epochs = min(n_epochs, math.ceil(trainer.max_steps / trainer.num_training_batches))
+        if self.current_epoch >= self.first_mixture_epoch(n_epochs):
             self._fit_prior_once()
 
     def on_train_end(self) -> None:
@@ -317,6 +361,7 @@ class SCMVPTrainingPlan(TrainingPlan):
                     self.seed,
                 )
         self.module.prior.copy_fit(self.trainer.strategy.broadcast(fit, src=0))
+        self.mixture_step = self.global_step
 
     def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joint posterior means and variances and labels of the training cells, all processes."""
@@ -349,6 +394,22 @@ class SCMVPTrainingPlan(TrainingPlan):
             on_epoch=self.on_epoch,
             batch_size=loss_output.n_obs_minibatch,
             sync_dist=self.use_sync_dist,
+        )
+
+
+def _check_needs_no_validation(
+    training_plan: TrainingPlan, trainer_kwargs: Mapping[str, Any]
+) -> None:
+    asked = {
+        "early_stopping": trainer_kwargs.get("early_stopping"),
+        "enable_checkpointing": trainer_kwargs.get("enable_checkpointing"),
+        'plan_kwargs={"reduce_lr_on_plateau": True}': training_plan.reduce_lr_on_plateau,
+    }
+    names = [name for name, value in asked.items() if value]
+    if names:
+        raise ValueError(
+            f"`{'`, `'.join(names)}` goes by cells that are held out for validation, and there "
+            "are none: lower `train_size`, or leave it out."
         )
 
 

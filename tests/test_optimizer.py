@@ -55,6 +55,25 @@ def test_a_row_moves_as_if_torch_optimised_it_alone_at_the_steps_it_is_drawn(
     torch.testing.assert_close(weight.detach(), torch.cat([row.detach() for row in alone]))
 
 
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_scaled_gradients_are_unscaled_and_infinite_ones_left_out(rng, is_sparse):
+    weight = parameter(rng, N_ROWS, 3)
+    gradient = torch.as_tensor(rng.normal(size=weight.shape))
+    moved = {}
+    for scale, found_inf in ((1.0, 0.0), (1024.0, 0.0), (1024.0, 1.0)):
+        p = copy(weight)
+        optimizer = RowAdam([p], **OPTIONS, weight_decay=0.3)
+        # as torch.amp.GradScaler does for optimisers that unscale by themselves
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(found_inf)
+        scaled = gradient * scale
+        p.grad = as_rows(scaled, list(range(N_ROWS))) if is_sparse else scaled
+        optimizer.step()
+        moved[scale, found_inf] = p.detach() - weight.detach()
+    assert moved[1.0, 0.0].abs().min() > 0
+    torch.testing.assert_close(moved[1024.0, 0.0], moved[1.0, 0.0])
+    assert not moved[1024.0, 1.0].any()
+
+
 @pytest.mark.parametrize(("options", "reference"), DECAYS)
 def test_dense_gradients_are_stepped_as_torch_does(rng, options, reference):
     weight = parameter(rng, N_ROWS, 3)

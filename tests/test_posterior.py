@@ -195,6 +195,34 @@ def test_new_data_with_permuted_cells_are_refused(trained_model, some_cells, rng
         trained_model.get_latent_representation(permuted)
 
 
+@pytest.mark.parametrize("changed", ["rna features", "atac cells", "rna values"])
+def test_copies_of_registered_data_are_checked_as_new_data_are(trained_model, mdata, rng, changed):
+    key, what = changed.split()
+    part = mdata[key].copy()
+    order = rng.permutation(part.n_vars if what == "features" else part.n_obs)
+    if what == "values":
+        part.X = part.X * 0.37
+    else:
+        part = part[:, order].copy() if what == "features" else part[order].copy()
+    copy = mdata.copy()
+    copy.mod[key] = part
+    with pytest.raises(ValueError, match=f"`{key}|different orders"):
+        trained_model.get_latent_representation(copy)
+
+
+def test_copies_of_registered_data_give_the_same_answers(trained_model, mdata, latent):
+    np.testing.assert_array_equal(trained_model.get_latent_representation(mdata.copy()), latent)
+    some = trained_model.get_latent_representation(mdata[20:50].copy())
+    np.testing.assert_allclose(some, latent[20:50], rtol=1e-4, atol=1e-5)
+
+
+def test_clusters_of_a_checkpoint_from_before_the_mixture_are_refused(make_mdata, register, train):
+    model = train(register(make_mdata()), max_epochs=1)
+    model.module.prior.is_fitted.fill_(False)
+    with pytest.raises(RuntimeError, match="before the mixture was fitted.*`mixture_start`"):
+        model.predict_clusters()
+
+
 def test_new_data_without_the_batch_are_refused(trained_model, some_cells):
     del some_cells.obs["batch"]
     with pytest.raises(KeyError, match=r"`batch_key=\"batch\"` is not a column of `mdata\.obs`"):
@@ -518,6 +546,7 @@ def test_profiles_predicted_from_the_other_modality_beat_the_mean_of_the_data(
     assert (deviations(predicted, truth) < deviations(mean, truth)).mean() > 0.75
 
 
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
 @pytest.mark.parametrize(("source", "target"), [("atac", "rna"), ("rna", "atac")])
 def test_prediction_from_one_modality_never_sees_the_other(
     trained_model, some_cells, source, target

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 from mudata import MuData
 from scipy import sparse
@@ -103,6 +104,18 @@ def test_only_rows_of_the_new_batch_move(reference, query, train_more):
         now = model.module.state_dict()[name]
         assert torch.equal(now[:2], reference.module.state_dict()[name])
         assert not torch.isclose(now[2], before[name][2]).all()
+
+
+def test_query_with_checkpoints_moves_nothing_else(
+    reference, query, train_more, tmp_path, monkeypatch
+):
+    # scvi-tools sets the whole module to train mode after it has saved one
+    monkeypatch.setattr(scvi.settings, "_logging_dir", tmp_path, raising=False)
+    model = load(query, reference)
+    before = state_of(model)
+    train_more(model, max_epochs=3, enable_checkpointing=True)
+    assert list(tmp_path.glob("**/model.pt"))
+    assert all(name.endswith("shift.categories.0") for name in moved(model, before))
 
 
 def test_query_with_sampled_peaks_and_clipped_gradients_moves_nothing_else(

@@ -56,6 +56,13 @@ PLAN = {
 }
 
 
+STOP_AT_ONCE = {
+    "early_stopping": True,
+    "early_stopping_patience": 1,
+    "early_stopping_min_delta": 1e6,
+}
+
+
 @pytest.fixture(scope="module")
 def recorded(make_mdata, register, train, train_more) -> tuple[SCMVPModel, Recorder, Recorder]:
     """Model that was trained twice, and the records of both times."""
@@ -209,8 +216,34 @@ def test_mixture_is_fitted_if_training_is_too_short_for_it(fresh_mdata, train, m
     assert model.module.prior.n_clusters == 4
 
 
+def test_training_does_not_stop_early_before_the_mixture_has_its_full_weight(fresh_mdata, train):
+    model = train(fresh_mdata, max_epochs=10, plan_kwargs={"mixture_start": 0.5}, **STOP_AT_ONCE)
+    assert 6 <= model.trainer.current_epoch < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"early_stopping": True}, "`early_stopping`"),
+        ({"enable_checkpointing": True}, "`enable_checkpointing`"),
+        ({"plan_kwargs": {"reduce_lr_on_plateau": True}}, "reduce_lr_on_plateau"),
+    ],
+)
+def test_validation_without_cells_for_it_is_refused(fresh_mdata, train, arguments, name):
+    with pytest.raises(ValueError, match=f"{name}.* goes by cells.*lower `train_size`"):
+        train(fresh_mdata, train_size=1.0, **arguments)
+
+
+def test_mixture_is_fitted_in_the_same_share_of_a_number_of_steps(fresh_mdata, train):
+    record = Recorder()
+    options = {"max_epochs": 100, "max_steps": 4 * N_BATCHES, "callbacks": [record]}
+    train(fresh_mdata, plan_kwargs={"mixture_start": 0.5}, **options)
+    assert record["is_fitted"] == 2 * N_BATCHES * [False] + 2 * N_BATCHES * [True]
+    assert record["kl_weight"][-1] == 1.0
+
+
 def test_mixture_is_fitted_if_training_stops_early(fresh_mdata, train):
-    stop = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6}
+    stop = {**STOP_AT_ONCE, "early_stopping_warmup_epochs": 0}
     model = train(fresh_mdata, max_epochs=20, plan_kwargs={"mixture_start": 0.9}, **stop)
     assert model.trainer.current_epoch < 5
     assert model.module.prior.n_clusters == 4
@@ -342,9 +375,14 @@ def test_training_goes_on_from_a_lightning_checkpoint(fresh_mdata, train, tmp_pa
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=3, save_top_k=-1)
     whole = train(fresh_mdata, max_epochs=6, callbacks=[keep], enable_checkpointing=True)
     (path,) = tmp_path.glob("epoch=2*.ckpt")
-    record = Recorder()
+    record, longer = Recorder(), Recorder()
     resumed = train(fresh_mdata, max_epochs=6, callbacks=[record], ckpt_path=str(path))
     assert record["epoch"][0] == 3
+    # fitted before epoch 2 and, over more epochs, no less
+    assert record["kl_weight"] == pytest.approx(3 * N_BATCHES * [1.0])
+    train(fresh_mdata, max_epochs=12, callbacks=[longer], ckpt_path=str(path))
+    assert longer["kl_weight"][0] > 0.2
+    assert longer["kl_weight"][-1] == 1.0
     assert resumed.module.prior.n_clusters == 4
     assert whole.module.rna_median_depth == resumed.module.rna_median_depth
 
@@ -519,6 +557,8 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
         ({"lr_schedule": "cosin"}, "`lr_schedule`"),
         ({"atac_output_scale": 0}, "`atac_output_scale`"),
         ({"gaussian_kl_weight": 0}, "`gaussian_kl_weight`"),
+        ({"max_kl_weight": 0.1}, "rises from `min_kl_weight`.*got 0.0, 0.2 and 0.1"),
+        ({"min_kl_weight": -1}, "rises from `min_kl_weight`.*none negative"),
         ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
     ],
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_FEWEST_MATCHED = 20
+FEWEST_MATCHED = 20
 # Standardised null scores that each pair adds to the common null distribution: with 25, a lone
 # link among any number of pairs can still fall below a false discovery rate of 5 %.
 _DRAWS_PER_PAIR = 25
@@ -78,9 +78,9 @@ def match_peaks(
         If the pool has hardly a peak on other chromosomes.
     """
     elsewhere = np.flatnonzero(chrom[pool] != chrom[peaks[0]])
-    if elsewhere.size < _FEWEST_MATCHED:
+    if elsewhere.size < FEWEST_MATCHED:
         raise ValueError(
-            f"The null needs at least {_FEWEST_MATCHED} varying peaks on chromosomes other than "
+            f"The null needs at least {FEWEST_MATCHED} varying peaks on chromosomes other than "
             f"that of the gene, but for `{chrom[peaks[0]]}` there are {elsewhere.size}. Raise "
             "`n_background`, pass the peaks of more chromosomes, or `n_matched=0` to have scores "
             "without p-values."

@@ -20,6 +20,7 @@ from scmvp_scvi._validate import (
     shown,
 )
 from scmvp_scvi.tl._background import (
+    FEWEST_MATCHED,
     NullScores,
     compare_with_null,
     empirical_p_values,
@@ -97,7 +98,7 @@ def peak_gene_links(
     alternative
         Links to look for: positive, negative, or both.
     n_matched
-        Peaks that each is compared with; 0 for scores without p-values.
+        Peaks that each is compared with, at least 20; 0 for scores without p-values.
     n_background
         Peaks, drawn at random, that these are chosen from.
     gc_key
@@ -171,7 +172,7 @@ def peak_gene_links(
     check_one_of(alternative, ("greater", "less", "two-sided"), name="alternative")
     numbers = {
         "window": (window, 0),
-        "n_matched": (n_matched, 0),
+        "n_matched": (n_matched, FEWEST_MATCHED if n_matched else 0),
         "n_background": (n_background, 1),
         "block_size": (block_size, 1),
     }

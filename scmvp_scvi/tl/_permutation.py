@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import mudata
@@ -155,7 +156,7 @@ def permuted_excess(
     """
     check_integer_at_least(n_permutations, 1, name="n_permutations")
     check_positive(max_q_value, name="max_q_value")
-    find_links = find_links or peak_gene_links
+    find_links = find_links or partial(peak_gene_links, rna_key=rna_key, atac_key=atac_key)
     links = find_links(mdata)
     pair = ["gene", "peak"]
     scores, n_permuted = [], []

@@ -249,6 +249,12 @@ def test_peaks_on_one_chromosome_say_how_to_go_without_null(make_positioned, gen
         tl.peak_gene_links(make_positioned(genes, ["chr1:900-1000"]))
 
 
+@pytest.mark.parametrize("n_matched", [1, 19])
+def test_a_null_of_too_few_peaks_is_refused(make_mdata, n_matched):
+    with pytest.raises(ValueError, match="`n_matched` must be at least 20"):
+        tl.peak_gene_links(make_mdata(), n_matched=n_matched)
+
+
 def test_genes_without_position_are_left_out_with_a_warning(make_positioned, genes):
     mdata = make_positioned(genes.assign(tss=[1_000, np.nan]), ["chr1:900-1000"])
     with pytest.warns(UserWarning, match="1 of 2 genes have no position .*: `rev`"):

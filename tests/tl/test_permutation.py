@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from mudata import MuData
 
 from scmvp_scvi import tl
 
@@ -66,6 +67,16 @@ def test_permuted_score_is_the_mean_over_permutations(make_mdata):
     expected = np.mean([run["score"] for run in runs], axis=0)
     np.testing.assert_allclose(excess.links["permuted_score"], expected)
     assert excess.n_permuted == tuple(int((run["q_value"] <= 0.05).sum()) for run in runs)
+
+
+def test_links_are_found_between_modalities_of_any_name(make_mdata):
+    mdata = make_mdata()
+    renamed = MuData({"gex": mdata["rna"], "peaks": mdata["atac"]}, obs=mdata.obs)
+    found = tl.permuted_excess(
+        renamed, "cell_type", n_permutations=1, rna_key="gex", atac_key="peaks"
+    )
+    expected = tl.permuted_excess(mdata, "cell_type", n_permutations=1)
+    pd.testing.assert_frame_equal(found.links, expected.links)
 
 
 def test_share_is_missing_without_links():
