@@ -58,7 +58,7 @@ def describe() -> str:
             remarks.append(f"(needs the package {package})")
         elif name in ONLY_NAMED:
             remarks.append("(only when named)")
-        lines.append(f"  {name:<30}{' '.join(remarks)}")
+        lines.append(f"  {name:<44}{' '.join(remarks)}")
     return "\n".join(lines)
 
 

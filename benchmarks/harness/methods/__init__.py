@@ -10,6 +10,31 @@ from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.methods.original import OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, Neighbors, Raw
 
+# forms of the model with one thing changed: arguments of the model and of its training plan
+CHANGES: dict[str, dict[str, dict[str, object]]] = {
+    "2,048 peaks per step": {"plan": {"n_peaks_per_step": 2048}},
+    "no cycle": {"plan": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}},
+    "no cluster attention": {"model": {"cluster_attention": False}},
+    "one Gaussian": {"model": {"n_clusters": 1}},
+    "scalar self attention": {"model": {"self_attention": "scalar"}},
+    "128 wide ATAC": {"model": {"n_hidden_atac": 128}},
+    "KL weight 1": {"plan": {"gaussian_kl_weight": 1.0}},
+}
+# one low weight of the KL for all of the training, and most of the changes to that form
+LOW_KL: dict[str, object] = {
+    "gaussian_kl_weight": 0.3,
+    "max_kl_weight": 0.3,
+    "mixture_start": 0.6,
+}
+CHANGES |= {
+    "KL weight .3": {"plan": LOW_KL},
+    **{
+        f"KL weight .3, {name}": {**change, "plan": {**LOW_KL, **change.get("plan", {})}}
+        for name, change in CHANGES.items()
+        if "KL weight" not in name
+    },
+}
+
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
     "mean": Mean,
@@ -24,16 +49,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "scVI": SCVI,
     "scmvp": SCMVP,
     "MultiVI": MultiVI,
-    "scmvp, 2,048 peaks per step": partial(SCMVP, plan={"n_peaks_per_step": 2048}),
-    "scmvp, no cycle": partial(SCMVP, plan={"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}),
-    "scmvp, no cluster attention": partial(SCMVP, model={"cluster_attention": False}),
-    "scmvp, one Gaussian": partial(SCMVP, model={"n_clusters": 1}),
-    "scmvp, scalar self attention": partial(SCMVP, model={"self_attention": "scalar"}),
-    "scmvp, 128 wide ATAC": partial(SCMVP, model={"n_hidden_atac": 128}),
-    "scmvp, KL weight .3": partial(
-        SCMVP, plan={"gaussian_kl_weight": 0.3, "max_kl_weight": 0.3, "mixture_start": 0.6}
-    ),
-    "scmvp, KL weight 1": partial(SCMVP, plan={"gaussian_kl_weight": 1.0}),
+    **{f"scmvp, {name}": partial(SCMVP, **change) for name, change in CHANGES.items()},
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
