@@ -331,10 +331,9 @@ class SCMVPTrainingPlan(TrainingPlan):
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come."""
         trainer = self.trainer
-        n_epochs = trainer.max_epochs
-        if trainer.max_steps > 0:
-            n_epochs = min(n_epochs, math.ceil(trainer.max_steps / trainer.num_training_batches))
-        if self.current_epoch >= self.first_mixture_epoch(n_epochs):
+        n_steps = trainer.estimated_stepping_batches  # of all epochs, or fewer if so asked for
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        if self.current_epoch >= self.first_mixture_epoch(math.ceil(n_steps / per_epoch)):
             self._fit_prior_once()
 
     def on_train_end(self) -> None:

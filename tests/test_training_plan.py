@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from scvi.train import SaveCheckpoint
 
 from scmvp_scvi import SCMVPModel
+from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
 
@@ -234,10 +236,19 @@ def test_validation_without_cells_for_it_is_refused(fresh_mdata, train, argument
         train(fresh_mdata, train_size=1.0, **arguments)
 
 
-def test_mixture_is_fitted_in_the_same_share_of_a_number_of_steps(fresh_mdata, train):
+@pytest.mark.parametrize("n_accumulated", [1, N_BATCHES])
+def test_mixture_is_fitted_in_the_same_share_of_a_number_of_steps(
+    fresh_mdata, train, n_accumulated
+):
     record = Recorder()
-    options = {"max_epochs": 100, "max_steps": 4 * N_BATCHES, "callbacks": [record]}
-    train(fresh_mdata, plan_kwargs={"mixture_start": 0.5}, **options)
+    train(
+        fresh_mdata,
+        max_epochs=100,
+        max_steps=4 * N_BATCHES // n_accumulated,
+        accumulate_grad_batches=n_accumulated,
+        callbacks=[record],
+        plan_kwargs={"mixture_start": 0.5},
+    )
     assert record["is_fitted"] == 2 * N_BATCHES * [False] + 2 * N_BATCHES * [True]
     assert record["kl_weight"][-1] == 1.0
 
@@ -397,6 +408,20 @@ def test_training_with_another_seed_differs(make_mdata, register, train):
     first, second = (train(register(make_mdata()), seed=seed, max_epochs=1) for seed in (3, 4))
     latents = first.get_latent_representation(), second.get_latent_representation()
     assert not np.allclose(*latents)
+
+
+@pytest.mark.parametrize(("n_processes", "is_dropped"), [(1, False), (2, False), (4, True)])
+def test_no_process_has_a_last_minibatch_of_one_cell(trained_model, n_processes, is_dropped):
+    # 259 cells: 3 are left of batches of 64, 2 in each of two processes, 1 in each of four
+    splitter = SCMVPDataSplitter(
+        trained_model.adata_manager,
+        external_indexing=[np.arange(259), np.arange(259, 300)],
+        batch_size=64,
+    )
+    splitter.setup()
+    splitter.trainer = SimpleNamespace(world_size=n_processes)
+    splitter.train_dataloader()
+    assert splitter.drop_last == is_dropped
 
 
 def test_training_without_validation_cells_logs_no_validation(fresh_mdata, train):
