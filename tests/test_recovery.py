@@ -1,7 +1,8 @@
 """A model of generated data finds what was planted: types, markers, profiles, batch effects.
 
 On two seeds of the training the clusters had ARI 0.92, in as many components as there are types,
-and Leiden 0.91 and 0.92; Leiden on PCA of RNA has 0.73. With 800 cells the seeds differed by a tenth, too much for a bar.
+and Leiden 0.91 and 0.92; Leiden on PCA of RNA has 0.73. With 800 cells the seeds differed by a
+tenth, too much for a bar.
 """
 
 import numpy as np
