@@ -99,6 +99,14 @@ class SparseCounts:
         values, columns = (t.index_select(0, positions) for t in (self.values, self.columns))
         return SparseCounts(values, columns, offsets, self.n_features)
 
+    def of_cells(self, cells: slice) -> "SparseCounts":
+        """Return the counts of some rows, from ``cells.start`` to ``cells.stop``."""
+        offsets = self.offsets[cells.start : cells.stop + 1]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        return SparseCounts(
+            self.values[entries], self.columns[entries], offsets - offsets[0], self.n_features
+        )
+
     def select_columns(self, columns: Tensor) -> "SparseCounts":
         """Return the counts of some features.
 

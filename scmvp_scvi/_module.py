@@ -21,6 +21,7 @@ from scmvp_scvi._rows import (
     sample_features,
     split_uses,
 )
+from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
@@ -28,6 +29,7 @@ from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, Covariate
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
 from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
 
+DEFAULT_CYCLE_PEAKS = 8192
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
 TF_SCALE = 1e4  # term frequencies are counts per ten thousand
@@ -242,6 +244,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         rna_size_factor: Tensor | None = None,
         atac_size_factor: Tensor | None = None,
         n_samples: int = 1,
+        wide_gradients: WideGradients | None = None,
     ) -> dict[str, Any]:
         """Embed a minibatch.
 
@@ -260,6 +263,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             ``(cells, 1)``, used by the decoders in place of the depth, which they are scaled to.
         n_samples
             Draws of z; the draws axis is present only if there are several.
+        wide_gradients
+            What becomes of the gradient of the ATAC channel's first layer; None holds it.
 
         Returns
         -------
@@ -279,7 +284,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         # the cycle reads the same wide weight at some peaks
         atac_weight, atac_weight_again = split_uses(self.atac_encoder.first_layer.weight)
         rna_features = self.rna_encoder(rna_profile, covariates, rna_observed)
-        atac_features = self.atac_encoder(atac_profile, covariates, atac_observed, atac_weight)
+        atac_features = self.atac_encoder(
+            atac_profile, covariates, atac_observed, atac_weight, wide_gradients
+        )
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
         qz_joint = self.joint_encoder(rna_features, atac_features)
@@ -502,8 +509,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         alignment_weight: float = 1.0,
         cycle_weight: float = 0.015,
         cycle_cluster_weight: float = 0.015,
-        n_cycle_peaks: int = 8192,
+        n_cycle_peaks: int = DEFAULT_CYCLE_PEAKS,
         n_peaks_per_step: int | None = None,
+        wide_gradients: WideGradients | None = None,
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
 
@@ -529,6 +537,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_peaks_per_step
             Peaks, drawn anew in each step, that the ATAC likelihood and the cycle are estimated
             from without bias; None for the exact likelihood.
+        wide_gradients
+            What becomes of the gradients of the ATAC decoder's output weights, and which is told
+            of the rows that the cycle reads; None holds the gradients.
         """
         del tensors
         i, g = inference_outputs, generative_outputs
@@ -545,7 +556,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         log_scale = px.log_scale()  # once, for the cycle and the likelihood
         cycle = {}
         if cycle_weight > 0 or cycle_cluster_weight > 0:
-            decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks)
+            decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks, wide_gradients)
             cycle_rna, cycle_atac = self.reencode(
                 log_scale, decoded_atac, i[OUTPUT.COVARIATES], i[OUTPUT.ATAC_WEIGHT]
             )
@@ -554,7 +565,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         reconstruction = {
             LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS], log_scale),
             LOSS.ATAC_RECONSTRUCTION: -py.log_prob(
-                counts, None if sample is None else sample.weights
+                counts, None if sample is None else sample.weights, wide_gradients
             ),
         }
         kl = self.prior.kl(qz, z)
@@ -580,19 +591,26 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
 
     def _cycle_profile(
-        self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None, n_cycle_peaks: int
+        self,
+        py: FactoredZeroInflatedPoisson,
+        sample: FeatureSample | None,
+        n_cycle_peaks: int,
+        wide_gradients: WideGradients | None,
     ) -> Iterator[ProfileBlock]:
         """Imputed ATAC profile to embed again: at some peaks of the step's, or of all."""
         n_peaks = len(py.rate_bias)
-        if not self.training or n_cycle_peaks >= n_peaks:
-            return self.imputed_atac(py, sample)
-        if sample is None:
-            own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
-            return self.imputed_atac(py.at(own.columns), own)
-        # drawn among the sampled rows, so that no other row is touched
-        among = torch.randperm(n_peaks, device=py.rate_bias.device)[:n_cycle_peaks].sort().values
-        weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
-        return self.imputed_atac(py.among(among), FeatureSample(sample.columns[among], weights))
+        if self.training and n_cycle_peaks < n_peaks:
+            if sample is None:
+                sample = self._draw_peaks(n_cycle_peaks, by_abundance=False)
+                py = py.at(sample.columns)
+            else:  # drawn among the sampled rows, so that no other row is touched
+                order = torch.randperm(n_peaks, device=py.rate_bias.device)
+                among = order[:n_cycle_peaks].sort().values
+                weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
+                sample, py = FeatureSample(sample.columns[among], weights), py.among(among)
+        if wide_gradients is not None and sample is not None:
+            wide_gradients.hold(sample.columns)
+        return self.imputed_atac(py, sample)
 
     def _cycle_terms(
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal

@@ -15,6 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._wide_gradients import WideGradients
+
+_FEATURES_PER_BLOCK = 2048  # whose gradient is formed at once, where it does not stay
 
 # what torch's compiler calls for a linear layer; a build without oneDNN has none
 _onednn_linear = (
@@ -102,14 +105,24 @@ class _SparseProduct(torch.autograd.Function):
     """Product of a sparse profile with a wide weight, on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, profile: SparseCounts) -> Tensor:
-        ctx.profile = profile
+    def forward(
+        ctx: Any, weight: Tensor, profile: SparseCounts, wide_gradients: WideGradients | None
+    ) -> Tensor:
+        ctx.profile, ctx.wide_gradients = profile, wide_gradients
+        ctx.weight = weight.detach()  # its place; the gradient asks for no values
         return _embedding_bag(profile, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return _embedding_bag(ctx.profile.transposed(), upstream), None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None]:
+        by_feature = ctx.profile.transposed()
+        if ctx.wide_gradients is None:
+            return _embedding_bag(by_feature, upstream), None, None
+        gradient = ctx.wide_gradients.of(ctx.weight)
+        for start in range(0, by_feature.n_cells, _FEATURES_PER_BLOCK):
+            rows = slice(start, min(start + _FEATURES_PER_BLOCK, by_feature.n_cells))
+            gradient.put(rows, _embedding_bag(by_feature.of_cells(rows), upstream))
+        return gradient.result(), None, None
 
 
 def _embedding_bag(profile: SparseCounts, weight: Tensor) -> Tensor:
@@ -126,7 +139,9 @@ def _embedding_bag(profile: SparseCounts, weight: Tensor) -> Tensor:
 
 
 def sparse_product(
-    profile: SparseCounts, weight: Float[Tensor, "features width"]
+    profile: SparseCounts,
+    weight: Float[Tensor, "features width"],
+    wide_gradients: WideGradients | None = None,
 ) -> Float[Tensor, "cells width"]:
     """``profile @ weight``, of which only the weight takes a gradient, once.
 
@@ -136,8 +151,10 @@ def sparse_product(
         ``(cells, features)``.
     weight
         One row a feature.
+    wide_gradients
+        What becomes of the gradient of the weight; None holds it. On a CPU alone.
     """
     # SciPy, which transposes the profile, knows no half precision
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
-        return _SparseProduct.apply(weight, profile)
+        return _SparseProduct.apply(weight, profile, wide_gradients)
     return _embedding_bag(profile, weight)

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._keys import OUTPUT, REGISTRY
-from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
-from scmvp_scvi._optimizer import RowAdam, values_of_gradient
+from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
+from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
@@ -178,6 +178,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.mixture_step: int | None = None  # the first one with the mixture
         self.surgery = surgery
         self.known_rows: KnownRows | None = None
+        self.wide_gradients: SteppedGradients | None = None
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -318,9 +319,47 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Remember what a query may not change."""
+        """Remember what a query may not change; else step the widest weights by blocks."""
         if self.surgery is not None:
             self.known_rows = KnownRows(self.module, self.surgery)
+        elif self._may_step_by_blocks():
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            self.wide_gradients = SteppedGradients(optimizer, self._widest_weights())
+
+    def _widest_weights(self) -> list[torch.nn.Parameter]:
+        """Weights over the peaks whose gradients have all rows."""
+        encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
+        if self.loss_kwargs.get("n_peaks_per_step") is not None:
+            return [encoder.first_layer.weight]
+        return [encoder.first_layer.weight, decoder.rate.weight, decoder.inclusion.weight]
+
+    def _may_step_by_blocks(self) -> bool:
+        """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
+
+        The likelihood forms the gradient of the mean over a minibatch on a CPU alone. With few
+        peaks the cycle reads every row.
+        """
+        trainer, arguments = self.trainer, self.loss_kwargs
+        fewest = min(
+            arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS),
+            arguments.get("n_peaks_per_step") or math.inf,
+        )
+        return (
+            self.device.type == "cpu"
+            and trainer.world_size == 1
+            and trainer.precision == "32-true"
+            and trainer.accumulate_grad_batches == 1
+            and not trainer.gradient_clip_val
+            and fewest < len(self.module.atac_idf)
+            and isinstance(self.optimizers(use_pl_optimizer=False), RowAdam)
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Embed, decode and judge a minibatch, by scvi-tools' names."""
+        wide = {"wide_gradients": self.wide_gradients if self.module.training else None}
+        kwargs["inference_kwargs"] = {**kwargs.get("inference_kwargs", {}), **wide}
+        kwargs["loss_kwargs"] = {**kwargs.get("loss_kwargs", {}), **wide}
+        return super().forward(*args, **kwargs)
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""

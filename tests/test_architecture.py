@@ -21,6 +21,7 @@ LAYERS = (
         "_scvi",
         "_counts",
         "_files",
+        "_wide_gradients",
         "_rows",
         "_neighbors",
         "_zarr",

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from scmvp_scvi._optimizer import RowAdam, values_of_gradient
+from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
 
 N_ROWS, OPTIONS = 8, {"lr": 0.05, "betas": (0.9, 0.99), "eps": 1e-8}
 DECAYS = [
@@ -171,3 +171,66 @@ def test_values_of_a_sparse_gradient_are_those_in_the_gradient(rng):
     weight.grad = as_rows(torch.ones(N_ROWS, 3, dtype=torch.float64), [1, 6])
     values_of_gradient(weight).mul_(0.5)
     assert weight.grad.to_dense().sum() == 3
+
+
+def put_in_blocks(gradients: SteppedGradients, weight: torch.Tensor, gradient: torch.Tensor):
+    """Hand on a gradient in blocks of three rows; what is left for the optimiser."""
+    taker = gradients.of(weight)
+    for start in range(0, N_ROWS, 3):
+        rows = slice(start, min(start + 3, N_ROWS))
+        taker.put(rows, gradient[rows])
+    return taker.result()
+
+
+@pytest.mark.parametrize(("options", "reference"), DECAYS)
+@pytest.mark.parametrize("held", [[], [0], [2, 3, 7], list(range(N_ROWS))])
+def test_steps_by_blocks_are_those_of_torch_on_the_whole_gradient(rng, options, reference, held):
+    weight = parameter(rng, N_ROWS, 4)
+    expected = copy(weight)
+    optimizer = RowAdam([weight], **OPTIONS, **options)
+    plain = reference([expected], **OPTIONS, weight_decay=options["weight_decay"])
+    gradients = SteppedGradients(optimizer, [weight])
+    for _ in range(6):
+        first, second = (torch.as_tensor(rng.normal(size=weight.shape)) for _ in range(2))
+        gradients.hold(torch.tensor(held, dtype=torch.long))
+        weight.grad = put_in_blocks(gradients, weight.detach(), first)
+        if held:  # the other part of the gradient of these rows
+            weight.grad = weight.grad + as_rows(second, held)
+        expected.grad = first.clone()
+        expected.grad[held] += second[held]
+        optimizer.step()
+        plain.step()
+        torch.testing.assert_close(weight, expected)
+
+
+def test_held_rows_stay_to_the_bit_until_the_step(rng):
+    weight = parameter(rng, N_ROWS, 4)
+    before = weight.detach().clone()
+    gradients = SteppedGradients(RowAdam([weight], **OPTIONS, weight_decay=0.3), [weight])
+    gradients.hold(torch.tensor([1, 5]))
+    left = put_in_blocks(gradients, weight, torch.ones_like(before))
+    stayed = (weight.detach() == before).all(1)
+    assert stayed.nonzero().flatten().tolist() == [1, 5]
+    assert left.indices().flatten().tolist() == [1, 5]
+
+
+def test_gradient_of_a_weight_that_is_not_stepped_by_blocks_is_collected_whole(rng):
+    weight, other = parameter(rng, N_ROWS, 4), parameter(rng, N_ROWS, 4)
+    before = other.detach().clone()
+    gradients = SteppedGradients(RowAdam([weight, other], **OPTIONS), [weight])
+    gradient = torch.as_tensor(rng.normal(size=other.shape))
+    torch.testing.assert_close(put_in_blocks(gradients, other, gradient), gradient)
+    torch.testing.assert_close(other.detach(), before, rtol=0, atol=0)
+
+
+def test_a_second_gradient_in_one_step_is_refused_and_in_the_next_one_taken(rng):
+    weight = parameter(rng, N_ROWS, 4)
+    optimizer = RowAdam([weight], **OPTIONS)
+    gradients = SteppedGradients(optimizer, [weight])
+    gradient = torch.ones(N_ROWS, 4, dtype=torch.float64)
+    put_in_blocks(gradients, weight, gradient)
+    with pytest.raises(RuntimeError, match="formed twice in a step"):
+        put_in_blocks(gradients, weight, gradient)
+    optimizer.step()
+    put_in_blocks(gradients, weight, gradient)
+    assert optimizer.state[weight]["step"] == 2

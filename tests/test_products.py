@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from scmvp_scvi import _products
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import linear, product, sparse_product, weight_gradient
+from scmvp_scvi._wide_gradients import CollectedGradient
 
 N_ROWS, WIDTH, N_COLUMNS = 7, 5, 11
 DTYPES = {"single": torch.float32, "double": torch.float64}
@@ -83,6 +84,27 @@ def test_sparse_product_is_the_dense_one_with_its_gradient(rng, dtype):
     assert_is(found.detach(), dense.numpy() @ weight.detach().numpy(), dtype)
     (gradient,) = torch.autograd.grad(found, weight, upstream)
     assert_is(gradient, dense.numpy().T @ upstream.numpy(), dtype)
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 100])
+def test_sparse_product_hands_on_its_gradient_in_blocks(monkeypatch, rng, block_size):
+    monkeypatch.setattr("scmvp_scvi._products._FEATURES_PER_BLOCK", block_size)
+    dense = draw(rng, N_ROWS, N_COLUMNS) * (draw(rng, N_ROWS, N_COLUMNS) > 0.5)
+    dense[2], dense[:, 4] = 0, 0
+    weight = draw(rng, N_COLUMNS, WIDTH).requires_grad_()
+    upstream = draw(rng, N_ROWS, WIDTH)
+
+    class OneCollected:
+        def of(self, parameter: torch.Tensor) -> CollectedGradient:
+            assert parameter.data_ptr() == weight.data_ptr()
+            return CollectedGradient(parameter)
+
+        def hold(self, rows: torch.Tensor) -> None:
+            raise AssertionError
+
+    found = sparse_product(SparseCounts.from_tensor(dense), weight, OneCollected())
+    (gradient,) = torch.autograd.grad(found, weight, upstream)
+    assert_is(gradient, dense.numpy().T @ upstream.numpy(), torch.float32)
 
 
 def test_sparse_product_takes_a_weight_in_half_precision(rng):

@@ -19,6 +19,7 @@ from scmvp_scvi import SCMVPModel
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
 
 EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
 N_STEPS = EPOCHS * N_BATCHES
@@ -476,6 +477,91 @@ def test_gradients_are_clipped_to_the_norm_asked_for(
     )
     assert len(sizes) == N_BATCHES
     assert max(sizes) == pytest.approx(0.05, rel=1e-4)
+
+
+CYCLES = {
+    "cycle": {"n_cycle_peaks": 20},
+    "no cycle": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0, "n_cycle_peaks": 20},
+    "cycle on sampled peaks": {"n_peaks_per_step": 30},
+    "cycle on some sampled peaks": {"n_peaks_per_step": 30, "n_cycle_peaks": 20},
+}
+WIDE = ("atac_encoder.first_layer", "atac_decoder.rate", "atac_decoder.inclusion")
+
+
+class GradientSizes(Callback):
+    """Rows of the gradients of the widest weights before each step; 0 where there is none."""
+
+    def __init__(self):
+        self.rows = {name: set() for name in WIDE}
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        del trainer, optimizer
+        for name in WIDE:
+            gradient = pl_module.module.get_parameter(f"{name}.weight").grad
+            held = () if gradient is None else gradient
+            if len(held) and gradient.is_sparse:
+                held = gradient.coalesce().values()
+            self.rows[name].add(len(held))
+
+
+@pytest.mark.parametrize("plan", CYCLES.values(), ids=CYCLES)
+def test_steps_by_blocks_train_to_the_weights_of_the_whole_gradient(
+    make_mdata, register, train, monkeypatch, plan
+):
+    def fitted(may: bool) -> tuple[dict[str, torch.Tensor], dict[str, set[int]]]:
+        sizes = GradientSizes()
+        with monkeypatch.context() as patched:
+            if not may:
+                patched.setattr(SCMVPTrainingPlan, "_may_step_by_blocks", lambda _: False)
+            model = train(
+                register(make_mdata(), batch_key="batch"),
+                max_epochs=3,
+                plan_kwargs=plan,
+                callbacks=[sizes],
+            )
+        return dict(model.module.named_parameters()), sizes.rows
+
+    n_peaks = make_mdata()["atac"].n_vars
+    (by_blocks, held), (whole, all_rows) = fitted(may=True), fitted(may=False)
+    encoder, *decoder = WIDE
+    assert all_rows[encoder] == {n_peaks}
+    n_cycle_peaks = min(plan.get("n_cycle_peaks", n_peaks), plan.get("n_peaks_per_step", n_peaks))
+    assert held[encoder] == ({n_cycle_peaks} if plan.get("cycle_weight", 1) else {0})
+    for name in decoder:
+        assert all_rows[name] == {plan.get("n_peaks_per_step", n_peaks)}
+        assert held[name] == ({30} if "n_peaks_per_step" in plan else held[encoder])
+    for name in WIDE:
+        for part in ("weight", "bias"):
+            values = (f[f"{name}.{part}"] for f in (by_blocks, whole))
+            torch.testing.assert_close(*values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_clip_val": 1.0},
+        {"accumulate_grad_batches": 2},
+        {"precision": "bf16-mixed"},
+        {"plan_kwargs": {}},  # the cycle reads every row
+        {
+            "plan_kwargs": {
+                "n_cycle_peaks": 20,
+                "optimizer": "Custom",
+                "optimizer_creator": torch.optim.Adam,
+            }
+        },
+    ],
+)
+def test_gradients_are_whole_where_more_than_one_minibatch_or_somebody_else_has_a_say(
+    make_mdata, register, train, options
+):
+    sizes = GradientSizes()
+    mdata = register(make_mdata(), batch_key="batch")
+    train(
+        mdata, max_epochs=1, callbacks=[sizes], **{"plan_kwargs": {"n_cycle_peaks": 20}, **options}
+    )
+    n_peaks = make_mdata()["atac"].n_vars
+    assert sizes.rows == {name: {n_peaks} for name in WIDE}
 
 
 def test_weights_of_the_terms_reach_the_loss(fresh_mdata, train):

@@ -10,7 +10,6 @@ has to be written out.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,24 +98,11 @@ def sum_of_log_factorials(
     return several.sums(logs)
 
 
-def wide_empty_like(parameter: Tensor) -> Tensor:
-    """Memory for the gradient of a wide layer, with unspecified values.
-
-    On a CPU NumPy allocates it, which asks the system for huge pages. To touch tens of megabytes
-    anew in each step for the first time took as long, by small pages, as to compute them.
-    """
-    if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.float64):
-        return torch.empty_like(parameter)
-    dtype = np.float32 if parameter.dtype == torch.float32 else np.float64
-    return torch.from_numpy(np.empty(parameter.shape, dtype))
-
-
 # One pass over all blocks. It takes the parameters, the upstream gradient of each cell, or None
 # where no gradient is wanted, and the counts; it returns log-likelihoods and one gradient a
-# parameter.
-Sweep = Callable[
-    [tuple[Tensor, ...], Tensor | None, SparseCounts], tuple[Tensor, tuple[Tensor, ...]]
-]
+# parameter, None where it has been used up.
+Gradients = tuple[Tensor | None, ...]
+Sweep = Callable[[tuple[Tensor, ...], Tensor | None, SparseCounts], tuple[Tensor, Gradients]]
 
 
 class _SummedLikelihood(torch.autograd.Function):
@@ -166,7 +152,7 @@ def _mean_upstream(n_cells: int, like: Tensor) -> Float[Tensor, "cells"]:
 
 def _run(
     sweep: Sweep, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, Gradients]:
     """Run a sweep outside of autocast, which would take its matrix products in half precision."""
     with torch.autocast(parameters[0].device.type, enabled=False):
         return sweep(parameters, upstream, counts)

@@ -17,6 +17,7 @@ from torch import Tensor
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
+from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._blockwise import in_full_precision
 from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
@@ -178,7 +179,10 @@ class FactoredZeroInflatedPoisson:
         )
 
     def log_prob(
-        self, counts: SparseCounts, peak_weights: Float[Tensor, "peaks"] | None = None
+        self,
+        counts: SparseCounts,
+        peak_weights: Float[Tensor, "peaks"] | None = None,
+        wide_gradients: WideGradients | None = None,
     ) -> Float[Tensor, "cells"]:
         """Log-likelihood of each cell's profile, in nats; 0 for cells without ATAC.
 
@@ -188,6 +192,8 @@ class FactoredZeroInflatedPoisson:
             The counts y.
         peak_weights
             Factor on each peak's term: for peaks drawn at random, one over their probability.
+        wide_gradients
+            What becomes of the gradients of the two weights; None holds them.
         """
         return zero_inflated_poisson_sum(
             self.hidden,
@@ -199,4 +205,5 @@ class FactoredZeroInflatedPoisson:
             self.observed,
             counts,
             peak_weights,
+            wide_gradients,
         )

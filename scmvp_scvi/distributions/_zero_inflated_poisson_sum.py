@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -10,12 +11,13 @@ from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import product, weight_gradient
+from scmvp_scvi._wide_gradients import WideGradients, gradient_of, wide_empty_like
 from scmvp_scvi.distributions._blockwise import (
     Entries,
+    Gradients,
     column_blocks,
     sum_of_log_factorials,
     summed_likelihood,
-    wide_empty_like,
 )
 
 _LOG2_E = math.log2(math.e)
@@ -33,24 +35,30 @@ class _ZeroInflatedPoissonSweep:
         ``(cells,)``.
     peak_weights
         ``(peaks,)``, or None for ones.
+    wide_gradients
+        What becomes of the gradients of the two weights; None holds them.
     """
 
     library: Tensor
     cell_weights: Tensor
     peak_weights: Tensor | None
+    wide_gradients: WideGradients | None
 
     def __call__(
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, Gradients]:
         hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias = parameters
         minus_hidden, minus_library, weights = -hidden, -self.library, self.peak_weights
         tiny, one = torch.finfo(hidden.dtype).tiny, hidden.new_ones(())
         log_prob = self._constant_terms(counts)
-        gradients: tuple[Tensor, ...] = ()
         if upstream is not None:
             upstream = upstream * self.cell_weights
             weighted_hidden = hidden * upstream.unsqueeze(-1)
-            gradients = (torch.zeros_like(hidden), *(wide_empty_like(p) for p in parameters[1:]))
+            g_hidden = torch.zeros_like(hidden)
+            g_weights = [
+                gradient_of(w, self.wide_gradients) for w in (rate_weight, inclusion_weight)
+            ]
+            g_biases = [wide_empty_like(b) for b in (rate_bias, inclusion_bias)]
 
         for block, rows, columns, values in column_blocks(counts):
             rate_logit = product(hidden, rate_weight[block], rate_bias[block])
@@ -85,18 +93,23 @@ class _ZeroInflatedPoissonSweep:
                 d_rate *= weights[block]
                 d_inclusion *= weights[block]
 
-            g_hidden, g_rate_weight, g_rate_bias, g_inclusion_weight, g_inclusion_bias = gradients
-            for slope, weight, g_weight, g_bias in (
-                (d_rate, rate_weight, g_rate_weight, g_rate_bias),
-                (d_inclusion, inclusion_weight, g_inclusion_weight, g_inclusion_bias),
+            for slope, weight, g_weight, g_bias in zip(
+                (d_rate, d_inclusion),
+                (rate_weight, inclusion_weight),
+                g_weights,
+                g_biases,
+                strict=True,
             ):
-                g_weight[block] = weight_gradient(slope, weighted_hidden)
-                torch.mv(slope.T, upstream, out=g_bias[block])
                 g_hidden += product(slope, weight[block].T)
+                torch.mv(slope.T, upstream, out=g_bias[block])
+                g_weight.put(block, weight_gradient(slope, weighted_hidden))
 
-        if upstream is not None:
-            gradients[0].mul_(upstream.unsqueeze(-1))
-        return log_prob * self.cell_weights, gradients
+        log_prob *= self.cell_weights
+        if upstream is None:
+            return log_prob, ()
+        g_hidden *= upstream.unsqueeze(-1)
+        of_layers = zip((g.result() for g in g_weights), g_biases, strict=True)
+        return log_prob, (g_hidden, *chain.from_iterable(of_layers))
 
     def _constant_terms(self, counts: SparseCounts) -> Tensor:
         """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""
@@ -117,6 +130,7 @@ def zero_inflated_poisson_sum(
     cell_weights: Float[Tensor, "cells"],
     counts: SparseCounts,
     peak_weights: Float[Tensor, "peaks"] | None = None,
+    wide_gradients: WideGradients | None = None,
 ) -> Float[Tensor, "cells"]:
     """Sum over peaks of the zero-inflated Poisson log-likelihood (equation 19).
 
@@ -138,12 +152,14 @@ def zero_inflated_poisson_sum(
     peak_weights
         Factor on each peak's term, such as one over the probability that it was drawn. Takes no
         gradient.
+    wide_gradients
+        What becomes of the gradients of the two weights; None holds them.
 
     Returns
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
     """
-    sweep = _ZeroInflatedPoissonSweep(library, cell_weights, peak_weights)
+    sweep = _ZeroInflatedPoissonSweep(library, cell_weights, peak_weights, wide_gradients)
     return summed_likelihood(
         sweep, counts, hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias
     )

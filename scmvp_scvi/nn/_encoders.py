@@ -11,6 +11,7 @@ from torch.distributions import Normal
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import linear, sparse_product
 from scmvp_scvi._rows import take_rows
+from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.nn._attention import (
     MaskAttention,
     SelfAttention,
@@ -51,7 +52,11 @@ class ProfileLinear(nn.Module):
         self.shift = CovariateShift(sizes, n_hidden)
 
     def forward(
-        self, profile: SparseCounts, covariates: Covariates, weight: Tensor | None = None
+        self,
+        profile: SparseCounts,
+        covariates: Covariates,
+        weight: Tensor | None = None,
+        wide_gradients: WideGradients | None = None,
     ) -> Float[Tensor, "cells hidden"]:
         """Map a sparse profile of transformed values; zeros are free.
 
@@ -63,6 +68,8 @@ class ProfileLinear(nn.Module):
             Batch and other covariates.
         weight
             View of the weight, as `split_uses` gives it; None for the weight itself.
+        wide_gradients
+            What becomes of the gradient of the weight; None holds it.
         """
         weight = self.weight if weight is None else weight
         if self.training and self.input_dropout > 0:
@@ -70,7 +77,7 @@ class ProfileLinear(nn.Module):
             kept = torch.rand_like(profile.values) >= self.input_dropout
             profile = profile.keep(kept)
             profile = profile.with_values(profile.values / (1 - self.input_dropout))
-        hidden = sparse_product(profile, weight)
+        hidden = sparse_product(profile, weight, wide_gradients)
         return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(
@@ -147,6 +154,7 @@ class ChannelEncoder(nn.Module):
         covariates: Covariates,
         observed: Float[Tensor, "cells"],
         weight: Tensor | None = None,
+        wide_gradients: WideGradients | None = None,
     ) -> Float[Tensor, "cells hidden"]:
         """Features of the channel, zero for cells whose modality was not measured.
 
@@ -159,10 +167,10 @@ class ChannelEncoder(nn.Module):
         observed
             1 where the modality was measured, else 0. Other cells stay out of the statistics of
             the BatchNorm.
-        weight
+        weight, wide_gradients
             As in `ProfileLinear.forward`.
         """
-        linear = self.first_layer(profile, covariates, weight)
+        linear = self.first_layer(profile, covariates, weight, wide_gradients)
         if not self.training or not self.some_unobserved:
             return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         keep = observed > 0
