@@ -37,8 +37,7 @@ class RowAdam(torch.optim.Adam):
     thousand peaks of many then costs what these peaks cost. Weight decay acts on the same rows.
 
     A parameter may also be stepped before `step`, block by block: `begin_blocks`, then
-    `step_block`. In `step` a sparse gradient then moves the rows that were held back, by the steps
-    that all rows have taken.
+    `step_block`. The rows that were held back then step in `step`.
 
     Parameters
     ----------
@@ -48,7 +47,13 @@ class RowAdam(torch.optim.Adam):
 
     def __init__(self, params: Any, **kwargs: Any) -> None:
         super().__init__(params, fused=True, **kwargs)
-        self._in_blocks: set[Parameter] = set()  # those that this step has begun with
+        # rows that wait for `step`, and their gradient, of the parameters that have begun theirs
+        self._held: dict[Parameter, tuple[Tensor, Tensor]] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what a copy or a checkpoint remembers; no step of it is under way."""
+        super().__setstate__(state)
+        self._held = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -69,38 +74,51 @@ class RowAdam(torch.optim.Adam):
             for parameter in group["params"]
             if parameter.grad is not None and parameter.grad.is_sparse
         ]
+        held, self._held = self._held, {}
         # what torch's GradScaler leaves for optimisers that unscale by themselves
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group, parameter, gradient in sparse:
-            if found_inf is None or not bool(found_inf):
+            if parameter in held:
+                held[parameter][1].add_(_values_at(gradient, held[parameter][0]))
+            elif found_inf is None or not bool(found_inf):
                 self._step_rows(group, parameter, gradient, scale)
             parameter.grad = None  # hidden from the dense step
+        for parameter, (rows, gradient) in held.items():
+            self._step_held(parameter, rows, gradient)
         super().step()
         for _, parameter, gradient in sparse:
             parameter.grad = gradient
-        self._in_blocks.clear()
         return loss
 
-    def begin_blocks(self, parameter: Parameter) -> None:
+    def begin_blocks(self, parameter: Parameter, held: Int[Tensor, "held"]) -> Tensor:
         """Begin the step of a parameter whose gradient comes in blocks.
 
         Parameters
         ----------
         parameter
             The parameter.
+        held
+            Rows that step in `step`, because they may have a sparse gradient as well, of just
+            these rows; ascending.
+
+        Returns
+        -------
+        ``(held, width)``, where the gradient of these rows is to be written.
 
         Raises
         ------
         RuntimeError
             If it has begun already, and `step` has not been called since.
         """
-        if parameter in self._in_blocks:
+        if parameter in self._held:
             raise RuntimeError(
                 "The gradient of a weight that is stepped in blocks was formed twice in a step: "
                 "its first part is in the weight already."
             )
-        self._in_blocks.add(parameter)
+        gradient = parameter.new_zeros(len(held), *parameter.shape[1:])
+        self._held[parameter] = held, gradient
         self._state_of(parameter)["step"] += 1
+        return gradient
 
     @torch.no_grad()
     def step_block(
@@ -119,20 +137,38 @@ class RowAdam(torch.optim.Adam):
         held
             Rows of the block, counted within it, that keep their values and moments.
         """
+        tensors = tuple(tensor[rows] for tensor in self._moving(parameter))
+        kept = [tensor.index_select(0, held) for tensor in tensors]
+        self._step_fused(parameter, tensors, gradient.contiguous())
+        for tensor, values in zip(tensors, kept, strict=True):
+            tensor.index_copy_(0, held, values)
+
+    def _step_held(self, parameter: Parameter, rows: Tensor, gradient: Tensor) -> None:
+        tensors = self._moving(parameter)
+        chosen = tuple(tensor.index_select(0, rows) for tensor in tensors)
+        self._step_fused(parameter, chosen, gradient)
+        for tensor, values in zip(tensors, chosen, strict=True):
+            tensor.index_copy_(0, rows, values)
+
+    def _moving(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a parameter and its two moments."""
+        state = self._state_of(parameter)
+        return parameter, state["exp_avg"], state["exp_avg_sq"]
+
+    def _step_fused(
+        self, parameter: Parameter, tensors: Sequence[Tensor], gradient: Tensor
+    ) -> None:
+        """Move rows of a parameter and of its moments by torch's fused step."""
         (group,) = (g for g in self.param_groups if any(p is parameter for p in g["params"]))
-        state = self.state[parameter]
-        weights, first, second = (
-            tensor[rows] for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
-        )
-        kept = [tensor.index_select(0, held) for tensor in (weights, first, second)]
+        weights, first, second = tensors
         beta1, beta2 = group["betas"]
         adam(
             [weights],
-            [gradient.contiguous()],
+            [gradient],
             [first],
             [second],
             [],
-            [state["step"] - 1],  # which it adds to
+            [self.state[parameter]["step"] - 1],  # which it adds to
             fused=True,
             decoupled_weight_decay=group["decoupled_weight_decay"],
             amsgrad=False,
@@ -143,8 +179,6 @@ class RowAdam(torch.optim.Adam):
             weight_decay=group["weight_decay"],
             eps=group["eps"],
         )
-        for tensor, values in zip((weights, first, second), kept, strict=True):
-            tensor.index_copy_(0, held, values)
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         """Return what is remembered of a parameter, made as the dense step would make it."""
@@ -158,40 +192,45 @@ class RowAdam(torch.optim.Adam):
     def _step_rows(
         self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, scale: Tensor | None
     ) -> None:
-        state, in_blocks = self._state_of(parameter), parameter in self._in_blocks
-        if not in_blocks:
-            if "row_steps" not in state:
-                state["row_steps"] = state["step"].to(parameter).repeat(len(parameter))
-            state["step"] += 1
+        state = self._state_of(parameter)
+        if "row_steps" not in state:
+            state["row_steps"] = state["step"].to(parameter).repeat(len(parameter))
+        state["step"] += 1
         rows, slope = gradient.indices()[0], gradient.values()
         if scale is not None:
             slope = slope / scale
-        weights, first, second = (
+        weights, first, second, steps = (
             tensor.index_select(0, rows)
-            for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
+            for tensor in (*self._moving(parameter), state["row_steps"])
         )
-        if in_blocks:  # all rows take every step
-            steps = state["step"].to(parameter).expand(len(rows))
-        else:
-            steps = state["row_steps"].index_select(0, rows) + 1
-            state["row_steps"].index_copy_(0, rows, steps)
         beta1, beta2 = group["betas"]
         decay, lr = group["weight_decay"], group["lr"]
         if group["decoupled_weight_decay"]:
             weights.mul_(1 - lr * decay)
         elif decay != 0:
             slope = slope.add(weights, alpha=decay)
+        steps += 1
         first.lerp_(slope, 1 - beta1)
         second.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
         per_row = steps.view(-1, *[1] * (parameter.ndim - 1))
         spread = second.sqrt().div_((1 - beta2**per_row).sqrt_()).add_(group["eps"])
         weights.sub_(first.div(spread).mul_(lr / (1 - beta1**per_row)))
-        for tensor, values in (
-            (parameter, weights),
-            (state["exp_avg"], first),
-            (state["exp_avg_sq"], second),
+        for tensor, values in zip(
+            (*self._moving(parameter), state["row_steps"]),
+            (weights, first, second, steps),
+            strict=True,
         ):
             tensor.index_copy_(0, rows, values)
+
+
+def _values_at(gradient: Tensor, rows: Tensor) -> Tensor:
+    """Values of a sparse gradient that is to hold these rows and no other."""
+    if not torch.equal(gradient.indices()[0], rows):
+        raise RuntimeError(
+            f"Of a weight that is stepped in blocks, {gradient.indices().shape[1]} rows have a "
+            f"gradient elsewhere and {len(rows)} were held back for one: they must be the same."
+        )
+    return gradient.values()
 
 
 class SteppedGradient:
@@ -208,29 +247,19 @@ class SteppedGradient:
     """
 
     def __init__(self, optimizer: RowAdam, weight: Parameter, held: Int[Tensor, "held"]) -> None:
-        optimizer.begin_blocks(weight)
         self._optimizer, self._weight, self._held = optimizer, weight, held
-        self._of_held = weight.new_empty(len(held), weight.shape[1])
+        self._of_held = optimizer.begin_blocks(weight, held)
 
     def put(self, rows: slice, gradient: Float[Tensor, "block width"]) -> None:
-        """Step some rows, and keep the gradient of those among them that are held."""
+        """Step some rows but for the held ones among them, whose gradient is kept."""
         ends = torch.tensor([rows.start, rows.stop], device=self._held.device)
         among = slice(*torch.searchsorted(self._held, ends).tolist())
         held = self._held[among] - rows.start
         self._of_held[among] = gradient.index_select(0, held)
         self._optimizer.step_block(self._weight, rows, gradient, held)
 
-    def result(self) -> Tensor | None:
-        """Return the gradient of the held rows, or nothing where there are none."""
-        if not len(self._held):
-            return None
-        return torch.sparse_coo_tensor(
-            self._held.unsqueeze(0),
-            self._of_held,
-            self._weight.shape,
-            is_coalesced=True,
-            check_invariants=False,
-        )
+    def result(self) -> None:
+        """Return nothing: the optimiser has the gradient of the held rows."""
 
 
 class SteppedGradients:

@@ -119,7 +119,7 @@ class _SplitUses(torch.autograd.Function):
     def backward(ctx: Any, dense: Tensor | None, by_rows: Tensor | None) -> Tensor | None:
         if dense is None or by_rows is None:
             return dense if by_rows is None else by_rows
-        if dense.is_sparse or not by_rows.is_sparse:
+        if not by_rows.is_sparse:
             return dense + by_rows
         # in place: a copy of a wide gradient would cost more than all of the sum
         return dense.index_add_(0, by_rows._indices()[0], by_rows._values())

@@ -16,7 +16,7 @@ class BlockGradient(Protocol):
         """Take the gradient of some rows, once, when nothing reads these rows any more."""
 
     def result(self) -> Tensor | None:
-        """Return what goes on to the optimiser: dense, sparse, or nothing."""
+        """Return what autograd hands on to the optimiser, None where it has it already."""
 
 
 @runtime_checkable

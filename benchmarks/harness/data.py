@@ -93,18 +93,10 @@ def read(
     return subset(mdata, rows)
 
 
-def generate(n_types: int, depth: float) -> MuData:
-    """Draw 1,500 cells with planted types, at a multiple of the usual depth."""
+def generate(**options: float) -> MuData:
+    """Draw cells with planted types and no batches, by the options of `datasets.synthetic`."""
     with preserved_torch_threads():
-        mdata = datasets.synthetic(
-            n_cells=1_500,
-            n_genes=500,
-            n_peaks=2_000,
-            n_types=n_types,
-            n_batches=1,
-            rna_depth=140 * depth,
-            atac_depth=50 * depth,
-        )
+        mdata = datasets.synthetic(n_batches=1, **options)
     mdata.obs = mdata.obs[["cell_type"]].astype(str)
     return subset(mdata, np.arange(mdata.n_obs))
 
@@ -129,11 +121,34 @@ DATA: dict[str, DataSet] = {
     ),
     **{
         f"generated-{n_types}{suffix}": DataSet(
-            partial(generate, n_types, depth),
+            partial(
+                generate,
+                n_cells=1_500,
+                n_genes=500,
+                n_peaks=2_000,
+                n_types=n_types,
+                rna_depth=140 * depth,
+                atac_depth=50 * depth,
+            ),
             f"Generated: 1,500 cells of {n_types} types, 500 genes, 2,000 peaks, median depths "
             f"{140 * depth:g} and {50 * depth:g}",
         )
         for n_types in (5, 15)
         for suffix, depth in (("", 1.0), ("-shallow", 0.25))
     },
+    "generated-20-deep": DataSet(
+        partial(
+            generate,
+            n_cells=2_000,
+            n_genes=1_000,
+            n_peaks=6_000,
+            n_types=20,
+            rna_depth=2_500,
+            atac_depth=3_000,
+            rna_marker_strength=1.5,
+            atac_marker_strength=1.0,
+        ),
+        "Generated, as deep as a multiome of single nuclei, types hard to tell: 2,000 cells of 20 "
+        "types, 1,000 genes, 6,000 peaks, median depths 2,500 and 3,000",
+    ),
 }

@@ -186,7 +186,8 @@ def test_every_method_is_suited_to_a_protocol(name):
 
 
 def test_generated_data_have_counts_labels_and_no_batches():
-    mdata = data.generate(5, 0.25)
+    mdata = data.generate(n_cells=200, n_genes=60, n_peaks=90, n_types=5)
+    assert mdata.n_obs == 200
     assert list(mdata.obs) == ["cell_type"]
     assert mdata.obs["cell_type"].nunique() == 5
     assert sparse.issparse(mdata["atac"].X)
