@@ -90,6 +90,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._query.QueryMixin"),
     ("py:class", "scmvp_scvi._rows.FeatureSample"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
+    ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),
     ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),
     # documented without an inventory that Sphinx reads
     ("py:class", "huggingface_hub.repocard.ModelCard"),
