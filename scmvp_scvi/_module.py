@@ -599,18 +599,17 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     ) -> Iterator[ProfileBlock]:
         """Imputed ATAC profile to embed again: at some peaks of the step's, or of all."""
         n_peaks = len(py.rate_bias)
-        if self.training and n_cycle_peaks < n_peaks:
-            if sample is None:
-                sample = self._draw_peaks(n_cycle_peaks, by_abundance=False)
-                py = py.at(sample.columns)
-            else:  # drawn among the sampled rows, so that no other row is touched
-                order = torch.randperm(n_peaks, device=py.rate_bias.device)
-                among = order[:n_cycle_peaks].sort().values
-                weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
-                sample, py = FeatureSample(sample.columns[among], weights), py.among(among)
-        if wide_gradients is not None and sample is not None:
-            wide_gradients.hold(sample.columns)
-        return self.imputed_atac(py, sample)
+        if not self.training or n_cycle_peaks >= n_peaks:
+            return self.imputed_atac(py, sample)
+        if sample is None:
+            own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
+            if wide_gradients is not None:
+                wide_gradients.hold(own.columns)
+            return self.imputed_atac(py.at(own.columns), own)
+        # drawn among the sampled rows, so that no other row is touched
+        among = torch.randperm(n_peaks, device=py.rate_bias.device)[:n_cycle_peaks].sort().values
+        weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
+        return self.imputed_atac(py.among(among), FeatureSample(sample.columns[among], weights))
 
     def _cycle_terms(
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal

@@ -22,8 +22,9 @@ from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_pos
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
-# share of the rows of a wide weight that may wait for the cycle where the others are stepped in
-# blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 none
+# Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
+# blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
+# took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
@@ -326,33 +327,27 @@ class SCMVPTrainingPlan(TrainingPlan):
         if self.surgery is not None:
             self.known_rows = KnownRows(self.module, self.surgery)
         elif self._may_step_by_blocks():
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            self.wide_gradients = SteppedGradients(optimizer, self._widest_weights())
-
-    def _widest_weights(self) -> list[torch.nn.Parameter]:
-        """Weights over the peaks whose gradients have all rows."""
-        encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
-        if self.loss_kwargs.get("n_peaks_per_step") is not None:
-            return [encoder.first_layer.weight]
-        return [encoder.first_layer.weight, decoder.rate.weight, decoder.inclusion.weight]
+            encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
+            layers = (encoder.first_layer, decoder.rate, decoder.inclusion)
+            self.wide_gradients = SteppedGradients(
+                self.optimizers(use_pl_optimizer=False), [layer.weight for layer in layers]
+            )
 
     def _may_step_by_blocks(self) -> bool:
         """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
 
-        The likelihood forms the gradient of the mean over a minibatch on a CPU alone. With fewer
-        peaks there is little memory to save, and many rows wait for the cycle.
+        The likelihood forms the gradient of the mean over a minibatch on a CPU alone. On sampled
+        peaks the gradients are small but for one, and blocks took an eighth longer.
         """
         trainer, arguments = self.trainer, self.loss_kwargs
-        n_waiting = min(
-            arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS),
-            arguments.get("n_peaks_per_step") or math.inf,
-        )
+        n_waiting = arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS)
         return (
             self.device.type == "cpu"
             and trainer.world_size == 1
             and trainer.precision == "32-true"
             and trainer.accumulate_grad_batches == 1
             and not trainer.gradient_clip_val
+            and arguments.get("n_peaks_per_step") is None
             and n_waiting <= _MOST_WAITING * len(self.module.atac_idf)
             and isinstance(self.optimizers(use_pl_optimizer=False), RowAdam)
         )

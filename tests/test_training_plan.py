@@ -482,8 +482,6 @@ def test_gradients_are_clipped_to_the_norm_asked_for(
 CYCLES = {
     "cycle": {"n_cycle_peaks": 15},
     "no cycle": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0, "n_cycle_peaks": 15},
-    "cycle on sampled peaks": {"n_peaks_per_step": 18},
-    "cycle on some sampled peaks": {"n_peaks_per_step": 18, "n_cycle_peaks": 15},
 }
 WIDE = ("atac_encoder.first_layer", "atac_decoder.rate", "atac_decoder.inclusion")
 
@@ -523,16 +521,10 @@ def test_steps_by_blocks_train_to_the_weights_of_the_whole_gradient(
 
     n_peaks = make_mdata()["atac"].n_vars
     (by_blocks, held), (whole, all_rows) = fitted(may=True), fitted(may=False)
-    encoder, rate, inclusion = WIDE
-    n_read = min(plan.get("n_cycle_peaks", n_peaks), plan.get("n_peaks_per_step", n_peaks))
-    by_cycle = {n_read} if plan.get("cycle_weight", 1) else {0}
-    assert all_rows[encoder] == {n_peaks}
-    assert held[encoder] == by_cycle
-    if "n_peaks_per_step" in plan:
-        assert held[rate] == held[inclusion] == all_rows[rate] == {plan["n_peaks_per_step"]}
-    else:  # the cycle reads the rate alone
-        assert all_rows[rate] == all_rows[inclusion] == {n_peaks}
-        assert (held[rate], held[inclusion]) == (by_cycle, {0})
+    assert all_rows == {name: {n_peaks} for name in WIDE}
+    by_cycle = {15} if plan is CYCLES["cycle"] else {0}
+    # the cycle reads the rate and not the inclusion
+    assert held == dict(zip(WIDE, (by_cycle, by_cycle, {0}), strict=True))
     for name in WIDE:
         for part in ("weight", "bias"):
             values = (f[f"{name}.{part}"] for f in (by_blocks, whole))
@@ -546,6 +538,7 @@ def test_steps_by_blocks_train_to_the_weights_of_the_whole_gradient(
         {"accumulate_grad_batches": 2},
         {"precision": "bf16-mixed"},
         {"plan_kwargs": {"n_cycle_peaks": 20}},  # too many rows would wait
+        {"plan_kwargs": {"n_cycle_peaks": 15, "n_peaks_per_step": 149}},
         {"plan_kwargs": {}},  # the cycle reads every row
         {
             "plan_kwargs": {
@@ -565,7 +558,8 @@ def test_gradients_are_whole_where_more_than_one_minibatch_or_somebody_else_has_
         mdata, max_epochs=1, callbacks=[sizes], **{"plan_kwargs": {"n_cycle_peaks": 15}, **options}
     )
     n_peaks = make_mdata()["atac"].n_vars
-    assert sizes.rows == {name: {n_peaks} for name in WIDE}
+    n_sampled = options.get("plan_kwargs", {}).get("n_peaks_per_step", n_peaks)
+    assert list(sizes.rows.values()) == [{n_peaks}, {n_sampled}, {n_sampled}]
 
 
 def test_weights_of_the_terms_reach_the_loss(fresh_mdata, train):

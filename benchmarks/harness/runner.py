@@ -184,6 +184,7 @@ def machine() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         # how busy other work keeps the machine: seconds are worth little above one a core
