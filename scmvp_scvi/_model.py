@@ -396,8 +396,8 @@ class SCMVPModel(
         batch_size
             Cells a minibatch.
         early_stopping
-            Stop when the validation ELBO no longer improves, once the mixture has its full weight;
-            see :class:`scvi.train.Trainer`.
+            Stop when the validation ELBO no longer improves, once the last mixture has its full
+            weight; see :class:`scvi.train.Trainer`.
         check_val_every_n_epoch
             Epochs between validations, where cells are held out for it; None for none.
         datasplitter_kwargs

@@ -23,7 +23,7 @@ from scmvp_scvi._rows import (
 )
 from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
-from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
+from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture, MixtureFit
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, CovariateSizes
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
@@ -197,6 +197,26 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             atac = atac * torch.log1p(TF_SCALE * self.atac_idf * n_cells / atac.sum())
         self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
+
+    @torch.no_grad()
+    def take_mixture(self, fit: MixtureFit) -> None:
+        """Give the prior a mixture, in place of the one it has if there is one.
+
+        The cluster attentions weigh the cells of a new component as those of the old ones that
+        its mean belonged to.
+
+        Parameters
+        ----------
+        fit
+            The mixture, of at most as many components as the prior has room for.
+        """
+        if bool(self.prior.is_fitted):
+            means = torch.as_tensor(fit.means).to(self.prior.means)
+            shares = self.prior.cluster_probs(means)
+            for attention in (self.rna_cluster_attention, self.atac_cluster_attention):
+                if attention is not None:
+                    attention.hand_over(shares)
+        self.prior.copy_fit(fit)
 
     # -- input transforms: everything from raw counts --------------------------------------------
 

@@ -33,8 +33,9 @@ class SCMVPTrainRunner(TrainRunner):
     """Run the training, with what follows from the cells there are and from the schedule.
 
     There are no validation epochs where no cell is held out for them, which Lightning refuses in
-    terms of dataloaders. Early stopping waits until the mixture has its full weight, and
-    checkpoints go by the validation ELBO; the loss has a weight that changes.
+    terms of dataloaders. Early stopping waits until the mixture is fitted for the last time and
+    has its full weight, and checkpoints go by the validation ELBO; the loss has a weight that
+    changes.
 
     Parameters
     ----------
@@ -60,14 +61,14 @@ class SCMVPTrainRunner(TrainRunner):
         max_epochs = trainer_kwargs["max_epochs"]
         trainer_kwargs = {
             "checkpointing_monitor": "elbo_validation",
-            "early_stopping_warmup_epochs": training_plan.epochs_to_full_kl_weight(max_epochs),
+            "early_stopping_warmup_epochs": training_plan.epochs_to_last_objective(max_epochs),
             **trainer_kwargs,
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
 
 class SCMVPTrainingPlan(TrainingPlan):
-    """Train `SCMVPModule`: a broad Gaussian prior first, then the mixture fitted to the latent.
+    """Train `SCMVPModule`: a broad Gaussian prior first, then a mixture, fitted twice.
 
     Parameters
     ----------
@@ -83,6 +84,9 @@ class SCMVPTrainingPlan(TrainingPlan):
     mixture_start
         Share of the epochs that are trained under the broad Gaussian, above 0 and at most 1; the
         mixture is fitted to what they have learned, at 1 after the last epoch.
+    mixture_refit
+        Share of the epochs with the mixture after which it is fitted anew, above 0 and below 1:
+        types that lay close under the Gaussian have come apart by then. None keeps the first fit.
     kl_warmup
         Share of the steps over which the weight of the KL rises to `gaussian_kl_weight`.
     lr_schedule
@@ -121,6 +125,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         surgery: Surgery | None = None,
         cluster_resolution: float = 1.0,
         mixture_start: float = 0.4,
+        mixture_refit: float | None = 0.5,
         kl_warmup: float = 0.3,
         lr_schedule: Literal["cosine", "constant"] = "cosine",
         optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam",
@@ -146,6 +151,11 @@ class SCMVPTrainingPlan(TrainingPlan):
         for name, share in (("mixture_start", mixture_start), ("kl_warmup", kl_warmup)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` is a share of the training, 0 to 1, got {share}.")
+        if mixture_refit is not None and not 0 < mixture_refit < 1:
+            raise ValueError(
+                "`mixture_refit` is a share of the epochs with the mixture, above 0 and below 1, "
+                f"or None to fit the mixture once, got {mixture_refit}."
+            )
         if "n_epochs_kl_warmup" in kwargs or "n_steps_kl_warmup" in kwargs:
             raise ValueError(
                 "`n_epochs_kl_warmup` and `n_steps_kl_warmup` are replaced by `kl_warmup`, the "
@@ -175,6 +185,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.atac_output_scale = atac_output_scale
         self.cluster_resolution = cluster_resolution
         self.mixture_start = mixture_start
+        self.mixture_refit = mixture_refit
         self.kl_warmup = kl_warmup
         self.gaussian_kl_weight = gaussian_kl_weight
         self.lr_schedule = lr_schedule
@@ -213,11 +224,20 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Epoch that the mixture is fitted before, counted from 0, of so many."""
         return max(1, round(self.mixture_start * n_epochs))
 
-    def epochs_to_full_kl_weight(self, n_epochs: int) -> int:
-        """Epochs after which the weight of the KL no longer changes, of so many."""
+    def second_mixture_epoch(self, n_epochs: int) -> int | None:
+        """Epoch that the mixture is fitted anew before, of so many; None if there is none."""
+        first = self.first_mixture_epoch(n_epochs)
+        if self.mixture_refit is None or self.continues_training:
+            return None
+        second = first + max(1, round(self.mixture_refit * (n_epochs - first)))
+        return second if second < n_epochs else None
+
+    def epochs_to_last_objective(self, n_epochs: int) -> int:
+        """Epochs after which neither the weight of the KL nor the mixture is set, of so many."""
         if self.continues_training:
             return 0
-        return self.first_mixture_epoch(n_epochs) + math.ceil(_MIXTURE_WARMUP * n_epochs)
+        full_weight = self.first_mixture_epoch(n_epochs) + math.ceil(_MIXTURE_WARMUP * n_epochs)
+        return max(full_weight, self.second_mixture_epoch(n_epochs) or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where in the schedule of the KL the training is."""
@@ -366,21 +386,25 @@ class SCMVPTrainingPlan(TrainingPlan):
             freeze_layers(self.module, self.surgery)
 
     def on_train_epoch_start(self) -> None:
-        """Fit the mixture when its time has come."""
+        """Fit the mixture when its time has come, and once more."""
         trainer = self.trainer
         n_steps = trainer.estimated_stepping_batches  # of all epochs, or fewer if so asked for
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        if self.current_epoch >= self.first_mixture_epoch(math.ceil(n_steps / per_epoch)):
-            self._fit_prior_once()
+        n_epochs = math.ceil(n_steps / per_epoch)
+        if not bool(self.module.prior.is_fitted):
+            if self.current_epoch >= self.first_mixture_epoch(n_epochs):
+                self._fit_mixture()
+        elif self.current_epoch == self.second_mixture_epoch(n_epochs):
+            self._fit_mixture()
 
     def on_train_end(self) -> None:
         """Fit the mixture if training ended before its time."""
-        self._fit_prior_once()
+        if not bool(self.module.prior.is_fitted):
+            self._fit_mixture()
 
     @torch.no_grad()
-    def _fit_prior_once(self) -> None:
-        if bool(self.module.prior.is_fitted):
-            return
+    def _fit_mixture(self) -> None:
+        """Fit the mixture to the training cells, on the first process for all."""
         latent, variances, labels = self._training_latent()
         fit = None
         if self.trainer.is_global_zero:
@@ -396,8 +420,9 @@ class SCMVPTrainingPlan(TrainingPlan):
                     self.cluster_resolution,
                     self.seed,
                 )
-        self.module.prior.copy_fit(self.trainer.strategy.broadcast(fit, src=0))
-        self.mixture_step = self.global_step
+        self.module.take_mixture(self.trainer.strategy.broadcast(fit, src=0))
+        if self.mixture_step is None:
+            self.mixture_step = self.global_step
 
     def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joint posterior means and variances and labels of the training cells, all processes."""

@@ -105,6 +105,31 @@ def decode(module: SCMVPModule, minibatch, z=None, **arguments) -> dict:
     return module.generative(**module._get_generative_input(minibatch, outputs), **arguments)
 
 
+# -- a mixture in place of another ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cluster_attention", [True, False])
+def test_components_in_another_order_decode_to_the_same_profiles(
+    rng, minibatch, cluster_attention
+):
+    module = build(cluster_attention=cluster_attention)
+    means = 30 * np.eye(3)
+    weights, variances = np.array([0.5, 0.3, 0.2]), rng.uniform(0.5, 2, (3, 3))
+    module.take_mixture(MixtureFit(weights, means, variances))
+    inference = module.inference(**module._get_inference_input(minibatch))
+    near = torch.tensor(means + rng.normal(size=(3, 3))).float().repeat(4, 1)
+    inputs = module._get_generative_input(minibatch, {**inference, OUTPUT.Z: near})
+    before = module.generative(**inputs)
+    order = [2, 0, 1]
+    module.take_mixture(MixtureFit(weights[order], means[order], variances[order]))
+    after = module.generative(**inputs)
+    for law in (OUTPUT.PX, OUTPUT.PY):
+        torch.testing.assert_close(after[law].scale(), before[law].scale())
+    torch.testing.assert_close(
+        after[OUTPUT.CLUSTER_PROBS][:, :3], before[OUTPUT.CLUSTER_PROBS][:, order]
+    )
+
+
 # -- transforms of the counts ---------------------------------------------------------------------
 
 

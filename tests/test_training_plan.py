@@ -1,5 +1,6 @@
 """Training: schedules, the fit of the mixture, what is logged, and the ways to stop and go on."""
 
+import itertools
 import json
 import math
 import os
@@ -205,9 +206,36 @@ def test_prior_moves_after_its_fit(recorded):
     assert (at_fit[:4] != later[:4]).any(dim=1).all()
 
 
-def test_mixture_is_fitted_once_and_not_again_when_training_goes_on(recorded):
-    model, first, second = recorded
+def jumps(record: Recorder) -> list[int]:
+    """Epochs before which the means went further than steps take them."""
+    moved = [
+        float((after - before).abs().max())
+        for before, after in itertools.pairwise(record["means"])
+    ]
+    return [epoch for epoch, by in zip(record["epoch"][1:], moved, strict=True) if by > 3e-3]
+
+
+def test_mixture_is_fitted_anew_after_the_share_of_its_epochs_asked_for(recorded):
+    _, first, _ = recorded
+    assert jumps(first) == [EPOCHS // 2, EPOCHS // 2 + EPOCHS // 4]
+
+
+@pytest.mark.parametrize(
+    ("refit", "max_epochs", "expected"), [(None, 8, [4]), (0.25, 8, [4, 5]), (0.5, 2, [1])]
+)
+def test_mixture_keeps_its_first_fit_without_another_or_without_epochs_left_for_it(
+    fresh_mdata, train, refit, max_epochs, expected
+):
+    record = Recorder()
+    plan = {**PLAN, "mixture_refit": refit}
+    train(fresh_mdata, max_epochs=max_epochs, plan_kwargs=plan, callbacks=[record], batch_size=64)
+    assert jumps(record) == expected
+
+
+def test_mixture_is_not_fitted_again_when_training_goes_on(recorded):
+    _, first, second = recorded
     assert all(second["is_fitted"])
+    assert jumps(second) == []
     moved = (second["means"][0] - first["means"][-1]).abs().max()
     assert moved < 3e-3  # one step at most, at a learning rate of 1e-3
 
@@ -219,9 +247,13 @@ def test_mixture_is_fitted_if_training_is_too_short_for_it(fresh_mdata, train, m
     assert model.module.prior.n_clusters == 4
 
 
-def test_training_does_not_stop_early_before_the_mixture_has_its_full_weight(fresh_mdata, train):
-    model = train(fresh_mdata, max_epochs=10, plan_kwargs={"mixture_start": 0.5}, **STOP_AT_ONCE)
-    assert 6 <= model.trainer.current_epoch < 10
+@pytest.mark.parametrize(("refit", "least"), [(None, 6), (0.5, 7)])
+def test_training_does_not_stop_early_before_the_last_mixture_has_its_full_weight(
+    fresh_mdata, train, refit, least
+):
+    plan = {"mixture_start": 0.5, "mixture_refit": refit}
+    model = train(fresh_mdata, max_epochs=10, plan_kwargs=plan, **STOP_AT_ONCE)
+    assert least <= model.trainer.current_epoch < 10
 
 
 @pytest.mark.parametrize(
@@ -662,6 +694,8 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
     [
         ({"mixture_start": 7}, "`mixture_start` is a share"),
         ({"mixture_start": 0}, "`mixture_start`"),
+        ({"mixture_refit": 1}, "`mixture_refit` is a share.*or None.*got 1"),
+        ({"mixture_refit": 0}, "`mixture_refit` is a share"),
         ({"kl_warmup": -0.1}, "`kl_warmup` is a share"),
         ({"lr_schedule": "cosin"}, "`lr_schedule`"),
         ({"atac_output_scale": 0}, "`atac_output_scale`"),

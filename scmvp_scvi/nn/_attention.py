@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,6 +138,20 @@ class ClusterAttention(nn.Module):
         """Return the weights, mean one over the hidden units of each cell."""
         weights = self.linear(cluster_probs).softmax(-1)
         return weights * weights.shape[-1]
+
+    @torch.no_grad()
+    def hand_over(self, shares: Float[Tensor, "new clusters"]) -> None:
+        """Give the clusters of a new mixture what was learned of those they come from.
+
+        Parameters
+        ----------
+        shares
+            Share of each old cluster in each new one, summing to one over the old; at most as
+            many new clusters as there is room for.
+        """
+        learned = self.linear.weight @ shares.T
+        self.linear.weight.zero_()
+        self.linear.weight[:, : len(shares)] = learned
 
 
 @contextmanager

@@ -201,6 +201,14 @@ def test_cluster_attention_keeps_leading_draws(rng):
     torch.testing.assert_close(layer(probs), torch.stack([layer(draw) for draw in probs]))
 
 
+def test_cluster_attention_weighs_a_new_cluster_by_the_old_ones_it_comes_from(rng):
+    layer, shares = randomised(ClusterAttention(5, 8)), rng.dirichlet(np.ones(5), 2)
+    expected = layer(torch.as_tensor(shares))
+    layer.hand_over(torch.as_tensor(shares))
+    torch.testing.assert_close(layer(torch.eye(5, dtype=torch.float64)[:2]), expected)
+    assert not layer.linear.weight[:, 2:].any()
+
+
 def test_running_statistics_stay_where_they_are_put_aside(linear):
     layer = randomised(MaskAttention(N_HIDDEN)).train()
     before = [s.clone() for s in (layer.batch_norm.running_mean, layer.batch_norm.running_var)]
