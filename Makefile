@@ -20,7 +20,7 @@ BENCH = $(BIN)/python benchmarks/run.py --results $(BENCH_RESULTS)
 SMALL := bmmc kidney generated-5 generated-5-shallow generated-15 generated-15-shallow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types bench bench-quick speed reading differential notebooks docs clean
+.PHONY: help install demo test test-slow test-gpu lint types bench bench-quick speed reading differential notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: lint types ## lint, types and the default tests (WORKERS=2 processes)
 
 test-slow: $(AUTOTUNE_INSTALLED) ## the tests marked slow, tuning among them
 	$(PYTEST) -m "slow and not gpu"
+
+test-gpu: $(INSTALLED) ## the tests marked gpu, on a machine with a CUDA device
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .

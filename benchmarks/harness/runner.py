@@ -185,6 +185,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         # how busy other work keeps the machine: seconds are worth little above one a core

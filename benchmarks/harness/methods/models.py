@@ -90,7 +90,7 @@ class SCMVP(Projector, Predictor, Clusterer):
         self.model = SCMVPModel(train, **self.settings["model"])
         self.model.train(
             epochs,
-            accelerator="cpu",
+            accelerator="auto",
             train_size=1.0,
             check_val_every_n_epoch=None,
             enable_progress_bar=False,
@@ -122,7 +122,7 @@ class SCMVP(Projector, Predictor, Clusterer):
         """The negative binomial or zero-inflated Poisson law of each draw of the latent."""
         law, library = LAWS[modality]
         module = self.model.module
-        depths = torch.as_tensor(depth, dtype=torch.float32)[:, None]
+        depths = torch.as_tensor(depth, dtype=torch.float32, device=module.device)[:, None]
         [tensors] = self.model._minibatches(None, rows, batch_size=len(rows))
         outputs = module.inference(**module._get_inference_input(tensors))
         for _ in range(n_draws):
@@ -159,7 +159,7 @@ class MultiVI(Projector, Predictor):
             train, n_genes=train["rna"].n_vars, n_regions=train["atac"].n_vars
         )
         self.model.train(
-            self.settings["most_epochs"], accelerator="cpu", enable_progress_bar=False
+            self.settings["most_epochs"], accelerator="auto", enable_progress_bar=False
         )
         self.settings["epochs"] = self.model.trainer.current_epoch
 
@@ -201,7 +201,7 @@ class SCVI(Projector):
         cells = self._rna(train)
         scvi.model.SCVI.setup_anndata(cells, batch_key=batch_key(train))
         self.model = scvi.model.SCVI(cells)
-        self.model.train(self.settings["epochs"], accelerator="cpu", enable_progress_bar=False)
+        self.model.train(self.settings["epochs"], accelerator="auto", enable_progress_bar=False)
         self.settings["epochs"] = self.model.trainer.current_epoch
 
     def _rna(self, cells: MuData):

@@ -153,9 +153,10 @@ def calibration(
             counts = held_out[rows].toarray()
             draws, positive = [], np.zeros(counts.shape)
             for law in laws(rows, counts.sum(1)):
-                draws.append(law.sample().numpy().astype(np.uint16))
-                zero = law.log_prob(torch.zeros(counts.shape)).exp()
-                positive += 1 - zero.numpy()
+                drawn = law.sample()  # on whatever device the law is
+                draws.append(drawn.cpu().numpy().astype(np.uint16))
+                zero = law.log_prob(torch.zeros_like(drawn)).exp()
+                positive += 1 - zero.cpu().numpy()
             coverages.append(coverage(np.stack(draws), counts))
             bins.append(reliability(positive / len(draws), counts > 0))
     pooled = sum(bins[1:], start=bins[0])
