@@ -20,11 +20,13 @@ CHANGES: dict[str, dict[str, dict[str, object]]] = {
     "128 wide ATAC": {"model": {"n_hidden_atac": 128}},
     "KL weight 1": {"plan": {"gaussian_kl_weight": 1.0}},
 }
-# one low weight of the KL for all of the training, and most of the changes to that form
+# one low weight of the KL for all of the training, with one fit of the mixture, and most of the
+# changes to that form
 LOW_KL: dict[str, object] = {
     "gaussian_kl_weight": 0.3,
     "max_kl_weight": 0.3,
     "mixture_start": 0.6,
+    "mixture_refit": None,
 }
 CHANGES |= {
     "KL weight .3": {"plan": LOW_KL},
