@@ -7,7 +7,7 @@ from torch.distributions import Normal, kl_divergence
 _MIN_LOG_PROB = -60.0  # exp(-60) is far below any probability that matters and no denormal
 
 
-def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "cells"]:
+def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "*channels cells"]:
     """KL(q(z | x, y) || q(z | one channel)), the first consistency term (section 3.6).
 
     Parameters
@@ -15,7 +15,8 @@ def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "cells"]:
     joint
         Joint posterior, batch shape ``(cells, latent)``.
     channel
-        Posterior of a single-modality channel, on an observed or on an imputed profile.
+        Posterior of a single-modality channel, on an observed or on an imputed profile; those of
+        several may stand in front of each other.
 
     Returns
     -------
@@ -26,8 +27,8 @@ def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "cells"]:
 
 def cluster_divergence(
     joint_log_probs: Float[Tensor, "cells clusters"],
-    channel_log_probs: Float[Tensor, "cells clusters"],
-) -> Float[Tensor, "cells"]:
+    channel_log_probs: Float[Tensor, "*channels cells clusters"],
+) -> Float[Tensor, "*channels cells"]:
     """KL between the cluster posteriors that two embeddings imply (section 3.6).
 
     Parameters
@@ -35,7 +36,7 @@ def cluster_divergence(
     joint_log_probs
         log p(c | z) at the joint embedding.
     channel_log_probs
-        log p(c | z) at the embedding of the imputed profile.
+        log p(c | z) at the embedding of the imputed profile, of one channel or of several.
     """
     # unused clusters have log-probability minus infinity in both; the clamp makes them cancel
     joint = joint_log_probs.clamp_min(_MIN_LOG_PROB)

@@ -514,8 +514,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     def _draw_peaks(self, n_peaks: int, *, by_abundance: bool) -> FeatureSample:
         """Draw peaks that stand for all, abundant ones more often or each alike."""
         idf = self.atac_idf
-        abundance = idf.reciprocal() if by_abundance else torch.ones_like(idf)
-        return sample_features(inclusion_probabilities(abundance, n_peaks))
+        if by_abundance:
+            return sample_features(inclusion_probabilities(idf.reciprocal(), n_peaks))
+        return sample_features(torch.full_like(idf, n_peaks / len(idf)))
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -583,19 +584,18 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
             cycle = latent | cluster
         reconstruction = {
-            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS], log_scale),
+            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS], log_scale, for_mean=True),
             LOSS.ATAC_RECONSTRUCTION: -py.log_prob(
-                counts, None if sample is None else sample.weights, wide_gradients
+                counts, None if sample is None else sample.weights, wide_gradients, for_mean=True
             ),
         }
         kl = self.prior.kl(qz, z)
 
         # the channels learn from the joint posterior, not it from them
-        target = Normal(qz.loc.detach(), qz.scale.detach())
-        alignment = {
-            LOSS.ALIGNMENT_RNA: latent_divergence(target, i[OUTPUT.QZ_RNA]) * paired,
-            LOSS.ALIGNMENT_ATAC: latent_divergence(target, i[OUTPUT.QZ_ATAC]) * paired,
-        }
+        target = Normal(qz.loc.detach(), qz.scale.detach(), validate_args=False)
+        channels = _stack(i[OUTPUT.QZ_RNA], i[OUTPUT.QZ_ATAC])
+        of_rna, of_atac = latent_divergence(target, channels) * paired
+        alignment = {LOSS.ALIGNMENT_RNA: of_rna, LOSS.ALIGNMENT_ATAC: of_atac}
         total = sum(reconstruction.values()) + kl_weight * kl
         total = total + alignment_weight * sum(alignment.values())
         if cycle:
@@ -635,16 +635,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Both consistency terms of both modalities, each ``(cells,)``."""
-        log_probs = self.prior.cluster_log_probs
-        joint_clusters = log_probs(qz.loc)
-        latent = {
-            LOSS.CYCLE_RNA: latent_divergence(qz, cycle_rna),
-            LOSS.CYCLE_ATAC: latent_divergence(qz, cycle_atac),
-        }
-        cluster = {
-            LOSS.CYCLE_CLUSTER_RNA: cluster_divergence(joint_clusters, log_probs(cycle_rna.loc)),
-            LOSS.CYCLE_CLUSTER_ATAC: cluster_divergence(joint_clusters, log_probs(cycle_atac.loc)),
-        }
+        channels = _stack(cycle_rna, cycle_atac)
+        of_rna, of_atac = latent_divergence(qz, channels)
+        latent = {LOSS.CYCLE_RNA: of_rna, LOSS.CYCLE_ATAC: of_atac}
+        points = torch.cat([qz.loc.unsqueeze(0), channels.loc])
+        joint, *of_channels = self.prior.cluster_log_probs(points)
+        of_rna, of_atac = cluster_divergence(joint, torch.stack(of_channels))
+        cluster = {LOSS.CYCLE_CLUSTER_RNA: of_rna, LOSS.CYCLE_CLUSTER_ATAC: of_atac}
         return latent, cluster
 
     # -- sampling -------------------------------------------------------------------------------
@@ -683,6 +680,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         stacked = torch.stack(log_weights).cpu()
         marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
         return marginal.mean().item() if return_mean else marginal
+
+
+def _stack(*posteriors: Normal) -> Normal:
+    """Posteriors of several channels as one, ``(channels, cells, latent)``."""
+    locs, scales = ([getattr(p, name) for p in posteriors] for name in ("loc", "scale"))
+    return Normal(torch.stack(locs), torch.stack(scales), validate_args=False)
 
 
 def _choose_posterior(

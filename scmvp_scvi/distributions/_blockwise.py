@@ -21,7 +21,9 @@ from scmvp_scvi._counts import SparseCounts
 # each array. For 128 cells x 100,000 peaks, blocks of 1,024 and 2,048 took the same time on one
 # core, and on two cores 1,024 took 19 % more and 4,096 took 6 % more than 2,048.
 _BLOCK_SIZE = {"cpu": 2048}
-_BLOCK_SIZE_OTHER = 16_384  # accelerators want fewer, larger kernels
+# An accelerator waits for the host to launch its kernels: few and large ones. At 128 cells an
+# array of a block takes 34 MB.
+_BLOCK_SIZE_OTHER = 65_536
 _USUAL_CELLS = 128  # a block of cells has as many elements as one of columns of so many cells
 
 
@@ -108,21 +110,28 @@ Sweep = Callable[[tuple[Tensor, ...], Tensor | None, SparseCounts], tuple[Tensor
 class _SummedLikelihood(torch.autograd.Function):
     """Log-likelihood of each cell, ``(cells,)``, by a sweep that also forms the gradient.
 
-    On a CPU the gradient is formed in the same sweep as the value, for the upstream gradient that
-    the mean negative log-likelihood of the minibatch has; any other one, and a second backward
+    The gradient is formed in the same sweep as the value, for the upstream gradient that the mean
+    negative log-likelihood of the minibatch has. On a CPU any other one, and a second backward
     pass, take a sweep of their own. On an accelerator, where looking at the upstream gradient
-    would halt the queue of kernels, the gradient always has its own sweep.
+    would halt the queue of kernels, the gradient has its own sweep unless the caller promises that
+    it is asked of a multiple of the mean alone.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, sweep: Sweep, counts: SparseCounts, grad_enabled: bool, *parameters: Tensor
+        ctx: Any,
+        sweep: Sweep,
+        counts: SparseCounts,
+        grad_enabled: bool,
+        for_mean: bool,
+        *parameters: Tensor,
     ) -> Tensor:
         ctx.sweep, ctx.counts, ctx.gradients = sweep, counts, None
         ctx.save_for_backward(*parameters)
         upstream = None
         # `needs_input_grad` does not know of `no_grad`, and grad mode is off in here
-        if grad_enabled and any(ctx.needs_input_grad) and parameters[0].device.type == "cpu":
+        at_once = for_mean or _is_host(parameters[0])
+        if grad_enabled and any(ctx.needs_input_grad) and at_once:
             upstream = _mean_upstream(counts.n_cells, parameters[0])
         log_prob, gradients = _run(sweep, parameters, upstream, counts)
         ctx.gradients = gradients if upstream is not None else None
@@ -133,10 +142,19 @@ class _SummedLikelihood(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         # dropped from here, so that the parameters take these very arrays as their gradients
         gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None or not torch.equal(upstream, _mean_upstream(len(upstream), upstream)):
+        expected = _mean_upstream(len(upstream), upstream)
+        if gradients is not None and not _is_host(upstream):
+            factor = upstream[0] / expected[0]  # of a scaled loss
+            gradients = tuple(None if g is None else g.mul_(factor) for g in gradients)
+        elif gradients is None or not torch.equal(upstream, expected):
             parameters = ctx.saved_tensors
             _, gradients = _run(ctx.sweep, parameters, upstream, ctx.counts)
-        return (None, None, None, *gradients)
+        return (None, None, None, None, *gradients)
+
+
+def _is_host(tensor: Tensor) -> bool:
+    """Whether values of a tensor can be looked at without a halt."""
+    return tensor.device.type == "cpu"
 
 
 def in_full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -158,7 +176,9 @@ def _run(
         return sweep(parameters, upstream, counts)
 
 
-def summed_likelihood(sweep: Sweep, counts: SparseCounts, *parameters: Tensor) -> Tensor:
+def summed_likelihood(
+    sweep: Sweep, counts: SparseCounts, *parameters: Tensor, for_mean: bool = False
+) -> Tensor:
     """Log-likelihood of each cell, differentiable once with respect to the parameters.
 
     Parameters
@@ -169,7 +189,10 @@ def summed_likelihood(sweep: Sweep, counts: SparseCounts, *parameters: Tensor) -
         The counts of all features.
     *parameters
         What the sweep takes, cells in rows of the first. Half-precision ones are read as float32.
+    for_mean
+        Promise that a gradient is only asked of a multiple of the mean over the cells. An
+        accelerator then takes one sweep instead of two.
     """
     return _SummedLikelihood.apply(
-        sweep, counts, torch.is_grad_enabled(), *in_full_precision(*parameters)
+        sweep, counts, torch.is_grad_enabled(), for_mean, *in_full_precision(*parameters)
     )

@@ -103,6 +103,7 @@ def negative_binomial_sum(
     library: Float[Tensor, "cells 1"],
     cell_weights: Float[Tensor, "cells"],
     counts: SparseCounts,
+    for_mean: bool = False,
 ) -> Float[Tensor, "cells"]:
     """Sum over genes of the negative binomial log-likelihood, the Gamma-Poisson of the paper.
 
@@ -120,10 +121,12 @@ def negative_binomial_sum(
         Factor on each cell's sum, 0 where the modality was not measured. Takes no gradient.
     counts
         The counts x.
+    for_mean
+        As in `summed_likelihood`.
 
     Returns
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
     """
     sweep = _NegativeBinomialSweep(library, cell_weights)
-    return summed_likelihood(sweep, counts, log_scale, log_inverse_dispersion)
+    return summed_likelihood(sweep, counts, log_scale, log_inverse_dispersion, for_mean=for_mean)

@@ -131,6 +131,7 @@ def zero_inflated_poisson_sum(
     counts: SparseCounts,
     peak_weights: Float[Tensor, "peaks"] | None = None,
     wide_gradients: WideGradients | None = None,
+    for_mean: bool = False,
 ) -> Float[Tensor, "cells"]:
     """Sum over peaks of the zero-inflated Poisson log-likelihood (equation 19).
 
@@ -154,12 +155,13 @@ def zero_inflated_poisson_sum(
         gradient.
     wide_gradients
         What becomes of the gradients of the two weights; None holds them.
+    for_mean
+        As in `summed_likelihood`.
 
     Returns
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
     """
     sweep = _ZeroInflatedPoissonSweep(library, cell_weights, peak_weights, wide_gradients)
-    return summed_likelihood(
-        sweep, counts, hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias
-    )
+    parameters = hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias
+    return summed_likelihood(sweep, counts, *parameters, for_mean=for_mean)

@@ -254,6 +254,22 @@ def test_zip_forms_no_gradient_under_no_grad(gradient_wishes, atac_law, atac_cou
     assert gradient_wishes == [False]
 
 
+@pytest.mark.parametrize(("for_mean", "wishes"), [(True, [True]), (False, [False, True])])
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_accelerator_sweeps_once_for_a_promised_mean_however_the_loss_is_scaled(
+    request, gradient_wishes, monkeypatch, modality, for_mean, wishes
+):
+    law, counts = (request.getfixturevalue(f"{modality}_{name}") for name in ("law", "counts"))
+    parameters = parameters_of(law)
+    expected = torch.autograd.grad(-3 * law.log_prob(counts).mean(), parameters)
+    gradient_wishes.clear()
+    monkeypatch.setattr(_blockwise, "_is_host", lambda tensor: False)
+    loss = -3 * law.log_prob(counts, for_mean=for_mean).mean()
+    for gradient, plain in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
+        torch.testing.assert_close(gradient, plain, **EXACT)
+    assert gradient_wishes == wishes
+
+
 def test_zip_sweeps_once_under_a_mean_over_cells(gradient_wishes, atac_law, atac_counts):
     parameters_of(atac_law)
     (-atac_law.log_prob(atac_counts)).mean().backward()
