@@ -181,6 +181,17 @@ def test_elbo_in_the_history_is_the_sum_of_its_logged_parts(recorded):
     np.testing.assert_allclose(history["elbo_validation"], expected, rtol=1e-4)
 
 
+def test_values_logged_at_each_step_have_the_means_of_those_added_up(make_mdata, register, train):
+    by_epoch, by_step = (
+        train(register(make_mdata()), max_epochs=2, plan_kwargs={"on_step": on_step}).history
+        for on_step in (False, True)
+    )
+    for name in (f"{LOSS.ALIGNMENT_RNA}_train", f"{LOSS.KL}_validation", "elbo_train"):
+        values = (h.to_numpy(float) for h in (by_step[f"{name}_epoch"], by_epoch[name]))
+        np.testing.assert_allclose(*values, rtol=1e-5)
+    assert f"{LOSS.KL}_validation_step" in by_step
+
+
 def test_training_lowers_the_validation_elbo(recorded):
     elbo = recorded[0].history["elbo_validation"].to_numpy(float)
     assert elbo[-1] < elbo[0]
