@@ -95,10 +95,13 @@ def linear(
     weight: Float[Tensor, "columns width"],
     bias: Float[Tensor, "columns"] | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """`product` of the same arguments with its gradient, which a CPU finds once."""
-    if _suits_onednn(inputs, weight):
-        return _Linear.apply(inputs, weight, bias)
-    return F.linear(inputs, weight, bias)
+    """`product` of the same arguments with its gradient, found once and as precisely.
+
+    Under autocast, what does not go to oneDNN is torch's own layer in half precision.
+    """
+    if torch.is_autocast_enabled(inputs.device.type) and not _suits_onednn(inputs, weight):
+        return F.linear(inputs, weight, bias)
+    return _Linear.apply(inputs, weight, bias)
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -100,9 +100,11 @@ class _TakeRows(torch.autograd.Function):
         rows, factors = ctx.saved_tensors
         if factors is not None:
             upstream = upstream * factors.view(-1, *[1] * (upstream.ndim - 1))
-        gradient = torch.sparse_coo_tensor(
-            rows.unsqueeze(0), upstream, ctx.shape, is_coalesced=True, check_invariants=False
-        )
+        # torch 2.11 warns of an argument that says so
+        with torch.sparse.check_sparse_tensor_invariants(False):
+            gradient = torch.sparse_coo_tensor(
+                rows.unsqueeze(0), upstream, ctx.shape, is_coalesced=True
+            )
         return gradient, None, None
 
 
