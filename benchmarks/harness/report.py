@@ -24,7 +24,8 @@ README = Path(__file__).parents[2] / "README.md"
 IN_README = "cortex"  # the data whose tables are there too
 UMAP = Run("cortex", "embedding", "", "scmvp", 0)
 
-COST = {"fit_seconds": "seconds to fit", "peak_memory_gb": "peak memory, GB"}
+# of runs on a CPU alone; on a GPU the same scores are had at other costs
+COST = {"fit_seconds": "seconds to fit, CPU", "peak_memory_gb": "peak memory, GB"}
 CLUSTER_SCORES = {
     "clusters.ari": "ARI of argmax p(c\\|z)",
     "clusters.components_used": "components used",
@@ -217,7 +218,8 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
 def summarise(records: list[Result]) -> pd.DataFrame:
     """Mean, standard deviation and number of seeds of each figure of each method and case.
 
-    Results of an older version of a protocol count only where there is none of the present one.
+    Results of an older version of a protocol count only where there is none of the present one,
+    and seconds and memory only where they were measured on a CPU.
     """
     rows = []
     for record in latest(records):
@@ -226,7 +228,9 @@ def summarise(records: list[Result]) -> pd.DataFrame:
         rows += [
             {**key, "figure": name, "value": float(value)}
             for name, value in numbers.items()
-            if isinstance(value, int | float | np.number) and name not in ("seed", "cells")
+            if isinstance(value, int | float | np.number)
+            and name not in ("seed", "cells")
+            and not (name in COST and record["machine"].get("gpu"))
         ]
     frame = pd.DataFrame(rows)
     groups = frame.groupby(["protocol", "method", "case", "figure"], sort=False)["value"]

@@ -17,6 +17,7 @@ def result(seed: int, nmi: float, version: int = 2, **fields) -> dict[str, objec
         "leiden": {"nmi": nmi, "ari": 0.5},
         "broken": [],
         "fit_seconds": 20.0,
+        "machine": {"cores": 2},
         "versions": {"torch": "2"},
         **fields,
     }
@@ -63,6 +64,14 @@ def test_a_readme_without_markers_is_refused(folder):
     (folder.parents[1] / "README.md").write_text("no markers")
     with pytest.raises(ValueError, match="has no markers <!-- cortex tables -->"):
         write([result(0, 0.7)], folder)
+
+
+def test_seconds_of_a_gpu_stand_in_no_table_beside_those_of_a_cpu():
+    on_gpu = result(1, 0.7, machine={"gpu": "a GPU"}, fit_seconds=1.0)
+    figures = summarise([result(0, 0.1), on_gpu]).loc[("embedding", "scmvp", "")]
+    assert figures.loc["fit_seconds", "mean"] == 20
+    assert figures.loc["leiden.nmi", "seeds"] == 2
+    assert "fit_seconds" not in summarise([on_gpu]).loc[("embedding", "scmvp", "")].index
 
 
 def test_results_of_an_older_version_count_only_alone():
