@@ -536,7 +536,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
 
-        Outside of training every term is taken over all peaks.
+        Outside of training every term is taken over all peaks. Gradients are those of ``loss``: on
+        an accelerator the reconstruction losses of single cells have none.
 
         Parameters
         ----------

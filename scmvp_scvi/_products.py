@@ -95,7 +95,7 @@ def linear(
     weight: Float[Tensor, "columns width"],
     bias: Float[Tensor, "columns"] | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """`product` of the same arguments with its gradient, found once and as precisely.
+    """`product` with its gradient, found once, which is as precise as the product.
 
     Under autocast, what does not go to oneDNN is torch's own layer in half precision.
     """

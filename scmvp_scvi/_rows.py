@@ -100,7 +100,7 @@ class _TakeRows(torch.autograd.Function):
         rows, factors = ctx.saved_tensors
         if factors is not None:
             upstream = upstream * factors.view(-1, *[1] * (upstream.ndim - 1))
-        # torch 2.11 warns of an argument that says so
+        # given as the argument `check_invariants=False`, torch 2.11 warns
         with torch.sparse.check_sparse_tensor_invariants(False):
             gradient = torch.sparse_coo_tensor(
                 rows.unsqueeze(0), upstream, ctx.shape, is_coalesced=True

@@ -234,7 +234,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         return second if second < n_epochs else None
 
     def epochs_to_last_objective(self, n_epochs: int) -> int:
-        """Epochs after which neither the weight of the KL nor the mixture is set, of so many."""
+        """Epochs after which the schedule changes neither the weight of the KL nor the mixture."""
         if self.continues_training:
             return 0
         full_weight = self.first_mixture_epoch(n_epochs) + math.ceil(_MIXTURE_WARMUP * n_epochs)
@@ -421,6 +421,7 @@ class SCMVPTrainingPlan(TrainingPlan):
                     self.cluster_resolution,
                     self.seed,
                 )
+        # Adam's moments of an earlier mixture stay: they fade within tens of steps
         self.module.take_mixture(self.trainer.strategy.broadcast(fit, src=0))
         if self.mixture_step is None:
             self.mixture_step = self.global_step
@@ -450,8 +451,9 @@ class SCMVPTrainingPlan(TrainingPlan):
     ) -> None:
         """Add up the ELBO as scvi-tools does, and each part of the objective beside it.
 
-        The end of the epoch logs them, unless each step shall: Lightning copies all it knows of a
-        value whenever it is logged, and on small data that took a tenth of a step.
+        They are logged at the end of the epoch, after the callbacks' ``on_train_epoch_end``, or
+        at each step with ``on_step``: Lightning copies all it knows of a value whenever it is
+        logged, and on small data that took a tenth of a step.
         """
         if self.on_step:
             super().compute_and_log_metrics(loss_output, metrics, mode)
@@ -501,7 +503,8 @@ class _EpochMeans:
     def add(self, means: Mapping[str, Tensor], n_cells: int) -> None:
         """Add the means of a minibatch of so many cells."""
         for name, mean in means.items():
-            self._sums[name] = self._sums.get(name, 0) + mean * n_cells
+            # a sum in half precision would stop growing
+            self._sums[name] = self._sums.get(name, 0) + mean.float() * n_cells
         self._n_cells += n_cells
 
     def take(self) -> tuple[dict[str, Tensor], int]:

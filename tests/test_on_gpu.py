@@ -63,7 +63,12 @@ def counts(rng, law) -> torch.Tensor:
 
 
 def likelihood(
-    law: Law, counts: torch.Tensor, device: str, dtype: torch.dtype, autocast: bool = False
+    law: Law,
+    counts: torch.Tensor,
+    device: str,
+    dtype: torch.dtype,
+    autocast: bool = False,
+    for_mean: bool = False,
 ) -> list[torch.Tensor]:
     """Log-likelihood of each cell on a device, and the gradients of the parameters."""
     tensors = {f.name: getattr(law, f.name).to(device, dtype) for f in fields(law)}
@@ -74,14 +79,18 @@ def likelihood(
         if name not in ("library", "observed")
     ]
     upstream = torch.linspace(-1, 2, N_CELLS, dtype=dtype, device=device)
+    if for_mean:
+        upstream = torch.full_like(upstream, -3 / N_CELLS)
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
-        log_prob = moved.log_prob(SparseCounts.from_tensor(counts.to(device, dtype)))
+        sparse_counts = SparseCounts.from_tensor(counts.to(device, dtype))
+        log_prob = moved.log_prob(sparse_counts, for_mean=for_mean)
         return [log_prob, *torch.autograd.grad(log_prob, parameters, upstream)]
 
 
-def test_likelihood_and_gradients_are_those_of_the_cpu(law, counts):
-    found = likelihood(law, counts, CUDA, torch.float64)
-    expected = likelihood(law, counts, "cpu", torch.float64)
+@pytest.mark.parametrize("for_mean", [False, True])
+def test_likelihood_and_gradients_are_those_of_the_cpu(law, counts, for_mean):
+    found = likelihood(law, counts, CUDA, torch.float64, for_mean=for_mean)
+    expected = likelihood(law, counts, "cpu", torch.float64, for_mean=for_mean)
     for value, of_cpu in zip(found, expected, strict=True):
         assert value.device.type == CUDA
         torch.testing.assert_close(value.cpu(), of_cpu, rtol=1e-10, atol=1e-10)

@@ -144,7 +144,9 @@ class _SummedLikelihood(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         expected = _mean_upstream(len(upstream), upstream)
         if gradients is not None and not _is_host(upstream):
-            factor = upstream[0] / expected[0]  # of a scaled loss
+            # of a scaled loss; a broken promise must show, and to ask for it would halt
+            equal = (upstream == upstream[0]).all()
+            factor = torch.where(equal, upstream[0] / expected[0], torch.nan)
             gradients = tuple(None if g is None else g.mul_(factor) for g in gradients)
         elif gradients is None or not torch.equal(upstream, expected):
             parameters = ctx.saved_tensors
@@ -191,7 +193,7 @@ def summed_likelihood(
         What the sweep takes, cells in rows of the first. Half-precision ones are read as float32.
     for_mean
         Promise that a gradient is only asked of a multiple of the mean over the cells. An
-        accelerator then takes one sweep instead of two.
+        accelerator then takes one sweep instead of two, and gives NaN for any other gradient.
     """
     return _SummedLikelihood.apply(
         sweep, counts, torch.is_grad_enabled(), for_mean, *in_full_precision(*parameters)

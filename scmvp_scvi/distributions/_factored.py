@@ -105,7 +105,7 @@ class FactoredNegativeBinomial:
             What `log_scale` returned, where it is at hand; None computes it.
         for_mean
             Promise that a gradient is only asked of a multiple of the mean over the cells, which
-            saves an accelerator a sweep.
+            saves an accelerator a sweep; any other gradient is NaN there.
         """
         return negative_binomial_sum(
             self.log_scale() if log_scale is None else log_scale,

@@ -255,6 +255,17 @@ def test_zip_forms_no_gradient_under_no_grad(gradient_wishes, atac_law, atac_cou
     assert gradient_wishes == [False]
 
 
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_accelerator_gives_nan_for_another_gradient_than_the_promised_mean(
+    request, monkeypatch, modality
+):
+    law, counts = (request.getfixturevalue(f"{modality}_{name}") for name in ("law", "counts"))
+    parameters = parameters_of(law)
+    monkeypatch.setattr(_blockwise, "_is_host", lambda tensor: False)
+    gradients = torch.autograd.grad(law.log_prob(counts, for_mean=True)[1], parameters)
+    assert all(gradient.isnan().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize(("for_mean", "wishes"), [(True, [True]), (False, [False, True])])
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_accelerator_sweeps_once_for_a_promised_mean_however_the_loss_is_scaled(
