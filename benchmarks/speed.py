@@ -41,7 +41,6 @@ import matplotlib.pyplot as plt
 import mudata
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 import scvi
 import torch
@@ -56,6 +55,7 @@ from harness.protocols import labels_of
 from harness.runner import forget_peak_memory, machine, peak_memory
 from harness.scores.embedding import leiden_scores, leiden_scores_of_graph
 from scmvp_scvi import SCMVPModel, datasets
+from scmvp_scvi._neighbors import leiden_partitions, preserved_torch_threads
 from scmvp_scvi.metrics import leiden_agreement
 
 HERE = Path(__file__).parent
@@ -257,11 +257,8 @@ def most_memory(device: Device) -> int:
 def warm_up(method: str, device: Device) -> None:
     """Load and compile what training takes, so that libraries do not count as memory of data."""
     if device is CPU:  # the fit of the mixture takes neither memory of a GPU nor time of an epoch
-        threads = torch.get_num_threads()
-        cells = AnnData(np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32))
-        sc.pp.neighbors(cells, use_rep="X")
-        sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False)
-        torch.set_num_threads(threads)
+        cells = np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32)
+        leiden_partitions(cells, [1.0])
     train(*build(method, generate(2 * BATCH_SIZE, 2 * PEAKS_PER_STEP)), device, epochs=1)
 
 
@@ -364,9 +361,8 @@ def copy_bandwidth() -> float:
 
 def train_large(device: Device) -> None:
     """Train on 20,000 cells x 100,000 peaks with planted types, on sampled peaks."""
-    threads = torch.get_num_threads()
-    mdata = datasets.synthetic(20_000, 5_000, 100_000, n_types=20, n_batches=1, seed=0)
-    torch.set_num_threads(threads)
+    with preserved_torch_threads():
+        mdata = datasets.synthetic(20_000, 5_000, 100_000, n_types=20, n_batches=1, seed=0)
     scvi.settings.seed = 0
     SCMVPModel.setup_mudata(mdata, modalities={"rna_layer": "rna", "atac_layer": "atac"})
     model = SCMVPModel(mdata)

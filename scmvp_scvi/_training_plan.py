@@ -455,9 +455,9 @@ class SCMVPTrainingPlan(TrainingPlan):
         at each step with ``on_step``: Lightning copies all it knows of a value whenever it is
         logged, and on small data that took a tenth of a step.
         """
+        parts = {f"{name}_{mode}": value for name, value in loss_output.parts.items()}
         if self.on_step:
             super().compute_and_log_metrics(loss_output, metrics, mode)
-            parts = {f"{name}_{mode}": value for name, value in loss_output.parts.items()}
             self._log(parts, loss_output.n_obs_minibatch)
             return
         metrics[f"elbo_{mode}"].update(
@@ -466,7 +466,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             kl_global=loss_output.kl_global_sum,
             n_obs_minibatch=loss_output.n_obs_minibatch,
         )
-        self.epoch_parts[mode].add(loss_output.parts, loss_output.n_obs_minibatch)
+        self.epoch_parts[mode].add(parts, loss_output.n_obs_minibatch)
 
     def on_train_epoch_end(self) -> None:
         """Log what the training steps have added up."""
@@ -480,8 +480,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         if self.on_step:
             return
         means, n_cells = self.epoch_parts[mode].take()
-        named = {f"{name}_{mode}": value for name, value in means.items()}
-        self._log({**metrics, **named}, n_cells)
+        self._log({**metrics, **means}, n_cells)
 
     def _log(self, values: Mapping[str, Any], n_cells: int) -> None:
         self.log_dict(
