@@ -42,6 +42,7 @@ class _ModuleKeys(NamedTuple):
     ATAC_LIBRARY: str = "atac_library"
     RNA_OBSERVED: str = "rna_observed"
     ATAC_OBSERVED: str = "atac_observed"
+    RNA_WEIGHT: str = "rna_weight"
     ATAC_WEIGHT: str = "atac_weight"
     COVARIATES: str = "covariates"
     CLUSTER_PROBS: str = "cluster_probs"

@@ -30,6 +30,7 @@ from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
 from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
 
 DEFAULT_CYCLE_PEAKS = 8192
+_DEFAULT_CYCLE_GENES = 2048
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
 TF_SCALE = 1e4  # term frequencies are counts per ten thousand
@@ -301,9 +302,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
         rna_observed, atac_observed = known[OUTPUT.RNA_OBSERVED], known[OUTPUT.ATAC_OBSERVED]
 
-        # the cycle reads the same wide weight at some peaks
+        # the cycle reads the same wide weights at some features
+        rna_weight, rna_weight_again = split_uses(self.rna_encoder.first_layer.weight)
         atac_weight, atac_weight_again = split_uses(self.atac_encoder.first_layer.weight)
-        rna_features = self.rna_encoder(rna_profile, covariates, rna_observed)
+        rna_features = self.rna_encoder(rna_profile, covariates, rna_observed, rna_weight)
         atac_features = self.atac_encoder(
             atac_profile, covariates, atac_observed, atac_weight, wide_gradients
         )
@@ -318,6 +320,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
             OUTPUT.RNA_COUNTS: rna_counts,
             OUTPUT.ATAC_COUNTS: atac_target,
+            OUTPUT.RNA_WEIGHT: rna_weight_again,
             OUTPUT.ATAC_WEIGHT: atac_weight_again,
             OUTPUT.COVARIATES: covariates,
             **known,
@@ -461,28 +464,46 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     def reencode(
         self,
-        rna_log_scale: Float[Tensor, "cells genes"],
+        rna_profile: Iterator[ProfileBlock],
         atac_profile: Iterator[ProfileBlock],
         covariates: Covariates,
+        rna_weight: Tensor | None = None,
         atac_weight: Tensor | None = None,
     ) -> tuple[Normal, Normal]:
         """Embed the imputed profiles, q(z | x_hat) and q(z | y_hat), each by its own channel.
 
         Parameters
         ----------
-        rna_log_scale
-            Logarithm of each gene's share; the shares at the median depth are the imputed profile.
-        atac_profile
-            What `imputed_atac` yields.
+        rna_profile, atac_profile
+            What `imputed_rna` and `imputed_atac` yield.
         covariates
             Batch and other covariates of each cell.
-        atac_weight
-            View of the first layer's weight for this use, see `split_uses`.
+        rna_weight, atac_weight
+            Views of the first layers' weights for this use, see `split_uses`.
         """
-        rna = F.softplus(rna_log_scale + self.rna_median_depth.log())  # log1p(share * depth)
-        rna_features = self.rna_encoder.of_imputed([(slice(None), rna)], covariates)
+        rna_features = self.rna_encoder.of_imputed(rna_profile, covariates, rna_weight)
         atac_features = self.atac_encoder.of_imputed(atac_profile, covariates, atac_weight)
         return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
+
+    def imputed_rna(
+        self, log_scale: Float[Tensor, "cells genes"], sample: FeatureSample | None = None
+    ) -> Iterator[ProfileBlock]:
+        """Yield the imputed profile in the encoder's units, whole or at some genes.
+
+        Parameters
+        ----------
+        log_scale
+            Logarithm of each gene's share; the shares at the median depth are the profile.
+        sample
+            Genes that stand for all, by their weights.
+        """
+        log_depth = self.rna_median_depth.log()
+        if sample is None:
+            yield slice(None), F.softplus(log_scale + log_depth)  # log1p(share * depth)
+            return
+        # by rows: the gradient of a choice of columns takes several times as long
+        chosen = log_scale.gather(1, sample.columns.expand(len(log_scale), -1))
+        yield sample.columns, F.softplus(chosen + log_depth) * sample.weights
 
     def imputed_atac(
         self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None = None
@@ -516,7 +537,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         idf = self.atac_idf
         if by_abundance:
             return sample_features(inclusion_probabilities(idf.reciprocal(), n_peaks))
-        return sample_features(torch.full_like(idf, n_peaks / len(idf)))
+        return _draw_alike(len(idf), n_peaks, idf.device)
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -530,6 +551,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         alignment_weight: float = 1.0,
         cycle_weight: float = 0.015,
         cycle_cluster_weight: float = 0.015,
+        n_cycle_genes: int = _DEFAULT_CYCLE_GENES,
         n_cycle_peaks: int = DEFAULT_CYCLE_PEAKS,
         n_peaks_per_step: int | None = None,
         wide_gradients: WideGradients | None = None,
@@ -553,8 +575,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Weight of the same divergence on the imputed profiles.
         cycle_cluster_weight
             Weight of the divergence between the cluster posteriors of both.
-        n_cycle_peaks
-            Peaks of the imputed ATAC profile, drawn anew in each step, that are embedded again;
+        n_cycle_genes, n_cycle_peaks
+            Features of the imputed profiles, drawn anew in each step, that are embedded again;
             the others are dropped as input values are.
         n_peaks_per_step
             Peaks, drawn anew in each step, that the ATAC likelihood and the cycle are estimated
@@ -578,9 +600,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         log_scale = px.log_scale()  # once, for the cycle and the likelihood
         cycle = {}
         if cycle_weight > 0 or cycle_cluster_weight > 0:
-            decoded_atac = self._cycle_profile(py, sample, n_cycle_peaks, wide_gradients)
             cycle_rna, cycle_atac = self.reencode(
-                log_scale, decoded_atac, i[OUTPUT.COVARIATES], i[OUTPUT.ATAC_WEIGHT]
+                self._cycle_rna_profile(log_scale, n_cycle_genes),
+                self._cycle_atac_profile(py, sample, n_cycle_peaks, wide_gradients),
+                i[OUTPUT.COVARIATES],
+                i[OUTPUT.RNA_WEIGHT],
+                i[OUTPUT.ATAC_WEIGHT],
             )
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
             cycle = latent | cluster
@@ -611,7 +636,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             parts={name: part.detach().mean() for name, part in parts.items()},
         )
 
-    def _cycle_profile(
+    def _cycle_rna_profile(
+        self, log_scale: Float[Tensor, "cells genes"], n_cycle_genes: int
+    ) -> Iterator[ProfileBlock]:
+        """Imputed RNA profile to embed again: at some genes, or of all."""
+        n_genes = log_scale.shape[1]
+        if not self.training or n_cycle_genes >= n_genes:
+            return self.imputed_rna(log_scale)
+        return self.imputed_rna(log_scale, _draw_alike(n_genes, n_cycle_genes, log_scale.device))
+
+    def _cycle_atac_profile(
         self,
         py: FactoredZeroInflatedPoisson,
         sample: FeatureSample | None,
@@ -625,7 +659,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         if sample is None:
             own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
             if wide_gradients is not None:
-                wide_gradients.hold(own.columns)
+                read = (py.rate_weight, self.atac_encoder.first_layer.weight)
+                wide_gradients.hold(own.columns, read)
             return self.imputed_atac(py.at(own.columns), own)
         # drawn among the sampled rows, so that no other row is touched
         among = torch.randperm(n_peaks, device=py.rate_bias.device)[:n_cycle_peaks].sort().values
@@ -681,6 +716,11 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         stacked = torch.stack(log_weights).cpu()
         marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
         return marginal.mean().item() if return_mean else marginal
+
+
+def _draw_alike(n_features: int, n_sampled: int, device: torch.device) -> FeatureSample:
+    """Draw features that stand for all, each with the same probability."""
+    return sample_features(torch.full((n_features,), n_sampled / n_features, device=device))
 
 
 def _stack(*posteriors: Normal) -> Normal:

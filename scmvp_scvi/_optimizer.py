@@ -1,6 +1,6 @@
 """Adam by rows: of those that a sparse gradient holds, or of blocks as their gradient comes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -138,12 +138,17 @@ class RowAdam(torch.optim.Adam):
             Rows of the block, counted within it, that keep their values and moments.
         """
         tensors = tuple(tensor[rows] for tensor in self._moving(parameter))
+        if len(held) == 0:
+            self._step_fused(parameter, tensors, gradient.contiguous())
+            return
         kept = [tensor.index_select(0, held) for tensor in tensors]
         self._step_fused(parameter, tensors, gradient.contiguous())
         for tensor, values in zip(tensors, kept, strict=True):
             tensor.index_copy_(0, held, values)
 
     def _step_held(self, parameter: Parameter, rows: Tensor, gradient: Tensor) -> None:
+        if len(rows) == 0:
+            return
         tensors = self._moving(parameter)
         chosen = tuple(tensor.index_select(0, rows) for tensor in tensors)
         self._step_fused(parameter, chosen, gradient)
@@ -279,15 +284,16 @@ class SteppedGradients:
     def __init__(self, optimizer: RowAdam, weights: Sequence[Parameter]) -> None:
         self._optimizer = optimizer
         self._weights = {weight.data_ptr(): weight for weight in weights}
-        self._held = torch.empty(0, dtype=torch.long, device=weights[0].device)
+        self._held: dict[int, Tensor] = {}  # by the place of a weight
 
     def of(self, weight: Tensor) -> BlockGradient:
         """Return what takes the gradient of this weight in this step."""
         known = self._weights.get(weight.data_ptr())
         if known is None:
             return CollectedGradient(weight)
-        return SteppedGradient(self._optimizer, known, self._held)
+        nothing = torch.empty(0, dtype=torch.long, device=weight.device)
+        return SteppedGradient(self._optimizer, known, self._held.get(weight.data_ptr(), nothing))
 
-    def hold(self, rows: Int[Tensor, "held"]) -> None:
+    def hold(self, rows: Int[Tensor, "held"], weights: Iterable[Tensor]) -> None:
         """Hold rows back from the next gradients, for theirs has another part; ascending."""
-        self._held = rows
+        self._held = dict.fromkeys((weight.data_ptr() for weight in weights), rows)

@@ -1,9 +1,9 @@
 """The two products of wide matrices that most of a step's time goes to, by the faster library.
 
 On a CPU, torch hands products of float32 matrices to MKL, which runs them at half speed on
-processors that are not Intel's, and the gradient of a sparse product to a loop over entries in
-their own order. Here oneDNN, which torch has too, and the product of the transposed profile take
-their place; values are the same up to rounding.
+processors with AVX-512 that are not Intel's, and the gradient of a sparse product to a loop over
+entries in their own order. Here oneDNN, which torch has too, and the product of the transposed
+profile take their place; values are the same up to rounding.
 """
 
 from typing import Any
@@ -15,14 +15,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import WideGradients
 
 _FEATURES_PER_BLOCK = 2048  # whose gradient is formed at once, where it does not stay
 
-# what torch's compiler calls for a linear layer; a build without oneDNN has none
+# What torch's compiler calls for a linear layer; a build without oneDNN has none. With AVX2, MKL
+# is as fast, and gives the gradient of a weight row by row as the weight is.
 _onednn_linear = (
     torch.ops.mkldnn._linear_pointwise
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
     else None
 )
 
@@ -49,7 +53,7 @@ def product(
 def weight_gradient(
     upstream: Float[Tensor, "rows columns"], inputs: Float[Tensor, "rows width"]
 ) -> Float[Tensor, "columns width"]:
-    """``upstream.T @ inputs``, the gradient of the weight of a product, as a transposed view.
+    """``upstream.T @ inputs``, the gradient of the weight of a product.
 
     Parameters
     ----------
@@ -58,13 +62,20 @@ def weight_gradient(
     inputs
         What was multiplied by the weight.
     """
+    if not _suits_onednn(inputs, upstream):
+        return upstream.T @ inputs
     # to read the wide matrix along its rows and turn the result takes two thirds of the time
     return product(inputs.T, upstream.T).T
 
 
-def _suits_onednn(*tensors: Tensor) -> bool:
-    return all(
-        t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in tensors
+def _suits_onednn(*matrices: Tensor) -> bool:
+    """Whether there is oneDNN and it is quick: some columns of a wide matrix took it seconds."""
+    return _onednn_linear is not None and all(
+        m.device.type == "cpu"
+        and m.dtype == torch.float32
+        and m.numel() > 0
+        and (m.is_contiguous() or m.T.is_contiguous())
+        for m in matrices
     )
 
 
@@ -122,9 +133,16 @@ class _SparseProduct(torch.autograd.Function):
         if ctx.wide_gradients is None:
             return _embedding_bag(by_feature, upstream), None, None
         gradient = ctx.wide_gradients.of(ctx.weight)
-        for start in range(0, by_feature.n_cells, _FEATURES_PER_BLOCK):
-            rows = slice(start, min(start + _FEATURES_PER_BLOCK, by_feature.n_cells))
+
+        def put_block(rows: slice) -> None:
             gradient.put(rows, _embedding_bag(by_feature.of_cells(rows), upstream))
+
+        n_features = by_feature.n_cells
+        blocks = [
+            slice(start, min(start + _FEATURES_PER_BLOCK, n_features))
+            for start in range(0, n_features, _FEATURES_PER_BLOCK)
+        ]
+        side_by_side(put_block, blocks, upstream.device)
         return gradient.result(), None, None
 
 

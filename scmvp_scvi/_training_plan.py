@@ -111,8 +111,9 @@ class SCMVPTrainingPlan(TrainingPlan):
         What the model of a query learns; None if everything does.
     **kwargs
         Passed to :class:`scvi.train.TrainingPlan`; the weights of the consistency terms
-        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) and the numbers of peaks
-        (``n_cycle_peaks``, ``n_peaks_per_step``) go on to `SCMVPModule.loss`.
+        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) and the numbers of
+        features (``n_cycle_genes``, ``n_cycle_peaks``, ``n_peaks_per_step``) go on to
+        `SCMVPModule.loss`.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         **kwargs: Any,
     ) -> None:
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
-        _check_peak_numbers(optimizer, kwargs)
+        _check_feature_numbers(optimizer, kwargs)
         for name, value in (
             ("lr", lr),
             ("mixture_start", mixture_start),
@@ -529,9 +530,10 @@ def _check_needs_no_validation(
         )
 
 
-def _check_peak_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:
+def _check_feature_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:
     n_sampled = arguments.get("n_peaks_per_step")
-    check_integer_at_least(arguments.get("n_cycle_peaks", 1), 1, name="n_cycle_peaks")
+    for name in ("n_cycle_genes", "n_cycle_peaks"):
+        check_integer_at_least(arguments.get(name, 1), 1, name=name)
     if n_sampled is None:
         return
     check_integer_at_least(n_sampled, 1, name="n_peaks_per_step")

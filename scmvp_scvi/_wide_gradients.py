@@ -1,5 +1,6 @@
 """Where the gradient of a wide weight goes, as a sweep over the features forms it by blocks."""
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +27,7 @@ class WideGradients(Protocol):
     def of(self, weight: Tensor) -> BlockGradient:
         """Return what takes the gradient of this weight in this step."""
 
-    def hold(self, rows: Int[Tensor, "held"]) -> None:
+    def hold(self, rows: Int[Tensor, "held"], weights: Iterable[Tensor]) -> None:
         """Tell, before `of`, of rows that get a gradient elsewhere as well; ascending."""
 
 

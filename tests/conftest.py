@@ -25,6 +25,13 @@ def _one_torch_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
 MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
 
 

@@ -22,6 +22,7 @@ LAYERS = (
         "_counts",
         "_files",
         "_wide_gradients",
+        "_side_by_side",
         "_rows",
         "_neighbors",
         "_zarr",

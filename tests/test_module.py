@@ -329,7 +329,8 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     embedded, decoded = embed(module, minibatch), decode(module, minibatch)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     profile = module.imputed_atac(decoded[OUTPUT.PY])
-    module.reencode(decoded[OUTPUT.PX].log_scale(), profile, embedded[OUTPUT.COVARIATES])
+    rna_profile = module.imputed_rna(decoded[OUTPUT.PX].log_scale())
+    module.reencode(rna_profile, profile, embedded[OUTPUT.COVARIATES])
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             assert torch.equal(buffer, before[name]), name
@@ -662,6 +663,21 @@ def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(miniba
     assert ((mean - whole).abs() < 5 * error).all()
 
 
+def test_imputed_profile_of_sampled_genes_is_unbiased_for_the_first_layer(minibatch):
+    module = build(**NO_DROPOUT)
+    log_scale = decode(module, minibatch)[OUTPUT.PX].log_scale()
+    layer, covariates = module.rna_encoder.first_layer, embed(module, minibatch)["covariates"]
+    module.train()
+
+    def linear(n_genes: int) -> torch.Tensor:
+        return layer.of_blocks(module._cycle_rna_profile(log_scale, n_genes), covariates).detach()
+
+    torch.manual_seed(0)
+    mean, error = mean_and_error([linear(4) for _ in range(2_000)])
+    assert (error > 0).all()
+    assert ((mean - linear(N_GENES)).abs() < 5 * error).all()
+
+
 def test_imputed_profile_in_blocks_is_the_whole(minibatch, monkeypatch):
     module = build()
     py = decode(module, minibatch)[OUTPUT.PY]
@@ -672,16 +688,20 @@ def test_imputed_profile_in_blocks_is_the_whole(minibatch, monkeypatch):
     torch.testing.assert_close(torch.cat(parts, 1), whole)
 
 
-@pytest.mark.parametrize("weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}])
-def test_all_peaks_count_outside_of_training(minibatch, weights):
+@pytest.mark.parametrize(
+    "weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}, {"n_cycle_genes": 3}]
+)
+def test_all_features_count_outside_of_training(minibatch, weights):
     module = build(fitted=True)
     exact = forward(module, minibatch, n_cycle_peaks=N_PEAKS)[2]
     found = forward(module, minibatch, **weights)[2]
     torch.testing.assert_close(found.parts, exact.parts)
 
 
-@pytest.mark.parametrize("weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}])
-def test_sampled_peaks_leave_no_parameter_without_a_finite_gradient(minibatch, weights):
+@pytest.mark.parametrize(
+    "weights", [{"n_peaks_per_step": 3}, {"n_cycle_peaks": 3}, {"n_cycle_genes": 3}]
+)
+def test_sampled_features_leave_no_parameter_without_a_finite_gradient(minibatch, weights):
     module = build(fitted=True).train()
     forward(module, minibatch, **WEIGHTS, **weights)[2].loss.backward()
     gradients = [p.grad for p in module.parameters()]

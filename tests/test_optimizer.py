@@ -204,7 +204,7 @@ def test_steps_by_blocks_are_those_of_torch_on_the_whole_gradient(rng, options, 
     gradients = SteppedGradients(optimizer, [weight])
     for _ in range(6):
         first, second = (torch.as_tensor(rng.normal(size=weight.shape)) for _ in range(2))
-        gradients.hold(torch.tensor(held, dtype=torch.long))
+        gradients.hold(torch.tensor(held, dtype=torch.long), [weight])
         assert put_in_blocks(gradients, weight.detach(), first) is None
         weight.grad = as_rows(second, held) if held else None  # the other part of their gradient
         expected.grad = first.clone()
@@ -218,10 +218,19 @@ def test_held_rows_stay_to_the_bit_until_the_step(rng):
     weight = parameter(rng, N_ROWS, 4)
     before = weight.detach().clone()
     gradients = SteppedGradients(RowAdam([weight], **OPTIONS, weight_decay=0.3), [weight])
-    gradients.hold(torch.tensor([1, 5]))
+    gradients.hold(torch.tensor([1, 5]), [weight])
     put_in_blocks(gradients, weight, torch.ones_like(before))
     stayed = (weight.detach() == before).all(1)
     assert stayed.nonzero().flatten().tolist() == [1, 5]
+
+
+def test_rows_of_a_weight_that_is_not_named_are_not_held(rng):
+    weight, other = parameter(rng, N_ROWS, 4), parameter(rng, N_ROWS, 4)
+    before = other.detach().clone()
+    gradients = SteppedGradients(RowAdam([weight, other], **OPTIONS), [weight, other])
+    gradients.hold(torch.tensor([1, 5]), [weight])
+    put_in_blocks(gradients, other, torch.ones_like(before))
+    assert (other.detach() != before).all()
 
 
 def test_gradient_of_a_weight_that_is_not_stepped_by_blocks_is_collected_whole(rng):
@@ -250,7 +259,7 @@ def test_a_gradient_elsewhere_of_rows_that_were_not_held_is_refused(rng):
     weight = parameter(rng, N_ROWS, 4)
     optimizer = RowAdam([weight], **OPTIONS)
     gradients = SteppedGradients(optimizer, [weight])
-    gradients.hold(torch.tensor([1, 5]))
+    gradients.hold(torch.tensor([1, 5]), [weight])
     put_in_blocks(gradients, weight, torch.ones_like(weight))
     weight.grad = as_rows(torch.ones_like(weight), [1, 6])
     with pytest.raises(

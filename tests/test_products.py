@@ -1,5 +1,7 @@
 """Products of wide matrices against NumPy, and their gradients against those of torch."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +19,11 @@ CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.float64: {"rtol": 0,
 
 @pytest.fixture(params=[True, False], ids=["oneDNN", "no oneDNN"])
 def has_onednn(request, monkeypatch) -> None:
-    if not request.param:
-        monkeypatch.setattr(_products, "_onednn_linear", None)
-    elif _products._onednn_linear is None:
+    """With oneDNN, whatever the processor, and without it."""
+    if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this build of torch has no oneDNN")
+    onednn_linear = torch.ops.mkldnn._linear_pointwise if request.param else None
+    monkeypatch.setattr(_products, "_onednn_linear", onednn_linear)
 
 
 def draw(rng, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -48,6 +51,17 @@ def test_product_is_that_of_numpy(rng, dtype, n_rows):
 def test_product_reads_transposed_and_strided_matrices(rng):
     inputs, weight = draw(rng, WIDTH, N_ROWS).T, draw(rng, 2 * N_COLUMNS, 3 * WIDTH)[::2, ::3]
     assert_is(product(inputs, weight), inputs.numpy() @ weight.numpy().T, torch.float32)
+
+
+def test_onednn_is_not_given_some_columns_of_a_wide_matrix(rng, monkeypatch):
+    def onednn_linear(*args: object) -> None:
+        raise AssertionError("took seconds where milliseconds do")
+
+    monkeypatch.setattr(_products, "_onednn_linear", onednn_linear)
+    wide, weight = draw(rng, N_ROWS, 3 * WIDTH)[:, :WIDTH], draw(rng, N_COLUMNS, WIDTH)
+    assert_is(product(wide, weight), wide.numpy() @ weight.numpy().T, torch.float32)
+    gradient = weight_gradient(wide, draw(rng, N_ROWS, N_COLUMNS))
+    assert gradient.shape == (WIDTH, N_COLUMNS)
 
 
 @pytest.mark.usefixtures("has_onednn")
@@ -99,7 +113,7 @@ def test_sparse_product_hands_on_its_gradient_in_blocks(monkeypatch, rng, block_
             assert parameter.data_ptr() == weight.data_ptr()
             return CollectedGradient(parameter)
 
-        def hold(self, rows: torch.Tensor) -> None:
+        def hold(self, rows: torch.Tensor, weights: Iterable[torch.Tensor]) -> None:
             raise AssertionError
 
     found = sparse_product(SparseCounts.from_tensor(dense), weight, OneCollected())

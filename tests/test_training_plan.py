@@ -759,9 +759,9 @@ def test_model_trains_on_sampled_peaks(make_mdata, register, train):
     assert np.isfinite(sampled.get_latent_representation()).all()
 
 
-@pytest.mark.parametrize("argument", ["n_peaks_per_step", "n_cycle_peaks"])
+@pytest.mark.parametrize("argument", ["n_peaks_per_step", "n_cycle_peaks", "n_cycle_genes"])
 @pytest.mark.parametrize("number", [0, -3, 2.5])
-def test_numbers_of_peaks_are_checked(fresh_mdata, train, argument, number):
+def test_numbers_of_features_are_checked(fresh_mdata, train, argument, number):
     with pytest.raises((TypeError, ValueError), match=f"`{argument}`"):
         train(fresh_mdata, plan_kwargs={argument: number})
 

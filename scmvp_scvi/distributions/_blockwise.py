@@ -8,6 +8,7 @@ has to be written out.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from scmvp_scvi._counts import SparseCounts
 
-# 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB; two threads take half of
-# each array. For 128 cells x 100,000 peaks, blocks of 1,024 and 2,048 took the same time on one
-# core, and on two cores 1,024 took 19 % more and 4,096 took 6 % more than 2,048.
+# 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
+# blocks took a fifth longer, for there are more of them, and larger ones as long.
 _BLOCK_SIZE = {"cpu": 2048}
 # An accelerator waits for the host to launch its kernels: few and large ones. At 128 cells an
 # array of a block takes 34 MB.
@@ -27,24 +27,56 @@ _BLOCK_SIZE_OTHER = 65_536
 _USUAL_CELLS = 128  # a block of cells has as many elements as one of columns of so many cells
 
 
-def column_blocks(counts: SparseCounts) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Yield each block of columns, and rows, columns within the block and values of its counts.
+def _block_size(counts: SparseCounts) -> int:
+    """Columns of a block."""
+    return _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
 
-    Entries that are stored and zero belong to no block.
+
+@dataclass(frozen=True)
+class ColumnBlock:
+    """Some columns of the counts, and their entries that are not zero, column by column.
+
+    Parameters
+    ----------
+    columns
+        Which columns.
+    rows, values
+        ``(entries,)``, of each entry.
+    per_column
+        ``(columns,)``, number of entries.
     """
-    block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
+
+    columns: slice
+    rows: Tensor
+    values: Tensor
+    per_column: Tensor
+
+    @property
+    def columns_within(self) -> Tensor:
+        """``(entries,)``, column of each entry, counted from the first of the block."""
+        within = torch.arange(len(self.per_column), device=self.values.device)
+        return within.repeat_interleave(self.per_column, output_size=len(self.values))
+
+
+def column_blocks(counts: SparseCounts) -> list[ColumnBlock]:
+    """Blocks of columns of the counts."""
+    size = _block_size(counts)
     by_column = counts.keep(counts.values > 0).transposed()
-    starts = range(0, counts.n_features, block_size)
-    bounds = [*by_column.offsets[::block_size].tolist()[: len(starts)], len(by_column.values)]
-    within = torch.arange(block_size, device=counts.values.device)
+    starts = range(0, counts.n_features, size)
+    bounds = [*by_column.offsets[::size].tolist()[: len(starts)], len(by_column.values)]
+    blocks = []
     for i, start in enumerate(starts):
-        block = slice(start, min(start + block_size, counts.n_features))
+        columns = slice(start, min(start + size, counts.n_features))
         entries = slice(bounds[i], bounds[i + 1])
-        per_column = by_column.offsets[block.start : block.stop + 1].diff()
-        columns = within[: len(per_column)].repeat_interleave(
-            per_column, output_size=bounds[i + 1] - bounds[i]
+        blocks.append(
+            ColumnBlock(
+                columns,
+                by_column.columns[entries],
+                by_column.values[entries],
+                by_column.offsets[columns.start : columns.stop + 1].diff(),
+            )
         )
-        yield block, by_column.columns[entries], columns, by_column.values[entries]
+    return blocks
 
 
 def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -52,7 +84,7 @@ def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
 
     A block has about as many elements as one of columns; its entries follow one another already.
     """
-    block_size = _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
+    block_size = _block_size(counts)
     n_rows = max(1, _USUAL_CELLS * block_size // counts.n_features)
     starts = range(0, counts.n_cells, n_rows)
     ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]

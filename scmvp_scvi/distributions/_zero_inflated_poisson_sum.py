@@ -1,7 +1,9 @@
 """Zero-inflated Poisson likelihood of all peaks (equations 16 to 19), in blocks of peaks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -11,8 +13,10 @@ from torch.nn import functional as F
 
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._products import product, weight_gradient
-from scmvp_scvi._wide_gradients import WideGradients, gradient_of, wide_empty_like
+from scmvp_scvi._side_by_side import side_by_side
+from scmvp_scvi._wide_gradients import BlockGradient, WideGradients, gradient_of, wide_empty_like
 from scmvp_scvi.distributions._blockwise import (
+    ColumnBlock,
     Entries,
     Gradients,
     column_blocks,
@@ -21,6 +25,26 @@ from scmvp_scvi.distributions._blockwise import (
 )
 
 _LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """What the derivatives are formed from, and where those of the output layers go.
+
+    Parameters
+    ----------
+    upstream
+        ``(cells,)``, factor on the derivatives of each cell.
+    weighted_hidden
+        ``(cells, hidden)``, the hidden layer times that factor.
+    of_weights, of_biases
+        Of the rate and of the inclusion.
+    """
+
+    upstream: Tensor
+    weighted_hidden: Tensor
+    of_weights: Sequence[BlockGradient]
+    of_biases: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,69 +71,89 @@ class _ZeroInflatedPoissonSweep:
     def __call__(
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
     ) -> tuple[Tensor, Gradients]:
-        hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias = parameters
-        minus_hidden, minus_library, weights = -hidden, -self.library, self.peak_weights
-        tiny, one = torch.finfo(hidden.dtype).tiny, hidden.new_ones(())
+        hidden, *layers = parameters
+        rate_weight, rate_bias, inclusion_weight, inclusion_bias = layers
         log_prob = self._constant_terms(counts)
+        slopes = None
         if upstream is not None:
             upstream = upstream * self.cell_weights
-            weighted_hidden = hidden * upstream.unsqueeze(-1)
-            g_hidden = torch.zeros_like(hidden)
-            g_weights = [
-                gradient_of(w, self.wide_gradients) for w in (rate_weight, inclusion_weight)
-            ]
-            g_biases = [wide_empty_like(b) for b in (rate_bias, inclusion_bias)]
-
-        for block, rows, columns, values in column_blocks(counts):
-            rate_logit = product(hidden, rate_weight[block], rate_bias[block])
-            exclusion_logit = product(
-                minus_hidden, inclusion_weight[block], -inclusion_bias[block]
+            slopes = _Slopes(
+                upstream,
+                hidden * upstream.unsqueeze(-1),
+                [gradient_of(w, self.wide_gradients) for w in (rate_weight, inclusion_weight)],
+                [wide_empty_like(b) for b in (rate_bias, inclusion_bias)],
             )
-            at = Entries(rows, columns, rate_logit.shape[1])
-            log_count = values * F.logsigmoid(at.of(rate_logit))
-            log_count += F.logsigmoid(-at.of(exclusion_logit))
 
-            share = rate_logit.sigmoid_()
-            excluded = exclusion_logit.sigmoid_()  # 1 - tau
-            minus_rate = share * minus_library
-            minus_rate_at = at.of(minus_rate)
-            # P(y = 0) = 1 - tau + tau exp(-rate); torch's exp2 takes a quarter of MKL's exp
-            zero = torch.lerp((minus_rate * _LOG2_E).exp2_(), one, excluded).clamp_min_(tiny)
-            log_terms = zero.log()
-            at.put(log_terms, log_count + minus_rate_at)
-            log_prob += log_terms.sum(-1) if weights is None else log_terms @ weights[block]
-            if upstream is None:
-                continue
-
-            # derivatives with respect to the two logits, zeros first
-            excluded_given_zero = torch.div(excluded, zero, out=zero)
-            share_at, excluded_at = at.of(share), at.of(excluded)
-            d_inclusion = excluded.sub_(excluded_given_zero)
-            d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
-            d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
-            at.put(d_inclusion, excluded_at)
-            at.put(d_rate, (values + minus_rate_at) * (1 - share_at))
-            if weights is not None:
-                d_rate *= weights[block]
-                d_inclusion *= weights[block]
-
-            for slope, weight, g_weight, g_bias in zip(
-                (d_rate, d_inclusion),
-                (rate_weight, inclusion_weight),
-                g_weights,
-                g_biases,
-                strict=True,
-            ):
-                g_hidden += product(slope, weight[block].T)
-                torch.mv(slope.T, upstream, out=g_bias[block])
-                g_weight.put(block, weight_gradient(slope, weighted_hidden))
-
+        sums = side_by_side(
+            partial(self._of_block, hidden, layers, slopes), column_blocks(counts), hidden.device
+        )
+        g_hidden = torch.zeros_like(hidden)
+        for log_terms, g_hidden_of_block in sums:
+            log_prob += log_terms
+            if g_hidden_of_block is not None:
+                g_hidden += g_hidden_of_block
         log_prob *= self.cell_weights
-        if upstream is None:
+        if slopes is None:
             return log_prob, ()
-        g_hidden *= upstream.unsqueeze(-1)
-        of_layers = zip((g.result() for g in g_weights), g_biases, strict=True)
+        g_hidden *= slopes.upstream.unsqueeze(-1)
+        of_layers = zip((g.result() for g in slopes.of_weights), slopes.of_biases, strict=True)
         return log_prob, (g_hidden, *chain.from_iterable(of_layers))
+
+    def _of_block(
+        self,
+        hidden: Tensor,
+        layers: Sequence[Tensor],
+        slopes: "_Slopes | None",
+        block: ColumnBlock,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sum over some peaks, and its derivative by the hidden layer for an upstream of one.
+
+        The derivatives by the layers go to where the slopes say.
+        """
+        rate_weight, rate_bias, inclusion_weight, inclusion_bias = (
+            tensor[block.columns] for tensor in layers
+        )
+        weights = None if self.peak_weights is None else self.peak_weights[block.columns]
+        minus_library, one = -self.library, hidden.new_ones(())
+        rate_logit = product(hidden, rate_weight, rate_bias)
+        exclusion_logit = product(-hidden, inclusion_weight, -inclusion_bias)
+        at = Entries(block.rows, block.columns_within, rate_logit.shape[1])
+        log_count = block.values * F.logsigmoid(at.of(rate_logit))
+        log_count += F.logsigmoid(-at.of(exclusion_logit))
+
+        share = rate_logit.sigmoid_()
+        excluded = exclusion_logit.sigmoid_()  # 1 - tau
+        minus_rate = share * minus_library
+        minus_rate_at = at.of(minus_rate)
+        # P(y = 0) = 1 - tau + tau exp(-rate); torch's exp2 takes a quarter of MKL's exp
+        zero = torch.lerp((minus_rate * _LOG2_E).exp2_(), one, excluded)
+        zero.clamp_min_(torch.finfo(hidden.dtype).tiny)
+        log_terms = zero.log()
+        at.put(log_terms, log_count + minus_rate_at)
+        sums = log_terms.sum(-1) if weights is None else log_terms @ weights
+        if slopes is None:
+            return sums, None
+
+        # derivatives with respect to the two logits, zeros first
+        excluded_given_zero = torch.div(excluded, zero, out=zero)
+        share_at, excluded_at = at.of(share), at.of(excluded)
+        d_inclusion = excluded.sub_(excluded_given_zero)
+        d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
+        d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
+        at.put(d_inclusion, excluded_at)
+        at.put(d_rate, (block.values + minus_rate_at) * (1 - share_at))
+        if weights is not None:
+            d_rate *= weights
+            d_inclusion *= weights
+
+        # before the weights are stepped, which may be as soon as they have their gradient
+        g_hidden = product(d_rate, rate_weight.T) + product(d_inclusion, inclusion_weight.T)
+        for slope, of_weight, of_bias in zip(
+            (d_rate, d_inclusion), slopes.of_weights, slopes.of_biases, strict=True
+        ):
+            torch.mv(slope.T, slopes.upstream, out=of_bias[block.columns])
+            of_weight.put(block.columns, weight_gradient(slope, slopes.weighted_hidden))
+        return sums, g_hidden
 
     def _constant_terms(self, counts: SparseCounts) -> Tensor:
         """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""

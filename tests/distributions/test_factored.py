@@ -131,9 +131,9 @@ def test_blocks_of_columns_hold_the_counts_of_the_matrix(monkeypatch, rng, dtype
         offsets=dense.offsets.to(index_dtype),
     )
     found, widths = np.zeros_like(matrix), []
-    for block, rows, columns, values in _blockwise.column_blocks(counts):
-        found[:, block][rows, columns] = values.float()
-        widths.append(block.stop - block.start)
+    for block in _blockwise.column_blocks(counts):
+        found[:, block.columns][block.rows, block.columns_within] = block.values.float()
+        widths.append(block.columns.stop - block.columns.start)
     np.testing.assert_array_equal(found, matrix)
     assert widths == [4, 4, 3]
 
@@ -184,6 +184,14 @@ def test_zip_block_size_changes_neither_value_nor_gradient(
     counts = sparse_counts(atac_counts.to_dense()[:, -300:])
     torch.testing.assert_close(law.log_prob(counts), plain_log_prob(law, counts), **EXACT)
     assert_gradients_equal_the_plain_ones(law, counts, UPSTREAMS["uniform"])
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_zip_blocks_side_by_side_are_the_law_and_its_gradient(monkeypatch, atac_law, atac_counts):
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 100)  # 45 blocks
+    plain = plain_log_prob(atac_law, atac_counts)
+    torch.testing.assert_close(atac_law.log_prob(atac_counts), plain, **EXACT)
+    assert_gradients_equal_the_plain_ones(atac_law, atac_counts, UPSTREAMS["uniform"])
 
 
 def test_zip_columns_need_no_order_within_a_row(rng, atac_law, atac_counts):

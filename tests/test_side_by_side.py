@@ -1,0 +1,107 @@
+"""Blocks side by side do what they do one after another, whatever thread they are on."""
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+import torch
+
+from scmvp_scvi import _side_by_side
+from scmvp_scvi._side_by_side import side_by_side
+
+CPU = torch.device("cpu")
+BLOCKS = range(20)
+
+
+def thread_of(_: int) -> int:
+    time.sleep(0.01)  # so that no thread is done with all blocks before another has begun
+    return threading.get_ident()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_results_are_in_the_order_of_the_blocks():
+    def late_if_early(block: int) -> int:
+        time.sleep(0.002 * (len(BLOCKS) - block))
+        return block
+
+    assert side_by_side(late_if_early, BLOCKS, CPU) == list(BLOCKS)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_many_blocks_take_as_many_threads_as_torch_has():
+    threads = set(side_by_side(thread_of, BLOCKS, CPU))
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("n_blocks", "device"), [(7, CPU), (20, torch.device("cuda"))])
+def test_few_blocks_and_those_of_an_accelerator_stay_on_the_thread_that_asks(n_blocks, device):
+    assert set(side_by_side(thread_of, range(n_blocks), device)) == {threading.get_ident()}
+
+
+def test_a_single_thread_takes_all_blocks_itself():
+    assert set(side_by_side(thread_of, BLOCKS, CPU)) == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_torch_computes_each_block_on_one_thread_and_keeps_its_number_elsewhere():
+    _side_by_side._workers.cache_clear()
+    assert set(side_by_side(lambda _: torch.get_num_threads(), BLOCKS, CPU)) == {1}
+    assert torch.get_num_threads() == 2
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [2]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_nothing_is_recorded_on_any_thread(mode, n_threads):
+    weight = torch.ones(3, requires_grad=True)
+    torch.set_num_threads(n_threads)
+    with mode():
+        found = side_by_side(lambda block: block * weight, BLOCKS, CPU)
+    torch.set_num_threads(1)
+    assert not any(f.requires_grad for f in found)
+    assert {f.is_inference() for f in found} == {mode is torch.inference_mode}
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_autocast_of_the_caller_does_not_reach_the_blocks(n_threads):
+    matrix = torch.ones(3, 3)
+    torch.set_num_threads(n_threads)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = side_by_side(lambda _: matrix @ matrix, BLOCKS, CPU)
+    torch.set_num_threads(1)
+    assert {f.dtype for f in found} == {torch.float32}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_in_a_block_reaches_the_caller():
+    def fail_at_13(block: int) -> None:
+        if block == 13:
+            raise RuntimeError("block 13")
+
+    with pytest.raises(RuntimeError, match="block 13"):
+        side_by_side(fail_at_13, BLOCKS, CPU)
+
+
+def _sum_in_child(queue: multiprocessing.Queue) -> None:
+    torch.set_num_threads(2)
+    queue.put(sum(side_by_side(lambda block: block, BLOCKS, CPU)))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    side_by_side(thread_of, BLOCKS, CPU)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_sum_in_child, args=(queue,), daemon=True)
+    child.start()
+    assert queue.get(timeout=60) == sum(BLOCKS)
+    child.join(timeout=60)
