@@ -16,7 +16,6 @@ from typing import TypeVar
 import torch
 
 Block = TypeVar("Block")
-Result = TypeVar("Result")
 
 # Blocks of 2,048 peaks took as long side by side as one after another at two a thread, and three
 # quarters of the time at four.
@@ -24,9 +23,9 @@ _LEAST_PER_THREAD = 4
 
 
 def side_by_side(
-    function: Callable[[Block], Result], blocks: Sequence[Block], device: torch.device
-) -> list[Result]:
-    """Apply a function to each block, without a record of gradients, and keep the order.
+    function: Callable[[Block], None], blocks: Sequence[Block], device: torch.device
+) -> None:
+    """Call a function with each block, without a record of gradients.
 
     On a CPU as many blocks are under way as torch has threads. A few blocks, for which the threads
     are not worth waking, and those of an accelerator, which has a queue of its own, follow one
@@ -35,7 +34,8 @@ def side_by_side(
     Parameters
     ----------
     function
-        Writes to nothing that another block reads or writes. Runs outside of autocast.
+        Writes to where no other block reads or writes. Memory that it keeps beyond its call would
+        hold holes open between the arrays of later blocks. Runs outside of autocast.
     blocks
         The blocks.
     device
@@ -44,16 +44,19 @@ def side_by_side(
     n_threads = torch.get_num_threads()
     if device.type != "cpu" or n_threads == 1 or len(blocks) < _LEAST_PER_THREAD * n_threads:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return [function(block) for block in blocks]
+            for block in blocks:
+                function(block)
+        return
     is_inference = torch.is_inference_mode_enabled()
 
-    def quietly(block: Block) -> Result:
+    def quietly(block: Block) -> None:
         # what a thread records and how it computes is its own setting
         with torch.inference_mode(is_inference), torch.no_grad():
-            return function(block)
+            function(block)
 
     # threads do not survive a fork: a process has its own
-    return list(_workers(n_threads, os.getpid()).map(quietly, blocks))
+    for _ in _workers(n_threads, os.getpid()).map(quietly, blocks):
+        pass  # an error of a block is raised here
 
 
 @cache

@@ -3,6 +3,8 @@
 import multiprocessing
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pytest
 import torch
@@ -12,6 +14,22 @@ from scmvp_scvi._side_by_side import side_by_side
 
 CPU = torch.device("cpu")
 BLOCKS = range(20)
+Result = TypeVar("Result")
+
+
+def results_of(
+    function: Callable[[int], Result],
+    blocks: Sequence[int] = BLOCKS,
+    device: torch.device = CPU,
+) -> list[Result]:
+    """Results by block, each of which has to be there."""
+    results = {}
+
+    def keep(block: int) -> None:
+        results[block] = function(block)
+
+    side_by_side(keep, blocks, device)
+    return [results[block] for block in blocks]
 
 
 def thread_of(_: int) -> int:
@@ -20,17 +38,8 @@ def thread_of(_: int) -> int:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_results_are_in_the_order_of_the_blocks():
-    def late_if_early(block: int) -> int:
-        time.sleep(0.002 * (len(BLOCKS) - block))
-        return block
-
-    assert side_by_side(late_if_early, BLOCKS, CPU) == list(BLOCKS)
-
-
-@pytest.mark.usefixtures("two_threads")
 def test_many_blocks_take_as_many_threads_as_torch_has():
-    threads = set(side_by_side(thread_of, BLOCKS, CPU))
+    threads = set(results_of(thread_of))
     assert len(threads) == 2
     assert threading.get_ident() not in threads
 
@@ -38,17 +47,17 @@ def test_many_blocks_take_as_many_threads_as_torch_has():
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("n_blocks", "device"), [(7, CPU), (20, torch.device("cuda"))])
 def test_few_blocks_and_those_of_an_accelerator_stay_on_the_thread_that_asks(n_blocks, device):
-    assert set(side_by_side(thread_of, range(n_blocks), device)) == {threading.get_ident()}
+    assert set(results_of(thread_of, range(n_blocks), device)) == {threading.get_ident()}
 
 
 def test_a_single_thread_takes_all_blocks_itself():
-    assert set(side_by_side(thread_of, BLOCKS, CPU)) == {threading.get_ident()}
+    assert set(results_of(thread_of)) == {threading.get_ident()}
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_torch_computes_each_block_on_one_thread_and_keeps_its_number_elsewhere():
     _side_by_side._workers.cache_clear()
-    assert set(side_by_side(lambda _: torch.get_num_threads(), BLOCKS, CPU)) == {1}
+    assert set(results_of(lambda _: torch.get_num_threads())) == {1}
     assert torch.get_num_threads() == 2
     later = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -63,7 +72,7 @@ def test_nothing_is_recorded_on_any_thread(mode, n_threads):
     weight = torch.ones(3, requires_grad=True)
     torch.set_num_threads(n_threads)
     with mode():
-        found = side_by_side(lambda block: block * weight, BLOCKS, CPU)
+        found = results_of(lambda block: block * weight)
     torch.set_num_threads(1)
     assert not any(f.requires_grad for f in found)
     assert {f.is_inference() for f in found} == {mode is torch.inference_mode}
@@ -74,31 +83,33 @@ def test_autocast_of_the_caller_does_not_reach_the_blocks(n_threads):
     matrix = torch.ones(3, 3)
     torch.set_num_threads(n_threads)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = side_by_side(lambda _: matrix @ matrix, BLOCKS, CPU)
+        found = results_of(lambda _: matrix @ matrix)
     torch.set_num_threads(1)
     assert {f.dtype for f in found} == {torch.float32}
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_an_error_in_a_block_reaches_the_caller():
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_error_in_a_block_reaches_the_caller(n_threads):
     def fail_at_13(block: int) -> None:
         if block == 13:
             raise RuntimeError("block 13")
 
+    torch.set_num_threads(n_threads)
     with pytest.raises(RuntimeError, match="block 13"):
         side_by_side(fail_at_13, BLOCKS, CPU)
+    torch.set_num_threads(1)
 
 
 def _sum_in_child(queue: multiprocessing.Queue) -> None:
     torch.set_num_threads(2)
-    queue.put(sum(side_by_side(lambda block: block, BLOCKS, CPU)))
+    queue.put(sum(results_of(lambda block: block)))
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own():
-    side_by_side(thread_of, BLOCKS, CPU)
+    results_of(thread_of)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_sum_in_child, args=(queue,), daemon=True)

@@ -61,7 +61,8 @@ class ColumnBlock:
 def column_blocks(counts: SparseCounts) -> list[ColumnBlock]:
     """Blocks of columns of the counts."""
     size = _block_size(counts)
-    by_column = counts.keep(counts.values > 0).transposed()
+    not_zero = counts.values > 0
+    by_column = (counts if bool(not_zero.all()) else counts.keep(not_zero)).transposed()
     starts = range(0, counts.n_features, size)
     bounds = [*by_column.offsets[::size].tolist()[: len(starts)], len(by_column.values)]
     blocks = []

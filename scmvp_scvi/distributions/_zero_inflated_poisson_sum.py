@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 
 import torch
 from jaxtyping import Float
@@ -84,32 +84,33 @@ class _ZeroInflatedPoissonSweep:
                 [wide_empty_like(b) for b in (rate_bias, inclusion_bias)],
             )
 
-        sums = side_by_side(
-            partial(self._of_block, hidden, layers, slopes), column_blocks(counts), hidden.device
+        blocks = column_blocks(counts)
+        sums = log_prob.new_empty(len(blocks), *log_prob.shape)
+        g_hidden = hidden.new_empty(0 if slopes is None else len(blocks), *hidden.shape)
+        side_by_side(
+            partial(self._sum_block, hidden, layers, slopes),
+            list(zip_longest(blocks, sums, g_hidden)),
+            hidden.device,
         )
-        g_hidden = torch.zeros_like(hidden)
-        for log_terms, g_hidden_of_block in sums:
-            log_prob += log_terms
-            if g_hidden_of_block is not None:
-                g_hidden += g_hidden_of_block
-        log_prob *= self.cell_weights
+        log_prob = (log_prob + sums.sum(0)) * self.cell_weights
         if slopes is None:
             return log_prob, ()
-        g_hidden *= slopes.upstream.unsqueeze(-1)
+        g_hidden = g_hidden.sum(0) * slopes.upstream.unsqueeze(-1)
         of_layers = zip((g.result() for g in slopes.of_weights), slopes.of_biases, strict=True)
         return log_prob, (g_hidden, *chain.from_iterable(of_layers))
 
-    def _of_block(
+    def _sum_block(
         self,
         hidden: Tensor,
         layers: Sequence[Tensor],
         slopes: "_Slopes | None",
-        block: ColumnBlock,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Sum over some peaks, and its derivative by the hidden layer for an upstream of one.
+        block_and_places: tuple[ColumnBlock, Tensor, Tensor | None],
+    ) -> None:
+        """Write the sum over some peaks, and its derivative by the hidden layer.
 
-        The derivatives by the layers go to where the slopes say.
+        The upstream of that derivative is one. Those by the layers go to where the slopes say.
         """
+        block, sums, g_hidden = block_and_places
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = (
             tensor[block.columns] for tensor in layers
         )
@@ -126,13 +127,13 @@ class _ZeroInflatedPoissonSweep:
         minus_rate = share * minus_library
         minus_rate_at = at.of(minus_rate)
         # P(y = 0) = 1 - tau + tau exp(-rate); torch's exp2 takes a quarter of MKL's exp
-        zero = torch.lerp((minus_rate * _LOG2_E).exp2_(), one, excluded)
+        zero = (minus_rate * _LOG2_E).exp2_().lerp_(one, excluded)
         zero.clamp_min_(torch.finfo(hidden.dtype).tiny)
         log_terms = zero.log()
         at.put(log_terms, log_count + minus_rate_at)
-        sums = log_terms.sum(-1) if weights is None else log_terms @ weights
-        if slopes is None:
-            return sums, None
+        sums.copy_(log_terms.sum(-1) if weights is None else log_terms @ weights)
+        if slopes is None or g_hidden is None:
+            return
 
         # derivatives with respect to the two logits, zeros first
         excluded_given_zero = torch.div(excluded, zero, out=zero)
@@ -147,13 +148,14 @@ class _ZeroInflatedPoissonSweep:
             d_inclusion *= weights
 
         # before the weights are stepped, which may be as soon as they have their gradient
-        g_hidden = product(d_rate, rate_weight.T) + product(d_inclusion, inclusion_weight.T)
+        g_hidden.copy_(product(d_rate, rate_weight.T)).add_(
+            product(d_inclusion, inclusion_weight.T)
+        )
         for slope, of_weight, of_bias in zip(
             (d_rate, d_inclusion), slopes.of_weights, slopes.of_biases, strict=True
         ):
             torch.mv(slope.T, slopes.upstream, out=of_bias[block.columns])
             of_weight.put(block.columns, weight_gradient(slope, slopes.weighted_hidden))
-        return sums, g_hidden
 
     def _constant_terms(self, counts: SparseCounts) -> Tensor:
         """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""
