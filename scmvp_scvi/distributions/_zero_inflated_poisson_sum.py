@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -37,12 +37,15 @@ class _Slopes:
         ``(cells,)``, factor on the derivatives of each cell.
     weighted_hidden
         ``(cells, hidden)``, the hidden layer times that factor.
+    of_hidden
+        ``(blocks, cells, hidden)``, by the hidden layer, the factor left out.
     of_weights, of_biases
         Of the rate and of the inclusion.
     """
 
     upstream: Tensor
     weighted_hidden: Tensor
+    of_hidden: Tensor
     of_weights: Sequence[BlockGradient]
     of_biases: Sequence[Tensor]
 
@@ -74,28 +77,24 @@ class _ZeroInflatedPoissonSweep:
         hidden, *layers = parameters
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = layers
         log_prob = self._constant_terms(counts)
-        slopes = None
+        blocks = column_blocks(counts)
+        sums, slopes = log_prob.new_empty(len(blocks), *log_prob.shape), None
         if upstream is not None:
             upstream = upstream * self.cell_weights
             slopes = _Slopes(
                 upstream,
                 hidden * upstream.unsqueeze(-1),
+                hidden.new_empty(len(blocks), *hidden.shape),
                 [gradient_of(w, self.wide_gradients) for w in (rate_weight, inclusion_weight)],
                 [wide_empty_like(b) for b in (rate_bias, inclusion_bias)],
             )
 
-        blocks = column_blocks(counts)
-        sums = log_prob.new_empty(len(blocks), *log_prob.shape)
-        g_hidden = hidden.new_empty(0 if slopes is None else len(blocks), *hidden.shape)
-        side_by_side(
-            partial(self._sum_block, hidden, layers, slopes),
-            list(zip_longest(blocks, sums, g_hidden)),
-            hidden.device,
-        )
+        sum_block = partial(self._sum_block, hidden, layers, sums, slopes)
+        side_by_side(sum_block, list(enumerate(blocks)), hidden.device)
         log_prob = (log_prob + sums.sum(0)) * self.cell_weights
         if slopes is None:
             return log_prob, ()
-        g_hidden = g_hidden.sum(0) * slopes.upstream.unsqueeze(-1)
+        g_hidden = slopes.of_hidden.sum(0) * slopes.upstream.unsqueeze(-1)
         of_layers = zip((g.result() for g in slopes.of_weights), slopes.of_biases, strict=True)
         return log_prob, (g_hidden, *chain.from_iterable(of_layers))
 
@@ -103,14 +102,12 @@ class _ZeroInflatedPoissonSweep:
         self,
         hidden: Tensor,
         layers: Sequence[Tensor],
-        slopes: "_Slopes | None",
-        block_and_places: tuple[ColumnBlock, Tensor, Tensor | None],
+        sums: Tensor,
+        slopes: _Slopes | None,
+        numbered: tuple[int, ColumnBlock],
     ) -> None:
-        """Write the sum over some peaks, and its derivative by the hidden layer.
-
-        The upstream of that derivative is one. Those by the layers go to where the slopes say.
-        """
-        block, sums, g_hidden = block_and_places
+        """Write the sum over some peaks, and its derivatives to where the slopes say."""
+        i, block = numbered
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = (
             tensor[block.columns] for tensor in layers
         )
@@ -131,8 +128,8 @@ class _ZeroInflatedPoissonSweep:
         zero.clamp_min_(torch.finfo(hidden.dtype).tiny)
         log_terms = zero.log()
         at.put(log_terms, log_count + minus_rate_at)
-        sums.copy_(log_terms.sum(-1) if weights is None else log_terms @ weights)
-        if slopes is None or g_hidden is None:
+        sums[i] = log_terms.sum(-1) if weights is None else log_terms @ weights
+        if slopes is None:
             return
 
         # derivatives with respect to the two logits, zeros first
@@ -148,9 +145,8 @@ class _ZeroInflatedPoissonSweep:
             d_inclusion *= weights
 
         # before the weights are stepped, which may be as soon as they have their gradient
-        g_hidden.copy_(product(d_rate, rate_weight.T)).add_(
-            product(d_inclusion, inclusion_weight.T)
-        )
+        slopes.of_hidden[i] = product(d_rate, rate_weight.T)
+        slopes.of_hidden[i] += product(d_inclusion, inclusion_weight.T)
         for slope, of_weight, of_bias in zip(
             (d_rate, d_inclusion), slopes.of_weights, slopes.of_biases, strict=True
         ):
