@@ -1,9 +1,8 @@
 """Blocks of a wide sum side by side, each on one thread.
 
 Torch splits each operation over its threads, and they meet after each. On a block that stays in
-cache an operation takes some tenths of a millisecond, of which two threads save a third and many
-save nothing. Blocks do not depend on one another: a thread takes a whole one and the next when it
-is done.
+cache an operation takes some tenths of a millisecond, of which a second thread saves a quarter.
+Blocks do not depend on one another: a thread takes a whole one, and the next when it is done.
 """
 
 import os

@@ -59,7 +59,7 @@ class ColumnBlock:
 
 
 def column_blocks(counts: SparseCounts) -> list[ColumnBlock]:
-    """Blocks of columns of the counts."""
+    """Blocks of columns of the counts; entries that are stored and zero belong to none."""
     size = _block_size(counts)
     not_zero = counts.values > 0
     by_column = (counts if bool(not_zero.all()) else counts.keep(not_zero)).transposed()
