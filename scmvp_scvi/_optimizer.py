@@ -138,17 +138,12 @@ class RowAdam(torch.optim.Adam):
             Rows of the block, counted within it, that keep their values and moments.
         """
         tensors = tuple(tensor[rows] for tensor in self._moving(parameter))
-        if len(held) == 0:
-            self._step_fused(parameter, tensors, gradient.contiguous())
-            return
         kept = [tensor.index_select(0, held) for tensor in tensors]
         self._step_fused(parameter, tensors, gradient.contiguous())
         for tensor, values in zip(tensors, kept, strict=True):
             tensor.index_copy_(0, held, values)
 
     def _step_held(self, parameter: Parameter, rows: Tensor, gradient: Tensor) -> None:
-        if len(rows) == 0:
-            return
         tensors = self._moving(parameter)
         chosen = tuple(tensor.index_select(0, rows) for tensor in tensors)
         self._step_fused(parameter, chosen, gradient)
