@@ -3,7 +3,7 @@
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import pytest
@@ -15,6 +15,13 @@ from scmvp_scvi._side_by_side import side_by_side
 CPU = torch.device("cpu")
 BLOCKS = range(20)
 Result = TypeVar("Result")
+
+
+@pytest.fixture(params=[1, 2])
+def one_or_two_threads(request) -> Iterator[None]:
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(1)
 
 
 def results_of(
@@ -66,38 +73,32 @@ def test_torch_computes_each_block_on_one_thread_and_keeps_its_number_elsewhere(
     assert later == [2]
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.usefixtures("one_or_two_threads")
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_nothing_is_recorded_on_any_thread(mode, n_threads):
+def test_nothing_is_recorded_on_any_thread(mode):
     weight = torch.ones(3, requires_grad=True)
-    torch.set_num_threads(n_threads)
     with mode():
         found = results_of(lambda block: block * weight)
-    torch.set_num_threads(1)
     assert not any(f.requires_grad for f in found)
     assert {f.is_inference() for f in found} == {mode is torch.inference_mode}
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_autocast_of_the_caller_does_not_reach_the_blocks(n_threads):
+@pytest.mark.usefixtures("one_or_two_threads")
+def test_autocast_of_the_caller_does_not_reach_the_blocks():
     matrix = torch.ones(3, 3)
-    torch.set_num_threads(n_threads)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = results_of(lambda _: matrix @ matrix)
-    torch.set_num_threads(1)
     assert {f.dtype for f in found} == {torch.float32}
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_an_error_in_a_block_reaches_the_caller(n_threads):
+@pytest.mark.usefixtures("one_or_two_threads")
+def test_an_error_in_a_block_reaches_the_caller():
     def fail_at_13(block: int) -> None:
         if block == 13:
             raise RuntimeError("block 13")
 
-    torch.set_num_threads(n_threads)
     with pytest.raises(RuntimeError, match="block 13"):
         side_by_side(fail_at_13, BLOCKS, CPU)
-    torch.set_num_threads(1)
 
 
 def _sum_in_child(queue: multiprocessing.Queue) -> None:
