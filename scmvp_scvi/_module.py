@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -221,17 +222,31 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     # -- input transforms: everything from raw counts --------------------------------------------
 
-    def rna_profile(self, counts: SparseCounts) -> SparseCounts:
-        """Encoder input: log1p of counts per median depth, zero stays zero."""
-        depth = counts.depth.clamp_min(1e-8).view(-1).index_select(0, counts.rows)
-        return counts.with_values(torch.log1p(counts.values / depth * self.rna_median_depth))
+    def rna_profile(
+        self, counts: SparseCounts, depth: Float[Tensor, "cells 1"] | None = None
+    ) -> SparseCounts:
+        """Encoder input: log1p of counts per median depth, zero stays zero.
 
-    def atac_profile(self, counts: SparseCounts) -> SparseCounts:
-        """Encoder input: log1p of TF-IDF, zero stays zero."""
-        depth = counts.depth.clamp_min(1e-8).view(-1).index_select(0, counts.rows)
-        idf = self.atac_idf.index_select(0, counts.columns)
-        tfidf = counts.values / depth * TF_SCALE * idf
-        return counts.with_values(torch.log1p(tfidf))
+        Parameters
+        ----------
+        counts
+            The counts, or some of them.
+        depth
+            Of the cells; None for the sum of these counts.
+        """
+        depth = counts.depth if depth is None else depth
+        factor = self.rna_median_depth / depth.clamp_min(1e-8).view(-1)
+        return counts.with_values((counts.values * counts.spread(factor)).log1p_())
+
+    def atac_profile(
+        self, counts: SparseCounts, depth: Float[Tensor, "cells 1"] | None = None
+    ) -> SparseCounts:
+        """Encoder input: log1p of TF-IDF, zero stays zero; parameters as of `rna_profile`."""
+        depth = counts.depth if depth is None else depth
+        factor = TF_SCALE / depth.clamp_min(1e-8).view(-1)
+        tfidf = self.atac_idf.index_select(0, counts.columns)
+        tfidf.mul_(counts.values).mul_(counts.spread(factor))
+        return counts.with_values(tfidf.log1p_())
 
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
 
@@ -294,9 +309,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         rna_counts, atac_counts = SparseCounts.from_tensor(rna), SparseCounts.from_tensor(atac)
         covariates = self._bundled(batch, categorical, continuous)
 
-        atac_profile = self.atac_profile(atac_counts)
-        rna_profile = self.rna_profile(rna_counts)
-        atac_target = atac_counts if self.atac_target == "counts" else atac_profile
+        reads_counts = self.atac_target == "counts"
+        atac_target = atac_counts if reads_counts else self.atac_profile(atac_counts)
         known = self._libraries(
             rna_counts.depth, atac_target.depth, rna_size_factor, atac_size_factor
         )
@@ -305,9 +319,20 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         # the cycle reads the same wide weights at some features
         rna_weight, rna_weight_again = split_uses(self.rna_encoder.first_layer.weight)
         atac_weight, atac_weight_again = split_uses(self.atac_encoder.first_layer.weight)
-        rna_features = self.rna_encoder(rna_profile, covariates, rna_observed, rna_weight)
+        rna_features = self.rna_encoder(
+            rna_counts,
+            covariates,
+            rna_observed,
+            rna_weight,
+            transform=partial(self.rna_profile, depth=rna_counts.depth),
+        )
         atac_features = self.atac_encoder(
-            atac_profile, covariates, atac_observed, atac_weight, wide_gradients
+            atac_counts,
+            covariates,
+            atac_observed,
+            atac_weight,
+            wide_gradients,
+            transform=partial(self.atac_profile, depth=atac_counts.depth),
         )
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
@@ -532,13 +557,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             return py.scale() * py.library
         return torch.log1p(py.scale() * (TF_SCALE * idf))
 
-    def _draw_peaks(self, n_peaks: int, *, by_abundance: bool) -> FeatureSample:
-        """Draw peaks that stand for all, abundant ones more often or each alike."""
-        idf = self.atac_idf
-        if by_abundance:
-            return sample_features(inclusion_probabilities(idf.reciprocal(), n_peaks))
-        return _draw_alike(len(idf), n_peaks, idf.device)
-
     # -- objective (section 3.7) ----------------------------------------------------------------
 
     def loss(
@@ -593,7 +611,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
         counts, sample = i[OUTPUT.ATAC_COUNTS], None
         if self.training and n_peaks_per_step is not None:
-            sample = self._draw_peaks(n_peaks_per_step, by_abundance=True)
+            abundance = self.atac_idf.reciprocal()
+            sample = sample_features(inclusion_probabilities(abundance, n_peaks_per_step))
             counts = counts.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
 
@@ -656,16 +675,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_peaks = len(py.rate_bias)
         if not self.training or n_cycle_peaks >= n_peaks:
             return self.imputed_atac(py, sample)
+        own = _draw_alike(n_peaks, n_cycle_peaks, py.rate_bias.device)
         if sample is None:
-            own = self._draw_peaks(n_cycle_peaks, by_abundance=False)
             if wide_gradients is not None:
                 read = (py.rate_weight, self.atac_encoder.first_layer.weight)
                 wide_gradients.hold(own.columns, read)
             return self.imputed_atac(py.at(own.columns), own)
-        # drawn among the sampled rows, so that no other row is touched
-        among = torch.randperm(n_peaks, device=py.rate_bias.device)[:n_cycle_peaks].sort().values
-        weights = sample.weights[among] * (n_peaks / n_cycle_peaks)
-        return self.imputed_atac(py.among(among), FeatureSample(sample.columns[among], weights))
+        # among the sampled rows, so that no other row is touched
+        columns, weights = (t[own.columns] for t in (sample.columns, sample.weights))
+        chosen = FeatureSample(columns, weights * own.weights)
+        return self.imputed_atac(py.among(own.columns), chosen)
 
     def _cycle_terms(
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal

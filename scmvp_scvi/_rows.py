@@ -54,8 +54,9 @@ def inclusion_probabilities(
     # what certain features leave over goes to the others, which may make some of them certain
     for _ in range(n_features):
         certain = probabilities >= 1
-        rest = n_sampled - certain.sum()
-        scaled = torch.where(certain, 1.0, probabilities * rest / probabilities[~certain].sum())
+        n_certain = certain.sum()
+        factor = (n_sampled - n_certain) / (probabilities.sum() - n_certain)
+        scaled = torch.where(certain, 1.0, probabilities * factor)
         if bool((scaled <= 1).all()):
             return scaled
         probabilities = scaled.clamp_max(1)
@@ -76,12 +77,12 @@ def sample_features(probabilities: Float[Tensor, "features"]) -> FeatureSample:
     """
     order = torch.randperm(len(probabilities), device=probabilities.device)
     # in double precision a hundred thousand probabilities add up without a feature lost or doubled
-    ends = probabilities[order].double().cumsum(0)
+    ends = probabilities.index_select(0, order).double().cumsum(0)
     start = torch.rand((), dtype=ends.dtype, device=ends.device)
-    # how many points lie below the end of each feature's interval; a step up is a hit
-    below = (ends - start).ceil().clamp_min(0)
-    hit = below.diff(prepend=below.new_zeros(1)) > 0
-    columns = order[hit].sort().values
+    n_points = int((ends[-1] - start).ceil())
+    points = start + torch.arange(n_points, dtype=ends.dtype, device=ends.device)
+    # ascending, and once where rounding made the interval of a certain feature longer than one
+    columns = order[torch.searchsorted(ends, points, right=True)].unique()
     return FeatureSample(columns, 1 / probabilities[columns])
 
 

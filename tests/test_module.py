@@ -14,6 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from scmvp_scvi import SCMVPModule, _module
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi._rows import inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import MixtureFit
 from scmvp_scvi.nn._covariates import Covariates
 
@@ -650,10 +651,11 @@ def test_atac_likelihood_of_sampled_peaks_is_unbiased(minibatch):
 def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(minibatch, by_abundance):
     module = build(**NO_DROPOUT)
     py, covariates = decode(module, minibatch)[OUTPUT.PY], embed(module, minibatch)["covariates"]
-    layer = module.atac_encoder.first_layer
+    layer, idf = module.atac_encoder.first_layer, module.atac_idf
+    abundance = idf.reciprocal() if by_abundance else torch.ones_like(idf)
 
     def linear() -> torch.Tensor:
-        sample = module._draw_peaks(4, by_abundance=by_abundance)
+        sample = sample_features(inclusion_probabilities(abundance, 4))
         blocks = module.imputed_atac(py.at(sample.columns), sample)
         return layer.of_blocks(blocks, covariates).detach()
 

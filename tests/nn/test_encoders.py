@@ -8,7 +8,13 @@ import torch
 
 from scmvp_scvi._counts import SparseCounts
 from scmvp_scvi.nn import Covariates, CovariateSizes, JointEncoder, atac_encoder, rna_encoder
-from scmvp_scvi.nn._encoders import ChannelEncoder, PosteriorHead, ProfileBlock, ProfileLinear
+from scmvp_scvi.nn._encoders import (
+    ChannelEncoder,
+    PosteriorHead,
+    ProfileBlock,
+    ProfileLinear,
+    _survivors,
+)
 
 N_CELLS, N_FEATURES, N_HIDDEN, N_LATENT = 8, 30, 16, 4
 NO_SIZES = CovariateSizes(n_categories=(1,), n_continuous=0)
@@ -154,6 +160,41 @@ def test_input_dropout_keeps_the_expected_hidden_layer():
     hidden = layer(counts, codes).detach()
     error = hidden.mean() - layer.eval()(counts, codes).mean()
     assert abs(error) < 4 * hidden.std() / n_cells**0.5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.7, 0.999_999])
+def test_survivors_of_a_dropout_are_as_many_as_its_share_leaves(share):
+    n_values = 1_000_003
+    kept = _survivors(torch.ones(n_values), share)
+    assert kept.shape == (n_values,)
+    spread = (n_values * share * (1 - share)) ** 0.5
+    # a share is met to half of one in 2^16 values
+    assert abs(int(kept.sum()) - n_values * (1 - share)) < 4 * spread + n_values / 2**16
+
+
+def test_survivors_of_a_dropout_do_not_depend_on_their_neighbours():
+    kept = _survivors(torch.ones(400_000), 0.7).double()
+    kept -= kept.mean()
+    for lag in range(1, 9):  # four of them share a random word
+        correlation = (kept[lag:] * kept[:-lag]).mean() / kept.square().mean()
+        assert abs(correlation) < 4.5 / len(kept) ** 0.5
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_counts_are_transformed_once_and_only_where_the_input_dropout_leaves_them(dense, training):
+    layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.5).train(training)
+    counts, seen = sparse(dense.abs() + 1), []
+
+    def transform(kept: SparseCounts) -> SparseCounts:
+        seen.append(kept.to_dense())
+        return kept.with_values(kept.values.log())
+
+    hidden = layer(counts, NO_COVARIATES, transform=transform)
+    (kept,) = seen
+    assert (0 < (kept > 0).sum() < kept.numel()) == training
+    torch.testing.assert_close(kept[kept > 0], counts.to_dense()[kept > 0])
+    scaled = torch.where(kept > 0, kept, 1).log() * (2 if training else 1)
+    torch.testing.assert_close(hidden, scaled @ layer.weight + layer.bias)
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])

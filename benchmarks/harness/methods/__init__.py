@@ -36,6 +36,11 @@ CHANGES |= {
         if "KL weight" not in name
     },
 }
+# which of the two terms of the cycle does what
+CHANGES |= {
+    "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
+    "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
+}
 
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
