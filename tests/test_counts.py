@@ -68,6 +68,12 @@ def test_trailing_empty_cells_are_counted_as_cells(matrix):
     assert counts.offsets[-2] == counts.offsets[-1] == len(counts.values)
 
 
+def test_spread_gives_each_entry_the_value_of_its_cell(matrix, rng):
+    of_cells = rng.normal(size=matrix.shape[0])
+    spread = SparseCounts.from_tensor(torch.as_tensor(matrix)).spread(torch.as_tensor(of_cells))
+    np.testing.assert_array_equal(spread, of_cells[matrix.nonzero()[0]])
+
+
 def test_matrix_without_counts_has_depth_zero_and_no_rows():
     counts = SparseCounts.from_tensor(torch.zeros(3, 4))
     assert len(counts.rows) == 0
