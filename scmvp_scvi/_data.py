@@ -1,5 +1,6 @@
 """What is registered of a MuData: its checks, its fields, and sums over the training cells."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from scvi.data import AnnDataManager, fields
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._minified import is_minified, minified_fields
 from scmvp_scvi._validate import (
+    begins_with_counts,
+    check_categories,
+    check_column_names,
     check_counts,
     check_feature_names,
     check_is_mudata,
@@ -29,7 +33,8 @@ from scmvp_scvi._validate import (
 _ROWS_PER_BLOCK = 4096
 
 # arguments of `setup_mudata` that name one column of `.obs`, or several
-_CATEGORIES = ("batch_key", "labels_key", "categorical_covariate_keys")
+_COVARIATES = ("categorical_covariate_keys",)
+_CATEGORIES = ("batch_key", "labels_key", *_COVARIATES)
 _SIZE_FACTORS = ("rna_size_factor_key", "atac_size_factor_key")
 _CONTINUOUS = "continuous_covariate_keys"
 
@@ -91,7 +96,40 @@ def check_data(
         check_no_cell_is_empty_in_both(
             *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
         )
-    _check_columns(mdata, arguments, modalities, (rna, atac))
+    for argument in (*_COVARIATES, _CONTINUOUS):
+        check_column_names(arguments.get(argument), argument=argument)
+    _check_columns(mdata, arguments, modalities, (rna, atac), is_new=expected_features is not None)
+
+
+def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
+    """Check what is quick to check of data that were registered, and perhaps changed since.
+
+    Features are compared by name; of the counts the first thousands are looked at.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    registry
+        Of the model.
+
+    Raises
+    ------
+    ValueError
+        If features are others or in another order, or if counts have been transformed.
+    """
+    arguments = registry["setup_args"]
+    for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer")):
+        modality, layer = arguments["modalities"][argument], arguments[argument]
+        adata = mdata.mod[modality]
+        check_feature_names(registered_features(registry)[key], adata.var_names, modality=modality)
+        counts = find_counts(adata, layer, argument=argument, modality=modality)
+        if not is_minified(mdata) and not begins_with_counts(counts):
+            with warnings.catch_warnings():  # of half counts, which the set-up has warned of
+                warnings.simplefilter("ignore")
+                check_counts(
+                    counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
+                )
 
 
 def _check_columns(
@@ -99,9 +137,12 @@ def _check_columns(
     arguments: Mapping[str, Any],
     modalities: Mapping[str, str | None],
     modality_keys: tuple[str, str],
+    *,
+    is_new: bool,
 ) -> None:
     checks = {
-        **dict.fromkeys(_CATEGORIES, check_no_missing),
+        # categories of new data are those of the model
+        **dict.fromkeys(_CATEGORIES, check_no_missing if is_new else check_categories),
         **dict.fromkeys(_SIZE_FACTORS, check_positive_column),
         _CONTINUOUS: check_numeric_finite,
     }

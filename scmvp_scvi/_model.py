@@ -1,5 +1,6 @@
 """`SCMVPModel`: what the user holds."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,7 +13,12 @@ from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
-from scmvp_scvi._data import check_data, data_fields, registered_features
+from scmvp_scvi._data import (
+    check_data,
+    check_still_as_registered,
+    data_fields,
+    registered_features,
+)
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._keys import REGISTRY
@@ -270,12 +276,25 @@ class SCMVPModel(
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         """Check new data against the model before scvi-tools registers it."""
-        if adata is not None:
-            check_is_mudata(adata)
-            # a copy carries the mark of registered data, whatever was done to it since
-            if not self._is_registered(adata):
-                self._check_new_data(adata)
+        mdata = self._data(adata)
+        check_is_mudata(mdata)
+        # a copy carries the mark of registered data, whatever was done to it since
+        if self._is_registered(mdata):
+            check_still_as_registered(mdata, self.registry)
+        else:
+            self._check_new_data(mdata)
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+
+    def _data(self, adata: MuData | None = None) -> MuData:
+        """Return the data that are asked about: those given, or else the model's own."""
+        if adata is not None:
+            return adata
+        if self.adata is None:
+            raise ValueError(
+                "The model was loaded without data: pass them as `adata`, or load the model with "
+                "them, `SCMVPModel.load(folder, adata=mdata)`."
+            )
+        return self.adata
 
     def _check_new_data(self, mdata: MuData) -> None:
         if is_minified(mdata):
@@ -411,12 +430,19 @@ class SCMVPModel(
         Raises
         ------
         ValueError
-            If the data are minified, or early stopping or checkpoints have no cells to go by.
+            If the data are minified, or no longer what was set up; if there are too few cells for
+            the clusters; or if early stopping or checkpoints have no cells to go by.
         """
-        check_has_counts(self.adata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
+        mdata = self._data()
+        check_has_counts(mdata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
+        with warnings.catch_warnings():  # of what the set-up has warned of
+            warnings.simplefilter("ignore")
+            self._check_against_setup(mdata)  # it may have been changed since
         if max_epochs is None:
-            max_epochs = default_max_epochs(self.adata.n_obs)
+            max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
+        # BatchNorm cannot train on one cell
+        check_integer_at_least(batch_size, 2, name="batch_size")
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
         unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
         seeding = [

@@ -576,10 +576,20 @@ class PosteriorMixin(VAEMixin):
             check_one_of(batch, known, name="transform_batch")
         return [known.index(batch) for batch in asked]
 
+    def _one_batch_code(self, transform_batch: Batch | None) -> int | None:
+        """Code of the batch asked for, where draws are of one; None keeps each cell's own."""
+        codes = self._batch_codes(transform_batch)
+        if len(codes) > 1:
+            raise ValueError(
+                f"`transform_batch` must be one batch, got {len(codes)}: draws are of one. Call "
+                "the method once for each."
+            )
+        return codes[0]
+
     def _cell_names(
         self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None
     ) -> pd.Index:
-        names = (self.adata if adata is None else adata).obs_names
+        names = self._data(adata).obs_names
         return names if indices is None else names[check_indices(indices, len(names))]
 
 

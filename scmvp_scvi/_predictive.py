@@ -32,7 +32,7 @@ class PredictiveMixin:
     _check_if_trained: Callable[..., None]
     _minibatches: Callable[..., Iterator[dict[str, Tensor]]]
     _feature_names: Callable[[str], np.ndarray]
-    _batch_codes: Callable[[Any], list[int | None]]
+    _one_batch_code: Callable[[Any], int | None]
     get_normalized_expression: Callable[..., np.ndarray]
 
     @torch.inference_mode()
@@ -89,7 +89,7 @@ class PredictiveMixin:
             "rna": self._positions("rna", gene_list, "gene_list"),
             "atac": self._positions("atac", region_list, "region_list"),
         }
-        (batch,) = self._batch_codes(transform_batch)
+        batch = self._one_batch_code(transform_batch)
         drawn: dict[str, list[COO]] = {name: [] for name in asked}
         for tensors in self._minibatches(adata, indices, batch_size):
             outputs = self.module.inference(**self.module._get_inference_input(tensors))

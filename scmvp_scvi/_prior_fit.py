@@ -14,7 +14,7 @@ from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 logger = logging.getLogger(__name__)
 
-_MAX_CELLS = 30_000  # a neighbour graph of more cells adds time and no components
+MAX_CELLS = 30_000  # a neighbour graph of more cells adds time and no components
 _VARIANCE_FLOOR = 1e-3
 
 
@@ -88,8 +88,8 @@ def fit_mixture(
     seed
         Of every draw.
     """
-    if len(latent) > _MAX_CELLS:
-        rows = np.random.default_rng(seed).choice(len(latent), _MAX_CELLS, replace=False)
+    if len(latent) > MAX_CELLS:
+        rows = np.random.default_rng(seed).choice(len(latent), MAX_CELLS, replace=False)
         latent, latent_variances = latent[rows], latent_variances[rows]
     latent = latent.astype(np.float64)
     if n_clusters is None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,15 @@ from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
-from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
+from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
-from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_one_of,
+    check_positive,
+    did_you_mean,
+    shown,
+)
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
@@ -45,7 +52,8 @@ class SCMVPTrainRunner(TrainRunner):
     Raises
     ------
     ValueError
-        If validation is asked for and no cell is held out for it.
+        If there are fewer than two training cells, or validation is asked for and no cell is held
+        out for it.
     """
 
     def __init__(
@@ -55,6 +63,11 @@ class SCMVPTrainRunner(TrainRunner):
         data_splitter: DataSplitter,
         **trainer_kwargs: Any,
     ) -> None:
+        if data_splitter.n_train < 2:
+            raise ValueError(
+                "Training needs at least 2 training cells, for the statistics of its layers, got "
+                f"{data_splitter.n_train}: pass more cells, or raise `train_size`."
+            )
         if data_splitter.n_val == 0:
             _check_needs_no_validation(training_plan, trainer_kwargs)
             trainer_kwargs["check_val_every_n_epoch"] = None
@@ -139,6 +152,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         max_kl_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        _check_names(type(self), module, kwargs)
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
         _check_feature_numbers(optimizer, kwargs)
         for name, value in (
@@ -334,6 +348,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         """
         self.module.train()
         data = self.trainer.datamodule
+        if not bool(self.module.prior.is_fitted):
+            self._check_enough_cells(data)
         for encoder, key in (
             (self.module.rna_encoder, REGISTRY.RNA),
             (self.module.atac_encoder, REGISTRY.ATAC),
@@ -342,6 +358,25 @@ class SCMVPTrainingPlan(TrainingPlan):
         if not bool(self.module.feature_statistics_known):
             self.module.set_feature_statistics(
                 **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
+            )
+
+    def _check_enough_cells(self, data: DataSplitter) -> None:
+        """Refuse, before the first epoch, a mixture that the training cells are too few for."""
+        manager, n_cells = data.adata_manager, len(data.train_idx)
+        if self.seeding_labels is not None:
+            codes = manager.get_from_registry(REGISTRY.LABELS)[data.train_idx].ravel()
+            names = manager.get_state_registry(REGISTRY.LABELS)["categorical_mapping"]
+            missing = names[np.setdiff1d(self.seeding_labels, codes)]
+            if len(missing) > 0:
+                raise ValueError(
+                    f"Each label seeds a component by its training cells, but {shown(missing)} "
+                    "have none among them: merge rare labels, raise `train_size`, or leave "
+                    "`labels_key` out."
+                )
+        elif self.n_clusters is not None and self.n_clusters > min(n_cells, MAX_CELLS):
+            raise ValueError(
+                f"`n_clusters` must be at most the number of training cells, {n_cells}, and at "
+                f"most {MAX_CELLS:,}, got {self.n_clusters}."
             )
 
     def on_train_start(self) -> None:
@@ -528,6 +563,20 @@ def _check_needs_no_validation(
             f"`{'`, `'.join(names)}` goes by cells that are held out for validation, and there "
             "are none: lower `train_size`, or leave it out."
         )
+
+
+def _check_names(
+    plan: type[TrainingPlan], module: SCMVPModule, arguments: Mapping[str, Any]
+) -> None:
+    """Refuse arguments that neither scvi-tools' plan nor the loss of the module takes."""
+    takers = (plan.__init__, TrainingPlan.__init__, module.loss)
+    known = {name for taker in takers for name in signature(taker).parameters}
+    for name in arguments:
+        if name not in known:
+            raise TypeError(
+                f"`plan_kwargs` must name arguments of `SCMVPTrainingPlan`, got `{name}`."
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def _check_feature_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:

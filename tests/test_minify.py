@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from mudata import MuData
 
-from scmvp_scvi import SCMVPModel
+from scmvp_scvi import SCMVPModel, tl
 from scmvp_scvi._minified import MINIFIED, is_minified
 
 # a variance that is stored, rooted and squared again comes back to single precision
@@ -326,3 +326,12 @@ def test_posterior_that_is_given_must_be_that_of_the_model(make_mdata, register,
 def test_summary_says_whether_the_data_are_minified(plain, trained_model):
     assert "adata is minified?: True" in plain[0].summary_string
     assert "adata is minified?: False" in trained_model.summary_string
+
+
+def test_links_and_means_of_counts_are_refused_on_minified_data(plain):
+    model, _ = plain
+    mdata = model.adata
+    with pytest.raises(ValueError, match="`rna_layer`: .* Minified data no longer have counts"):
+        tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
+    with pytest.raises(ValueError, match="`atac_layer`: .* Minified data no longer have counts"):
+        tl.peak_gene_links(mdata, model=model, genes=["gene_0"], n_matched=20)

@@ -1,5 +1,7 @@
 """The model as an object: its arguments, its default epochs, saving, loading and going on."""
 
+import warnings
+
 import numpy as np
 import pytest
 from lightning.pytorch.callbacks import Callback
@@ -286,3 +288,119 @@ def test_atac_size_factors_are_refused_for_a_tfidf_target(make_mdata, register):
     register(mdata, atac_size_factor_key="size")
     with pytest.raises(ValueError, match="nothing to scale"):
         SCMVPModel(mdata, atac_target="tfidf")
+
+
+# -- what would fail late -------------------------------------------------------------------------
+
+
+def test_model_loaded_without_data_asks_for_them(saved):
+    loaded = SCMVPModel.load(saved, adata=False)
+    for ask in (
+        loaded.train,
+        loaded.get_latent_representation,
+        loaded.get_normalized_expression,
+        loaded.predict_clusters,
+        loaded.get_elbo,
+    ):
+        with pytest.raises(ValueError, match=r"was loaded without data: pass them as `adata`"):
+            ask()
+
+
+def log_normalized(mdata: MuData) -> None:
+    mdata["rna"].X = mdata["rna"].X.log1p()
+
+
+def reordered(mdata: MuData) -> None:
+    mdata.mod["atac"] = mdata["atac"][:, ::-1].copy()
+
+
+CHANGES = {
+    log_normalized: r"`mdata\[\"rna\"\]\.X` must hold raw counts",
+    reordered: "`atac` has the features of the model in another order",
+}
+
+
+@pytest.mark.parametrize(("change", "match"), CHANGES.items())
+def test_data_changed_between_set_up_and_training_are_refused(
+    make_mdata, register, train, change, match
+):
+    mdata = register(make_mdata())
+    change(mdata)
+    with pytest.raises(ValueError, match=match):
+        train(mdata)
+
+
+@pytest.mark.parametrize(("change", "match"), CHANGES.items())
+def test_data_changed_after_training_are_refused_until_they_are_as_they_were(
+    make_mdata, register, train, change, match
+):
+    mdata = register(make_mdata())
+    model = train(mdata)
+    before, matrices = model.get_latent_representation(), dict(mdata.mod)
+    counts = mdata["rna"].X.copy()
+    change(mdata)
+    for given in (None, mdata):
+        with pytest.raises(ValueError, match=match):
+            model.get_latent_representation(given)
+    mdata.mod.update(matrices)
+    mdata["rna"].X = counts
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+
+
+def test_half_counts_do_not_warn_again_after_the_set_up(make_mdata, register, train):
+    mdata = make_mdata()
+    mdata["rna"].X.data[0] = 1.5
+    with pytest.warns(UserWarning, match="1 of .* non-zero values"):
+        register(mdata)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*non-zero values")
+        train(mdata).get_latent_representation()
+
+
+def test_category_that_no_cell_has_is_refused_at_the_set_up(make_mdata, register):
+    mdata = make_mdata()
+    some = mdata[mdata.obs["batch"] == "batch_0"].copy()
+    with pytest.raises(ValueError, match='"batch" must have a cell, but `batch_1` have none'):
+        register(some, batch_key="batch")
+
+
+def test_minibatches_of_one_cell_are_refused(fresh_mdata, train):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 2, got 1"):
+        train(fresh_mdata, batch_size=1)
+
+
+@pytest.mark.parametrize("n_cells", [1, 2])
+def test_too_few_cells_are_refused(make_mdata, register, train, n_cells):
+    mdata = register(make_mdata()[:n_cells].copy())
+    with pytest.raises(ValueError, match="needs at least 2 training cells, .* got 0: pass more"):
+        train(mdata)
+
+
+class NoEpoch(Callback):
+    """Fails when an epoch begins."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        del trainer, pl_module
+        raise AssertionError("an epoch has begun")
+
+
+def test_more_clusters_than_training_cells_are_refused_before_the_first_epoch(fresh_mdata, train):
+    with pytest.raises(ValueError, match=r"`n_clusters` must be at most .* 270, .* got 271"):
+        train(fresh_mdata, architecture={"n_clusters": 271}, callbacks=[NoEpoch()])
+
+
+def test_label_without_training_cells_is_named_before_the_first_epoch(make_mdata, register, train):
+    mdata = make_mdata()
+    mdata.obs["label"] = ["rare"] * 5 + ["frequent"] * 295
+    with pytest.raises(ValueError, match="but `rare` have none among them: merge rare labels"):
+        train(
+            register(mdata, labels_key="label"),
+            architecture={"n_clusters": None},
+            callbacks=[NoEpoch()],
+            datasplitter_kwargs={"external_indexing": [np.arange(5, 300), np.arange(5), []]},
+        )
+
+
+def test_unknown_argument_of_the_training_plan_suggests_a_near_one(fresh_mdata, train):
+    with pytest.raises(TypeError, match=r"got `cycle_wait`\. Did you mean `cycle_weight`"):
+        train(fresh_mdata, plan_kwargs={"cycle_wait": 1.0})

@@ -150,3 +150,8 @@ def test_genes_to_correlate_may_be_chosen(trained_model):
 def test_unknown_correlation_is_refused(trained_model):
     with pytest.raises(ValueError, match="`correlation_type` must be one of 'spearman'"):
         trained_model.get_feature_correlation_matrix(correlation_type="kendall")
+
+
+def test_draws_of_several_batches_are_refused(trained_model):
+    with pytest.raises(ValueError, match="`transform_batch` must be one batch, got 2: draws are"):
+        trained_model.posterior_predictive_sample(transform_batch=["batch_0", "batch_1"])

@@ -9,13 +9,15 @@ from scmvp_scvi._validate._arguments import (
     check_positive_share,
 )
 from scmvp_scvi._validate._columns import (
+    check_categories,
+    check_column_names,
     check_no_missing,
     check_numeric_finite,
     check_positive_column,
     find_grouping,
     find_obs_column,
 )
-from scmvp_scvi._validate._counts import check_counts
+from scmvp_scvi._validate._counts import begins_with_counts, check_counts
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
 from scmvp_scvi._validate._groups import Comparison, compare_groups, compare_rows
 from scmvp_scvi._validate._messages import did_you_mean, shown
@@ -38,6 +40,9 @@ from scmvp_scvi._validate._names import (
 __all__ = [
     "PEAK_NAME",
     "Comparison",
+    "begins_with_counts",
+    "check_categories",
+    "check_column_names",
     "check_counts",
     "check_feature_names",
     "check_fraction",

@@ -57,16 +57,33 @@ def seen_cells_and_features(matrix: Any) -> tuple[NDArray[np.bool_], NDArray[np.
         return cells, features
     data, indices, indptr = _sparse_parts(matrix)
     major, minor = (cells, features) if matrix.format == "csr" else (features, cells)
-    # Whole rows (columns in CSC), cut where they fill a block.
-    cuts = np.searchsorted(indptr, np.arange(0, int(indptr[-1]), _BLOCK_SIZE))
-    for first, last in pairwise([*cuts, major.size]):
-        start, stop = int(indptr[first]), int(indptr[last])
+    for entries, owner in _entry_blocks(indptr):
         # Stored zeros are no counts: they are masked, never removed from the user's matrix.
-        is_count = np.asarray(data[start:stop] != 0)
-        owner = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
+        is_count = np.asarray(data[entries] != 0)
         major[owner[is_count]] = True
-        minor[indices[start:stop][is_count]] = True
+        minor[indices[entries][is_count]] = True
     return cells, features
+
+
+def has_repeated_entries(matrix: Any) -> bool:
+    """Whether a sparse matrix stores an entry more than once, which stands for the sum."""
+    if is_dense(matrix) or (sp.issparse(matrix) and matrix.has_canonical_format):
+        return False
+    _, indices, indptr = _sparse_parts(matrix)
+    n_minor = matrix.shape[1] if matrix.format == "csr" else matrix.shape[0]
+    for entries, owner in _entry_blocks(indptr):
+        places = owner * n_minor + indices[entries]
+        if (np.diff(places) <= 0).any() and len(np.unique(places)) < len(places):
+            return True
+    return False
+
+
+def _entry_blocks(indptr: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Stored entries of whole rows (columns in CSC), cut where they fill a block, and the rows."""
+    cuts = np.searchsorted(indptr, np.arange(0, int(indptr[-1]), _BLOCK_SIZE))
+    for first, last in pairwise([*cuts, len(indptr) - 1]):
+        owner = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
+        yield slice(int(indptr[first]), int(indptr[last])), owner
 
 
 def _row_blocks(matrix: Any) -> Iterator[tuple[int, NDArray[Any]]]:

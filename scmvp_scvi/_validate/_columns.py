@@ -144,6 +144,62 @@ def check_no_missing(series: pd.Series, *, argument: str) -> None:
         )
 
 
+def check_categories(series: pd.Series, *, argument: str) -> None:
+    """Refuse a categorical column with missing values, or with categories that no cell has.
+
+    scvi-tools would give such a category weights, which no cell trains.
+
+    Parameters
+    ----------
+    series, argument
+        ``(cells,)``, a column of `.obs`, and the argument that names it.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing, or a category is not used.
+    """
+    check_no_missing(series, argument=argument)
+    if not isinstance(series.dtype, pd.CategoricalDtype):
+        return
+    unused = series.cat.categories.difference(series.unique(), sort=False)
+    if len(unused) > 0:
+        raise ValueError(
+            f'`{argument}`: each category of the column "{series.name}" must have a cell, but '
+            f"{shown(unused)} have none, as after taking some of the cells. Drop them: "
+            f'`obs["{series.name}"] = obs["{series.name}"].cat.remove_unused_categories()`.'
+        )
+
+
+def check_column_names(names: object, *, argument: str) -> None:
+    """Refuse anything but a list of different names, where several columns can be named.
+
+    Parameters
+    ----------
+    names, argument
+        What the user passed, None for no columns, and the argument.
+
+    Raises
+    ------
+    TypeError
+        If it is no list.
+    ValueError
+        If a name is repeated.
+    """
+    if names is None:
+        return
+    if not isinstance(names, list):
+        way_out = [names] if isinstance(names, str) else "[...]"
+        raise TypeError(
+            f"`{argument}` must be a list of columns, got {names!r}. Pass `{argument}={way_out}`."
+        )
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(
+            f"`{argument}` must name each column once, got {shown(sorted(twice))} more than once."
+        )
+
+
 def check_numeric_finite(series: pd.Series, *, argument: str) -> None:
     """Refuse a continuous column that is not made of finite numbers.
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from scmvp_scvi._validate._blocks import is_backed_sparse, is_dense, value_blocks
+from scmvp_scvi._validate._blocks import (
+    has_repeated_entries,
+    is_backed_sparse,
+    is_dense,
+    value_blocks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,10 +72,18 @@ def check_counts(
     TypeError
         If the matrix is of a kind that scvi-tools cannot register.
     ValueError
-        If values are NaN, infinite or negative, or more than a tenth of them is fractional.
+        If values are NaN, infinite or negative, if more than a tenth of them is fractional, or if
+        a sparse matrix stores an entry in parts.
     """
     place = f'mdata["{modality}"].' + ("X" if layer is None else f'layers["{layer}"]')
     _check_matrix_type(matrix, argument, place)
+    if has_repeated_entries(matrix):
+        # the transforms of the encoder are no sums: log1p of a count is not that of its parts
+        where = "" if sp.issparse(matrix) else ", read into memory"
+        raise ValueError(
+            f"`{argument}`: `{place}` must store each entry once, but has entries that are the "
+            f"sum of several. Add them up{where}: `{place}.sum_duplicates()`."
+        )
     summary = _summarize_values(matrix)
     if summary.is_counts:
         return
@@ -103,6 +116,18 @@ def check_counts(
         UserWarning,
         stacklevel=3,
     )
+
+
+def begins_with_counts(matrix: Any) -> bool:
+    """Whether the first values of a matrix are finite integers of zero or more.
+
+    Parameters
+    ----------
+    matrix
+        As in `check_counts`.
+    """
+    first = next(value_blocks(matrix), np.empty(0))
+    return first.size == 0 or _add_block(_ValueSummary(), first).is_counts
 
 
 def _check_matrix_type(matrix: Any, argument: str, place: str) -> None:

@@ -15,7 +15,6 @@ from scmvp_scvi._validate import (
     check_names,
     check_numeric_finite,
     check_one_of,
-    find_counts,
     parse_peaks,
     shown,
 )
@@ -28,7 +27,7 @@ from scmvp_scvi.tl._background import (
     matching_features,
 )
 from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
-from scmvp_scvi.tl._values import PairedValues, check_pair, read_values
+from scmvp_scvi.tl._values import PairedValues, check_pair, find_values, read_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -273,7 +272,7 @@ def _locate_genes(
 
 
 def _mean_accessibility(mdata: MuData, atac_key: str, atac_layer: str | None) -> Floats:
-    matrix = find_counts(mdata[atac_key], atac_layer, argument="atac_layer", modality=atac_key)
+    matrix = find_values(mdata, atac_key, atac_layer, argument="atac_layer")
     return np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
 
 

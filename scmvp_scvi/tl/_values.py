@@ -70,6 +70,34 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     check_paired(mdata, rna_key, atac_key)
 
 
+def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) -> Any:
+    """Look up the matrix of a modality, one that holds values.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    key
+        The modality.
+    layer, argument
+        Name of the layer, None for ``.X``, and the argument that gives it.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If it holds no value but zeros, as in minified data.
+    """
+    matrix = find_counts(mdata[key], layer, argument=argument, modality=key)
+    if sp.issparse(matrix) and matrix.nnz == 0:
+        raise ValueError(
+            f"`{argument}`: the matrix of `{key}` must hold values, but all are zero. Minified "
+            "data no longer have counts: pass the data with counts."
+        )
+    return matrix
+
+
 def find_groups(mdata: MuData, key: str, *, argument: str) -> pd.Series:
     """Look up a column of ``mdata.obs`` that puts every cell into a group.
 
@@ -151,7 +179,7 @@ def read_values(
         ("rna_layer", rna_key, rna_layer),
         ("atac_layer", atac_key, atac_layer),
     ):
-        matrix = find_counts(mdata[key], layer, argument=argument, modality=key)
+        matrix = find_values(mdata, key, layer, argument=argument)
         if normalize:
             layers = mdata[key].layers
             check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)

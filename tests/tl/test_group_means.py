@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from scmvp_scvi import tl
 
@@ -45,3 +46,12 @@ def test_cells_without_group_are_refused(make_mdata):
     mdata.obs.loc[mdata.obs_names[0], "cell_type"] = np.nan
     with pytest.raises(ValueError, match="`group_key`: .* must have a category for each cell"):
         tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_matrix_without_any_value_is_not_taken_for_counts(make_mdata, layer):
+    mdata = make_mdata()
+    empty = sp.csr_matrix(mdata["rna"].shape, dtype="float32")
+    mdata["rna"].X = mdata["rna"].layers["counts"] = empty
+    with pytest.raises(ValueError, match="`rna_layer`: the matrix of `rna` must hold values"):
+        tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna", rna_layer=layer)

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from scmvp_scvi._validate import (
+    check_categories,
+    check_column_names,
     check_no_missing,
     check_numeric_finite,
     check_positive_column,
@@ -96,3 +98,37 @@ def test_size_factors_must_be_above_zero():
     check_positive_column(series[:1], argument="size_factor_key")
     with pytest.raises(ValueError, match="above 0, but 2 of 3 values are not, down to -0.5"):
         check_positive_column(series, argument="size_factor_key")
+
+
+def test_category_that_no_cell_has_is_refused_with_the_way_to_drop_it():
+    obs = pd.DataFrame({"batch": pd.Categorical(["a", "b"], categories=["c", "a", "d", "b"])})
+    with pytest.raises(ValueError, match=r'column "batch" must have a cell, but `c`, `d` have'):
+        check_categories(obs["batch"], argument="batch_key")
+    obs["batch"] = obs["batch"].cat.remove_unused_categories()
+    check_categories(obs["batch"], argument="batch_key")
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [1, 2], [True, False]])
+def test_column_that_is_not_categorical_has_no_category_too_many(values):
+    check_categories(pd.Series(values, name="batch"), argument="batch_key")
+
+
+def test_category_is_refused_for_a_missing_value_first():
+    with pytest.raises(ValueError, match="must have a category for each cell, but 1 of 2"):
+        check_categories(pd.Series(["a", None], name="batch"), argument="batch_key")
+
+
+@pytest.mark.parametrize("names", ["site", ("site",), np.array(["site"])])
+def test_columns_that_are_no_list_are_refused(names):
+    with pytest.raises(TypeError, match="`categorical_covariate_keys` must be a list of columns"):
+        check_column_names(names, argument="categorical_covariate_keys")
+
+
+def test_column_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match="must name each column once, got `b` more than once"):
+        check_column_names(["a", "b", "b"], argument="categorical_covariate_keys")
+
+
+@pytest.mark.parametrize("names", [None, [], ["site"], ["site", "sex"]])
+def test_lists_of_different_columns_pass(names):
+    check_column_names(names, argument="categorical_covariate_keys")

@@ -1,11 +1,15 @@
 """Counts pass in silence, everything else is told apart, and the way out works."""
 
+from itertools import pairwise
+
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import sparse_dataset, write_elem
 
-from scmvp_scvi._validate import check_counts
+from scmvp_scvi._validate import begins_with_counts, check_counts
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
 
@@ -155,3 +159,53 @@ def test_half_counts_of_sci_car_are_warned_about_with_their_number(read_real):
     assert n_half > 0
     with pytest.warns(UserWarning, match=rf"{n_half} of {n_nonzero} .* all of them half counts"):
         check_counts(layer, argument="atac_layer", modality="atac", layer="fractional")
+
+
+def in_parts(values: np.ndarray, kind: type) -> sp.csr_matrix | sp.csc_matrix:
+    """Store the second row's first count as two entries."""
+    canonical = kind(values)
+    at = int(canonical.indptr[1])
+    canonical.data[at] -= 1
+    data, indices = (np.insert(a, at, a[at]) for a in (canonical.data, canonical.indices))
+    data[at] = 1
+    indptr = canonical.indptr + (np.arange(len(canonical.indptr)) > 1)
+    return kind((data, indices, indptr), shape=values.shape)
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
+def test_entry_that_is_stored_in_parts_is_refused_until_it_is_summed(kind, rng, block_size):
+    values = rng.poisson(1, (7, 6)).astype("float32") + 1
+    matrix = in_parts(values, kind)
+    np.testing.assert_array_equal(matrix.toarray(), values)
+    with pytest.raises(ValueError, match=r"must store each entry once.*\.X\.sum_duplicates\(\)`"):
+        check_counts(matrix, argument="rna_layer", modality="rna")
+    matrix.sum_duplicates()
+    check_counts(matrix, argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
+def test_indices_in_any_order_pass(kind, rng, block_size):
+    matrix = kind(rng.poisson(1, (7, 6)).astype("float32"))
+    for start, stop in pairwise(matrix.indptr):
+        for array in (matrix.data, matrix.indices):
+            array[start:stop] = array[start:stop][::-1].copy()
+    matrix = kind((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    assert not matrix.has_sorted_indices
+    check_counts(matrix, argument="rna_layer", modality="rna")
+
+
+def test_matrix_on_disk_that_stores_entries_in_parts_is_refused(tmp_path, rng):
+    parts = in_parts(rng.poisson(1, (7, 6)).astype("float32") + 1, sp.csr_matrix)
+    with h5py.File(tmp_path / "parts.h5", "w") as file:
+        write_elem(file, "X", parts)
+        with pytest.raises(ValueError, match=r"Add them up, read into memory"):
+            check_counts(sparse_dataset(file["X"]), argument="rna_layer", modality="rna")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1, 2], True), ([0, 1, 0.5], False), ([1, -1, 0], False), ([np.nan, 1, 0], False)],
+)
+def test_first_values_tell_counts_from_others(values, expected, container, store):
+    matrix = store(np.array([values, [0, 3, 0]], dtype="float32"), container)
+    assert begins_with_counts(matrix) is expected
