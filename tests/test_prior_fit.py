@@ -108,7 +108,7 @@ def cells_seen(monkeypatch) -> list[np.ndarray]:
         seen.append(latent[:, 0])
         return [np.zeros(len(latent), dtype=int) for _ in resolutions]
 
-    monkeypatch.setattr(_prior_fit, "_MAX_CELLS", 100)
+    monkeypatch.setattr(_prior_fit, "MAX_CELLS", 100)
     monkeypatch.setattr(_prior_fit, "leiden_partitions", one_community)
     return seen
 

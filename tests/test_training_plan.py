@@ -394,14 +394,6 @@ def test_labels_without_any_label_are_refused(make_mdata, register, small):
         SCMVPModel(mdata, **small)
 
 
-def test_label_without_a_training_cell_is_refused(make_mdata, register, train):
-    mdata = register(make_mdata(), labels_key="cell_type")
-    is_first = (mdata.obs["cell_type"].cat.codes == 0).to_numpy()
-    split = {"external_indexing": [np.flatnonzero(~is_first), np.flatnonzero(is_first)]}
-    with pytest.raises(ValueError, match=r"needs a training cell, but \[0\]"):
-        train(mdata, architecture={"n_clusters": None}, datasplitter_kwargs=split)
-
-
 def test_number_of_clusters_other_than_that_of_the_labels_is_refused(make_mdata, register, small):
     mdata = register(make_mdata(), labels_key="cell_type")
     with pytest.raises(ValueError, match=r"must be None or the number of labels, 4.* got 5"):
