@@ -16,6 +16,13 @@ def positions_of(mask: Tensor) -> Tensor:
     return mask.nonzero().squeeze(-1)
 
 
+def repeat_each(values: Tensor, times: Tensor, n_all: int) -> Tensor:
+    """Repeat each value as often as ``times`` says, ``n_all`` times altogether; no gradient."""
+    if values.device.type == "cpu":  # NumPy takes an eighth of torch's time
+        return torch.from_numpy(np.repeat(values.numpy(), times.numpy()))
+    return values.repeat_interleave(times, output_size=n_all)
+
+
 @dataclass(frozen=True)
 class SparseCounts:
     """Non-zero entries of a ``(cells, features)`` matrix, row by row.
@@ -77,10 +84,7 @@ class SparseCounts:
 
     def spread(self, of_cells: Tensor) -> Tensor:
         """Give each entry, ``(nonzeros,)``, the value of its cell, ``(cells,)``; no gradient."""
-        per_cell = self.offsets.diff()
-        if of_cells.device.type == "cpu":  # in an eighth of torch's time
-            return torch.from_numpy(np.repeat(of_cells.numpy(), per_cell.numpy()))
-        return of_cells.repeat_interleave(per_cell, output_size=self.values.shape[0])
+        return repeat_each(of_cells, self.offsets.diff(), self.values.shape[0])
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum over the entries of each row, ``(cells,)``, of other values, ``(nonzeros,)``."""

@@ -33,8 +33,7 @@ from scmvp_scvi._validate import (
 _ROWS_PER_BLOCK = 4096
 
 # arguments of `setup_mudata` that name one column of `.obs`, or several
-_COVARIATES = ("categorical_covariate_keys",)
-_CATEGORIES = ("batch_key", "labels_key", *_COVARIATES)
+_CATEGORIES = ("batch_key", "labels_key", "categorical_covariate_keys")
 _SIZE_FACTORS = ("rna_size_factor_key", "atac_size_factor_key")
 _CONTINUOUS = "continuous_covariate_keys"
 
@@ -96,7 +95,7 @@ def check_data(
         check_no_cell_is_empty_in_both(
             *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
         )
-    for argument in (*_COVARIATES, _CONTINUOUS):
+    for argument in ("categorical_covariate_keys", _CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
     _check_columns(mdata, arguments, modalities, (rna, atac), is_new=expected_features is not None)
 
@@ -118,13 +117,15 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
     ValueError
         If features are others or in another order, or if counts have been transformed.
     """
-    arguments = registry["setup_args"]
+    arguments, features = registry["setup_args"], registered_features(registry)
     for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer")):
         modality, layer = arguments["modalities"][argument], arguments[argument]
         adata = mdata.mod[modality]
-        check_feature_names(registered_features(registry)[key], adata.var_names, modality=modality)
+        check_feature_names(features[key], adata.var_names, modality=modality)
+        if is_minified(mdata):
+            continue
         counts = find_counts(adata, layer, argument=argument, modality=modality)
-        if not is_minified(mdata) and not begins_with_counts(counts):
+        if not begins_with_counts(counts):
             with warnings.catch_warnings():  # of half counts, which the set-up has warned of
                 warnings.simplefilter("ignore")
                 check_counts(

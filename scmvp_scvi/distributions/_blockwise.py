@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import SparseCounts, repeat_each
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
@@ -55,7 +55,7 @@ class ColumnBlock:
     def columns_within(self) -> Tensor:
         """``(entries,)``, column of each entry, counted from the first of the block."""
         within = torch.arange(len(self.per_column), device=self.values.device)
-        return within.repeat_interleave(self.per_column, output_size=len(self.values))
+        return repeat_each(within, self.per_column, len(self.values))
 
 
 def column_blocks(counts: SparseCounts) -> list[ColumnBlock]:
