@@ -70,7 +70,7 @@ def check_data(
     # `check_modalities` has made sure that both are named
     rna, atac = str(modalities["rna_layer"]), str(modalities["atac_layer"])
     check_paired(mdata, rna, atac)
-    empty = []
+    empty = {}
     for modality, argument, key in (
         (rna, "rna_layer", REGISTRY.RNA),
         (atac, "atac_layer", REGISTRY.ATAC),
@@ -86,14 +86,14 @@ def check_data(
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
-        empty.append(
-            warn_about_empty(counts, modality=modality, features_may_go=expected_features is None)[
-                0
-            ]
+        empty[modality] = warn_about_empty(
+            counts, modality=modality, layer=layer, features_may_go=expected_features is None
         )
     if not is_minified(mdata):
         check_no_cell_is_empty_in_both(
-            *empty, cell_names=mdata.obs_names, modality_keys=(rna, atac)
+            empty,
+            cell_names=mdata.obs_names,
+            layers={rna: layers["rna_layer"], atac: layers["atac_layer"]},
         )
     for argument in ("categorical_covariate_keys", _CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
@@ -103,7 +103,7 @@ def check_data(
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
     """Check what is quick to check of data that were registered, and perhaps changed since.
 
-    Features are compared by name; of the counts the first thousands are looked at.
+    Cells and features are compared by name; of the counts the first thousands are looked at.
 
     Parameters
     ----------
@@ -115,11 +115,14 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
     Raises
     ------
     ValueError
-        If features are others or in another order, or if counts have been transformed.
+        If the modalities hold other cells than one another, if features are others or in another
+        order, or if counts have been transformed.
     """
     arguments, features = registry["setup_args"], registered_features(registry)
+    modalities = arguments["modalities"]
+    check_paired(mdata, modalities["rna_layer"], modalities["atac_layer"])
     for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer")):
-        modality, layer = arguments["modalities"][argument], arguments[argument]
+        modality, layer = modalities[argument], arguments[argument]
         adata = mdata.mod[modality]
         check_feature_names(features[key], adata.var_names, modality=modality)
         if is_minified(mdata):
@@ -268,6 +271,8 @@ class RawMeans(NamedTuple):
 def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     """Average the counts of a group of cells, in blocks of rows.
 
+    Cells without any count were not measured, and do not count.
+
     Parameters
     ----------
     counts
@@ -275,6 +280,7 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     rows
         ``(chosen,)``, positions in ascending order.
     """
+    n_measured = 0
     total, squares, detected, normalized = np.zeros((4, counts.shape[1]))
     for some in np.array_split(rows, -(-len(rows) // _ROWS_PER_BLOCK)):
         block = sparse.csr_matrix(counts[some])
@@ -282,9 +288,10 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
         total += np.asarray(block.sum(0)).ravel()
         squares += np.asarray(block.multiply(block).sum(0)).ravel()
         detected += np.asarray((block > 0).sum(0)).ravel()
+        n_measured += int((depth > 0).sum())
         # a cell without counts adds nothing, whatever it is divided by
         normalized += block.T @ (1e4 / np.maximum(depth, 1))
-    n_cells = len(rows)
+    n_cells = max(n_measured, 1)
     # one more count keeps the logarithm of a feature without counts finite
     log_variance = (squares - total**2 / n_cells + 1) / (total + 1) ** 2
     return RawMeans(

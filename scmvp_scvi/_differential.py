@@ -68,13 +68,12 @@ class DifferentialMixin:
     """
 
     # what the model brings
-    adata: MuData
     module: SCMVPModule
     device: torch.device
     registry: dict[str, Any]
     _check_if_trained: Callable[..., None]
     _validate_anndata: Callable[..., MuData]
-    _batch_codes: Callable[[Any], list[int | None]]
+    _batch_codes: Callable[..., list[int | None]]
     _check_has_counts: Callable[..., None]
     _embed: Callable[..., Iterator[dict[str, Any]]]
     _feature_names: Callable[[str], np.ndarray]
@@ -176,16 +175,16 @@ class DifferentialMixin:
             all_stats,
             silent,
             _Settings(
-                mode,
-                delta,
-                batch_correction,
-                batchid1,
-                batchid2,
-                fdr_target,
-                n_samples_overall,
-                pseudocounts,
-                cred_interval_lvls,
-                filter_outlier_cells,
+                mode=mode,
+                delta=delta,
+                batch_correction=batch_correction,
+                batchid1=batchid1,
+                batchid2=batchid2,
+                fdr_target=fdr_target,
+                n_samples_overall=n_samples_overall,
+                pseudocounts=pseudocounts,
+                cred_interval_lvls=cred_interval_lvls,
+                filter_outlier_cells=filter_outlier_cells,
             ),
         )
 
@@ -249,16 +248,16 @@ class DifferentialMixin:
             all_stats,
             silent,
             _Settings(
-                mode,
-                delta,
-                batch_correction,
-                batchid1,
-                batchid2,
-                fdr_target,
-                n_samples_overall,
-                pseudocounts,
-                cred_interval_lvls,
-                filter_outlier_cells,
+                mode=mode,
+                delta=delta,
+                batch_correction=batch_correction,
+                batchid1=batchid1,
+                batchid2=batchid2,
+                fdr_target=fdr_target,
+                n_samples_overall=n_samples_overall,
+                pseudocounts=pseudocounts,
+                cred_interval_lvls=cred_interval_lvls,
+                filter_outlier_cells=filter_outlier_cells,
             ),
         )
         return _in_words_of_accessibility(found, fdr_target)
@@ -396,7 +395,8 @@ class DifferentialMixin:
 
     def _check_settings(self, how: _Settings) -> None:
         check_one_of(how.mode, ("vanilla", "change"), name="mode")
-        check_positive(how.delta, name="delta")
+        if how.delta != 0:
+            check_positive(how.delta, name="delta")
         check_fraction(how.fdr_target, name="fdr_target")
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:
@@ -411,7 +411,11 @@ class DifferentialMixin:
                     f"`{name}` names batches to decode in, which `batch_correction=False` leaves "
                     "to each cell: pass `batch_correction=True`."
                 )
-            self._batch_codes(batches)
+            if isinstance(batches, str):
+                raise TypeError(
+                    f'`{name}` must be a list of batches, got a string: ["{batches}"]?'
+                )
+            self._batch_codes(batches, name)
 
     def _without_outliers(self, manager: AnnDataManager, compared: Comparison) -> Comparison:
         embed = DifferentialComputation(None, self.get_latent_representation, manager)

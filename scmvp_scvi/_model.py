@@ -1,7 +1,8 @@
 """`SCMVPModel`: what the user holds."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
+    has_views,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
@@ -189,6 +191,8 @@ class SCMVPModel(
             f"atac_target: {atac_target}"
         )
         self.init_params_ = self._get_init_params(locals())
+        # a model without data would remember that it has none, and be loaded with two of them
+        self.init_params_["non_kwargs"].pop("mdata", None)
         # in loading, scvi-tools drops an argument of this name, but not from here
         self.init_params_["kwargs"] = {"labels": {"unlabeled_category": unlabeled_category}}
 
@@ -277,7 +281,9 @@ class SCMVPModel(
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         """Check new data against the model before scvi-tools registers it."""
         mdata = self._data(adata)
-        check_is_mudata(mdata)
+        check_is_mudata(mdata, allow_view=copy_if_view)
+        if has_views(mdata):
+            mdata = adata = mdata.copy()
         # a copy carries the mark of registered data, whatever was done to it since
         if self._is_registered(mdata):
             check_still_as_registered(mdata, self.registry)
@@ -291,8 +297,8 @@ class SCMVPModel(
             return adata
         if self.adata is None:
             raise ValueError(
-                "The model was loaded without data: pass them as `adata`, or load the model with "
-                "them, `SCMVPModel.load(folder, adata=mdata)`."
+                "The model was loaded without data: pass them as `adata` where a method takes it, "
+                "or load the model with them, `SCMVPModel.load(folder, adata=mdata)`."
             )
         return self.adata
 
@@ -332,9 +338,17 @@ class SCMVPModel(
         manager.register_fields(mdata, source_registry=self.registry)
         return manager
 
-    def _make_data_loader(self, *args: Any, **kwargs: Any) -> AnnDataLoader:
+    def _make_data_loader(
+        self, adata: MuData, indices: Sequence[int] | np.ndarray | None = None, **kwargs: Any
+    ) -> AnnDataLoader:
         """Make scvi-tools' loader of minibatches that stay sparse."""
-        return super()._make_data_loader(*args, load_sparse_tensor=True, **kwargs)
+        if adata.isbacked and indices is not None and (np.diff(indices) <= 0).any():
+            raise ValueError(
+                "`indices` must ascend without repeats where the data are on disk, which are read "
+                "in that order, got others. Sort them, or read the data into memory."
+            )
+        kwargs.setdefault("load_sparse_tensor", True)
+        return super()._make_data_loader(adata, indices, **kwargs)
 
     def _categories(self, key: str) -> np.ndarray:
         """Names of the categories of a registered key, in the order of their codes."""
@@ -441,6 +455,7 @@ class SCMVPModel(
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
+        _check_trainer_arguments(trainer_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
@@ -482,6 +497,16 @@ def default_max_epochs(n_cells: int) -> int:
         Number of cells.
     """
     return int(np.clip(round(_CELLS_SEEN / n_cells), _MIN_EPOCHS, _MAX_EPOCHS))
+
+
+def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of the plan, which other models of scvi-tools take with the trainer's."""
+    for name in arguments:
+        if name in signature(SCMVPTrainingPlan.__init__).parameters:
+            raise TypeError(
+                f"`{name}` is an argument of the training plan, got it among those of the "
+                f'trainer: pass `plan_kwargs={{"{name}": ...}}`.'
+            )
 
 
 def _modality_of_each_argument(

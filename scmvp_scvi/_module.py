@@ -1,5 +1,6 @@
 """`SCMVPModule`: the generative story of scMVP, its inference and its objective."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -279,7 +280,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         continuous: Tensor | None = None,
         rna_size_factor: Tensor | None = None,
         atac_size_factor: Tensor | None = None,
-        n_samples: int = 1,
         wide_gradients: WideGradients | None = None,
     ) -> dict[str, Any]:
         """Embed a minibatch.
@@ -297,8 +297,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Further covariates, ``(cells, covariates)``.
         rna_size_factor, atac_size_factor
             ``(cells, 1)``, used by the decoders in place of the depth, which they are scaled to.
-        n_samples
-            Draws of z; the draws axis is present only if there are several.
         wide_gradients
             What becomes of the gradient of the ATAC channel's first layer; None holds it.
 
@@ -342,7 +340,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             OUTPUT.QZ: qz,
             OUTPUT.QZ_RNA: qz_rna,
             OUTPUT.QZ_ATAC: qz_atac,
-            OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
+            OUTPUT.Z: qz.rsample(),
             OUTPUT.RNA_COUNTS: rna_counts,
             OUTPUT.ATAC_COUNTS: atac_target,
             OUTPUT.RNA_WEIGHT: rna_weight_again,
@@ -363,7 +361,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         continuous: Tensor | None = None,
         rna_size_factor: Tensor | None = None,
         atac_size_factor: Tensor | None = None,
-        n_samples: int = 1,
     ) -> dict[str, Any]:
         """Look up what `_regular_inference` found when the data were minified.
 
@@ -373,7 +370,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Mean and variance of q(z | x, y).
         rna_depth, atac_depth
             Depth of what each decoder reconstructs; 0 where the modality was not observed.
-        batch, categorical, continuous, rna_size_factor, atac_size_factor, n_samples
+        batch, categorical, continuous, rna_size_factor, atac_size_factor
             As in `_regular_inference`.
 
         Returns
@@ -383,7 +380,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         qz = Normal(qzm, qzv.sqrt())
         return {
             OUTPUT.QZ: qz,
-            OUTPUT.Z: qz.rsample() if n_samples == 1 else qz.rsample((n_samples,)),
+            OUTPUT.Z: qz.rsample(),
             OUTPUT.COVARIATES: self._bundled(batch, categorical, continuous),
             **self._libraries(rna_depth, atac_depth, rna_size_factor, atac_size_factor),
         }
@@ -703,9 +700,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     @torch.inference_mode()
     @auto_move_data
-    def marginal_ll(
-        self, tensors: dict[str, Tensor], n_mc_samples: int, return_mean: bool = False
-    ) -> float | Tensor:
+    def marginal_ll(self, tensors: dict[str, Tensor], n_mc_samples: int) -> Float[Tensor, "cells"]:
         """Importance-sampled estimate of log p(x, y) of each cell, in nats.
 
         Parameters
@@ -714,12 +709,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             The minibatch.
         n_mc_samples
             Draws of z from the posterior.
-        return_mean
-            Whether to average over the cells.
 
         Returns
         -------
-        ``(cells,)`` on the CPU, or a float.
+        On the CPU.
         """
         outputs = self.inference(**self._get_inference_input(tensors))
         qz = outputs[OUTPUT.QZ]
@@ -733,8 +726,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_COUNTS])
             log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))
         stacked = torch.stack(log_weights).cpu()
-        marginal = stacked.logsumexp(0) - torch.tensor(float(n_mc_samples)).log()
-        return marginal.mean().item() if return_mean else marginal
+        return stacked.logsumexp(0) - math.log(n_mc_samples)
 
 
 def _draw_alike(n_features: int, n_sampled: int, device: torch.device) -> FeatureSample:

@@ -56,11 +56,11 @@ class PosteriorMixin(VAEMixin):
     """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
 
     # what the model brings
-    adata: MuData
     module: SCMVPModule
     device: torch.device
     _check_if_trained: Callable[..., None]
     _validate_anndata: Callable[..., MuData]
+    _data: Callable[..., MuData]
     _make_data_loader: Callable[..., Iterable[dict[str, Tensor]]]
     _categories: Callable[[str], np.ndarray]
     _feature_names: Callable[[str], np.ndarray]
@@ -218,7 +218,8 @@ class PosteriorMixin(VAEMixin):
         gene_list
             Genes to return, in this order; None for all.
         library_size
-            Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own.
+            Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own,
+            or 1, with a warning, where a cell has none.
         n_samples
             Draws of z from the posterior; None decodes the posterior mean, without randomness.
         return_mean
@@ -280,7 +281,8 @@ class PosteriorMixin(VAEMixin):
             Peaks to return, in this order; None for all.
         library_size
             Depth mu is scaled to: 1 for the share of a cell's counts that the peak is expected to
-            hold, ``"observed"`` for counts at the cell's own depth.
+            hold, ``"observed"`` for counts at the cell's own depth, or 1, with a warning, where a
+            cell has none.
         threshold
             Values below it become zero and the result is sparse.
         return_numpy
@@ -302,7 +304,7 @@ class PosteriorMixin(VAEMixin):
         """
         if threshold is not None:
             _check_threshold(threshold)
-            if n_samples is not None and not return_mean:
+            if n_samples is not None and n_samples > 1 and not return_mean:
                 raise ValueError(
                     "`threshold` gives a sparse matrix, which draws of several samples are not: "
                     "set `return_mean=True` or leave `threshold` out."
@@ -391,6 +393,7 @@ class PosteriorMixin(VAEMixin):
         n_mc_samples: int = 1_000,
         batch_size: int | None = None,
         return_mean: bool = True,
+        dataloader: Iterator[dict[str, Tensor]] | None = None,
     ) -> float | Tensor:
         """Importance-sampled estimate of the marginal log-likelihood log p(x, y), in nats.
 
@@ -402,6 +405,8 @@ class PosteriorMixin(VAEMixin):
             Draws of z a cell.
         return_mean
             Average over the cells.
+        dataloader
+            Minibatches of counts, in place of ``adata`` and ``indices``.
 
         Returns
         -------
@@ -410,12 +415,10 @@ class PosteriorMixin(VAEMixin):
         """
         check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
         self._check_if_trained(warn=False)
-        self._check_has_counts("`get_marginal_ll`", adata)
+        loader = self._loader_with_counts("`get_marginal_ll`", adata, dataloader)
+        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
         of_cells = torch.cat(
-            [
-                self.module.marginal_ll(tensors, n_mc_samples)
-                for tensors in self._minibatches(adata, indices, batch_size)
-            ]
+            [self.module.marginal_ll(tensors, n_mc_samples) for tensors in minibatches]
         )
         return of_cells.mean().item() if return_mean else of_cells
 
@@ -497,18 +500,34 @@ class PosteriorMixin(VAEMixin):
         rows = None if indices is None else check_indices(indices, adata.n_obs)
         yield from self._make_data_loader(adata, indices=rows, batch_size=batch_size)
 
+    def _asked_minibatches(
+        self,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+        dataloader: Iterable[dict[str, Tensor]] | None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the minibatches of a loader, or of the data where there is none."""
+        if dataloader is None:
+            yield from self._minibatches(adata, indices, batch_size)
+            return
+        if adata is not None or indices is not None:
+            raise ValueError("`dataloader` brings its own cells: leave `adata` and `indices` out.")
+        tensors = None
+        for tensors in dataloader:
+            yield tensors
+        if tensors is None:
+            raise ValueError("`dataloader` must yield at least one minibatch, got none.")
+
     def _embed(
         self,
         adata: MuData | None,
         indices: Sequence[int] | np.ndarray | None,
         batch_size: int | None,
-        dataloader: Iterator[dict[str, Tensor]] | None = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield what `inference` returns for each minibatch."""
-        if dataloader is not None and (adata is not None or indices is not None):
-            raise ValueError("`dataloader` brings its own cells: leave `adata` and `indices` out.")
-        minibatches = dataloader or self._minibatches(adata, indices, batch_size)
-        for tensors in minibatches:
+        for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):
             yield self.module.inference(**self.module._get_inference_input(tensors))
 
     @torch.inference_mode()
@@ -520,6 +539,10 @@ class PosteriorMixin(VAEMixin):
         n_samples, library_size = request.n_samples, request.library_size
         if n_samples is not None:
             check_integer_at_least(n_samples, 1, name="n_samples")
+        if isinstance(library_size, str) and library_size != "observed":
+            raise ValueError(
+                f'`library_size` must be a positive number or "observed", got {library_size!r}.'
+            )
         if library_size != "observed":
             check_positive(library_size, name="library_size")
         check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
@@ -536,6 +559,7 @@ class PosteriorMixin(VAEMixin):
             positions = check_names(request.features, names, argument=argument)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
         batches = self._batch_codes(request.transform_batch)
+        observed = OUTPUT.RNA_OBSERVED if law == OUTPUT.PX else OUTPUT.ATAC_OBSERVED
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
@@ -548,32 +572,38 @@ class PosteriorMixin(VAEMixin):
 
         @torch.inference_mode()
         def blocks() -> Iterator[np.ndarray]:
-            n_empty = 0
+            n_empty = n_without_depth = 0
             for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
                 outputs = self.module.inference(**self.module._get_inference_input(tensors))
                 qz = outputs[_POSTERIOR_OF[request.from_modality]]
                 n_empty += _count_empty(outputs, request.from_modality)
+                n_without_depth += int((outputs[observed] == 0).sum())
                 if n_samples is None:
                     yield denoise(qz.loc, tensors, outputs).cpu().numpy()
                     continue
                 draws = [
                     denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)
                 ]
-                yield np.mean(draws, axis=0) if request.return_mean else np.stack(draws)
+                is_averaged = request.return_mean or n_samples == 1
+                yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)
             _warn_about_empty(n_empty, request.from_modality)
+            if library_size == "observed":
+                _warn_about_depth(n_without_depth)
 
         return blocks(), self._cell_names(request.adata, request.indices), names
 
-    def _batch_codes(self, transform_batch: Batch | Sequence[Batch] | None) -> list[int | None]:
+    def _batch_codes(
+        self, batches: Batch | Sequence[Batch] | None, argument: str = "transform_batch"
+    ) -> list[int | None]:
         """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
-        if transform_batch is None:
+        if batches is None:
             return [None]
-        asked: list[Any] = list(np.atleast_1d(np.asarray(transform_batch, dtype=object)))
+        asked: list[Any] = list(np.atleast_1d(np.asarray(batches, dtype=object)))
         if not asked:
-            raise ValueError("`transform_batch` must name at least one batch, got none.")
+            raise ValueError(f"`{argument}` must name at least one batch, got none.")
         known = list(self._categories(REGISTRY.BATCH))
         for batch in asked:
-            check_one_of(batch, known, name="transform_batch")
+            check_one_of(batch, known, name=argument)
         return [known.index(batch) for batch in asked]
 
     def _one_batch_code(self, transform_batch: Batch | None) -> int | None:
@@ -614,6 +644,17 @@ def _warn_about_empty(n_cells: int, modality: Modality) -> None:
         warnings.warn(
             f"{n_cells} cells have no {modality} counts: their {modality} embedding is that of "
             'an empty profile. "joint" embeds them from the other modality.',
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
+
+
+def _warn_about_depth(n_cells: int) -> None:
+    if n_cells > 0:
+        warnings.warn(
+            f'`library_size="observed"` has no depth for {n_cells} cells without counts in this '
+            "modality: theirs is 1, and their values are shares. Pass a number to scale all cells "
+            "alike.",
             UserWarning,
             stacklevel=settings.warnings_stacklevel,
         )

@@ -151,6 +151,7 @@ class PredictiveMixin:
             n_samples=n_samples,
             return_mean=False,
             batch_size=batch_size,
+            return_numpy=True,
         )
         genes = pd.Index(self._feature_names(REGISTRY.RNA))[
             self._positions("rna", gene_list, "gene_list")

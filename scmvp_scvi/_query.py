@@ -50,7 +50,6 @@ class QueryMixin:
     module: SCMVPModule
     registry: dict[str, Any]
     init_params_: dict[str, Any]
-    is_trained_: bool
     to_device: Callable[..., None]
     load: Callable[..., Any]
     setup_mudata: Callable[..., None]
@@ -136,9 +135,7 @@ class QueryMixin:
             mdata, source_registry=reference.registry, extend_categories=True, **arguments
         )
         _check_labels(mdata, reference)
-        # a reference that was loaded without data remembers that it had none
-        kept = {k: v for k, v in reference.init_params_["non_kwargs"].items() if k != "mdata"}
-        model = cls(mdata, **kept)
+        model = cls(mdata, **reference.init_params_["non_kwargs"])
         state, known_rows = extend_state(reference.module.state_dict(), model.module.state_dict())
         model.module.load_state_dict(state)
         model.module.eval()
@@ -286,6 +283,7 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         var=adata.var.astype(nullable).reindex(names),
         uns=dict(adata.uns),
         obsm={key: array.copy() for key, array in adata.obsm.items()},
+        obsp={key: array.copy() for key, array in adata.obsp.items()},
         layers={key: _take_columns(layer, source) for key, layer in adata.layers.items()},
     )
 

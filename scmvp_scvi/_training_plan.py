@@ -28,6 +28,11 @@ from scmvp_scvi._validate import (
 )
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
+# parameters of the plans and of the loss that are no business of `plan_kwargs`
+_NOT_ASKED = {
+    *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder"),
+    *("tensors", "inference_outputs", "generative_outputs", "wide_gradients"),
+}
 _SCHEDULE_KEY = "scmvp_kl_schedule"
 # Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
 # blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
@@ -569,8 +574,14 @@ def _check_names(
     plan: type[TrainingPlan], module: SCMVPModule, arguments: Mapping[str, Any]
 ) -> None:
     """Refuse arguments that neither scvi-tools' plan nor the loss of the module takes."""
+    if "kl_weight" in arguments:
+        raise TypeError(
+            "`plan_kwargs` takes no `kl_weight`, which the schedule sets: pass "
+            "`gaussian_kl_weight`, its weight before there is a mixture, and `max_kl_weight`, "
+            "its weight with the mixture."
+        )
     takers = (plan.__init__, TrainingPlan.__init__, module.loss)
-    known = {name for taker in takers for name in signature(taker).parameters}
+    known = {name for taker in takers for name in signature(taker).parameters} - _NOT_ASKED
     for name in arguments:
         if name not in known:
             raise TypeError(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ def write_table(
             f"`path` must be free, but `{path}` exists: choose another one, or set "
             "`overwrite=True` to replace it."
         )
+    blocks = iter(blocks)
+    first = next(blocks)  # if it cannot be had, what is at `path` stays
     with warnings.catch_warnings():
         # of a default of anndata to come; either way it reads what is written
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
@@ -51,7 +54,7 @@ def write_table(
         group = zarr.open_group(path, mode="w")
         write_elem(group, "/", names)
         start = 0
-        for block in blocks:
+        for block in chain([first], blocks):
             stop = start + block.shape[0]
             if sparse.issparse(block):
                 if start == 0:

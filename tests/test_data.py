@@ -409,12 +409,12 @@ def test_size_factors_become_depths_with_the_median_of_the_observed(raw, registe
     assert np.median(depths) == pytest.approx(found["rna_median_depth"], rel=1e-5)
 
 
-def test_raw_means_are_those_of_numpy_in_blocks_of_any_size(rng, monkeypatch):
-    counts = rng.poisson(0.5, (50, 8)).astype("float32")
-    counts[7] = 0  # a cell without counts
-    rows = np.sort(rng.choice(50, 21, replace=False))
-    chosen = counts[rows]
-    depth = np.maximum(chosen.sum(1, keepdims=True), 1)
+def test_raw_means_are_those_of_numpy_over_measured_cells_in_blocks_of_any_size(rng, monkeypatch):
+    counts = 1 + rng.poisson(0.5, (50, 8)).astype("float32")
+    counts[7] = 0  # a cell without counts was not measured
+    rows = np.sort(np.r_[7, 8 + rng.choice(42, 21, replace=False)])
+    chosen = counts[rows[rows != 7]]
+    depth = chosen.sum(1, keepdims=True)
     for block in (4096, 5):
         monkeypatch.setattr("scmvp_scvi._data._ROWS_PER_BLOCK", block)
         found = raw_means(sp.csr_matrix(counts), rows)

@@ -253,6 +253,19 @@ def test_batches_to_decode_in_without_batch_correction_are_refused(compare, plan
         compare(groupby="batch", batchid1=["batch_0"])
 
 
+def test_batch_to_decode_in_that_does_not_exist_is_refused_by_its_argument(compare):
+    with pytest.raises(ValueError, match="`batchid2` must be one of 'batch_0', 'batch_1'"):
+        compare(groupby="batch", batch_correction=True, batchid2=["zz"])
+    with pytest.raises(TypeError, match="`batchid1` must be a list of batches, got a string"):
+        compare(groupby="batch", batch_correction=True, batchid1="batch_0")
+
+
+def test_any_difference_may_count(compare):
+    """With a threshold of zero one of the two directions has at least half of the draws."""
+    found = compare(groupby="batch", delta=0)
+    assert (found["proba_de"] >= 0.5).all()
+
+
 def test_credible_intervals_hold_their_share_of_the_fold_changes(compare):
     found = compare(groupby="batch", group1="batch_0", cred_interval_lvls=[0.5, 0.9])
     low, high = (found[f"lfc_confidence_interval_0.9_{end}"] for end in ("min", "max"))
@@ -379,7 +392,7 @@ def test_empty_choice_of_cells_is_refused(model, cells):
     [
         ("mode", "changes", "`mode` must be one of 'vanilla', 'change'"),
         ("delta", None, "`delta` must be a number"),
-        ("delta", 0, "`delta` must be a finite number above 0"),
+        ("delta", -1, "`delta` must be a finite number above 0"),
         ("fdr_target", 1.5, "`fdr_target` must be at least 0 and below 1"),
         ("pseudocounts", -1, "`pseudocounts` must be a finite number above 0"),
         ("n_samples_overall", 1, "`n_samples_overall` must be at least 2"),

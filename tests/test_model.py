@@ -185,6 +185,18 @@ def test_model_loaded_without_data_embeds_new_data(model, saved, make_mdata):
     np.testing.assert_array_equal(found, model.get_latent_representation())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scvi-tools warns of the missing registry
+def test_model_loaded_without_data_is_saved_and_loaded_again(
+    model, own_mdata, saved, make_mdata, tmp_path
+):
+    SCMVPModel.load(saved, adata=False).save(tmp_path / "again")
+    expected = model.get_latent_representation(make_mdata())
+    for adata in (False, own_mdata):
+        loaded = SCMVPModel.load(tmp_path / "again", adata=adata)
+        found = loaded.get_latent_representation(make_mdata())
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_model_loaded_without_data_denoises_new_data(model, saved, make_mdata):
     loaded = SCMVPModel.load(saved, adata=False)
     new = make_mdata()
@@ -347,6 +359,14 @@ def test_data_changed_after_training_are_refused_until_they_are_as_they_were(
     np.testing.assert_array_equal(model.get_latent_representation(), before)
 
 
+def test_modality_filtered_after_training_is_refused(make_mdata, register, train):
+    mdata = register(make_mdata())
+    model = train(mdata)
+    mdata.mod["rna"] = mdata["rna"][np.r_[0:10, 20:300]].copy()
+    with pytest.raises(ValueError, match="10 are missing in `rna`"):
+        model.get_latent_representation(indices=range(15))
+
+
 def test_half_counts_do_not_warn_again_after_the_set_up(make_mdata, register, train):
     mdata = make_mdata()
     mdata["rna"].X.data[0] = 1.5
@@ -401,6 +421,17 @@ def test_label_without_training_cells_is_named_before_the_first_epoch(make_mdata
             callbacks=[NoEpoch()],
             datasplitter_kwargs={"external_indexing": [np.arange(5, 300), np.arange(5)]},
         )
+
+
+@pytest.mark.parametrize("name", ["kl_weight", "tensors", "wide_gradients", "update_only_decoder"])
+def test_argument_that_no_plan_would_heed_is_refused(fresh_mdata, train, name):
+    with pytest.raises(TypeError, match=f"`plan_kwargs` .*`{name}`"):
+        train(fresh_mdata, plan_kwargs={name: 0.1})
+
+
+def test_argument_of_the_plan_among_those_of_the_trainer_is_sent_there(fresh_mdata, train):
+    with pytest.raises(TypeError, match=r'pass `plan_kwargs=\{"lr": ...\}`'):
+        train(fresh_mdata, lr=1e-3)
 
 
 def test_unknown_argument_of_the_training_plan_suggests_a_near_one(fresh_mdata, train):

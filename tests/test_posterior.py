@@ -121,6 +121,21 @@ def test_dataloader_takes_the_place_of_data(trained_model, latent, mdata):
     np.testing.assert_allclose(found, latent[:20], atol=1e-5)
 
 
+def test_dataloader_without_minibatches_is_refused(trained_model):
+    with pytest.raises(ValueError, match="`dataloader` must yield at least one minibatch"):
+        trained_model.get_latent_representation(dataloader=[])
+
+
+def test_marginal_likelihood_takes_a_dataloader(trained_model, mdata):
+    loader = trained_model._make_data_loader(mdata, indices=np.arange(20))
+    found = []
+    for cells in ({"dataloader": loader}, {"indices": np.arange(20)}):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found.append(trained_model.get_marginal_ll(**cells, n_mc_samples=3, return_mean=False))
+    torch.testing.assert_close(*found)
+
+
 def test_dataloader_together_with_indices_is_refused(trained_model, mdata):
     loader = trained_model._make_data_loader(mdata)
     with pytest.raises(ValueError, match="`dataloader` brings its own cells"):
@@ -159,8 +174,8 @@ def test_outputs_of_empty_cells_are_finite(with_empty_cells):
     outputs = (
         with_empty_cells.get_latent_representation(),
         with_empty_cells.get_cluster_probabilities(),
-        with_empty_cells.get_normalized_expression(library_size="observed"),
-        with_empty_cells.get_normalized_accessibility(library_size="observed"),
+        with_empty_cells.get_normalized_expression(),
+        with_empty_cells.get_normalized_accessibility(),
         with_empty_cells.get_elbo(return_mean=False),
     )
     assert all(np.isfinite(np.asarray(output)).all() for output in outputs)
@@ -252,6 +267,33 @@ def test_new_data_are_not_asked_to_drop_features_that_the_model_needs(trained_mo
         few = MuData(modalities, obs=mdata.obs[["batch"]].iloc[50:80].copy())
     assert (few["atac"].X.sum(0) == 0).any()
     assert trained_model.get_latent_representation(few).shape == (30, N_LATENT)
+
+
+@pytest.mark.parametrize("place", ["data", "modality"])
+def test_views_are_embedded_as_their_copies_are(trained_model, make_mdata, latent, place):
+    mdata = make_mdata()
+    if place == "data":
+        cells = mdata[5:25]
+    else:
+        cells = MuData({key: adata[5:25] for key, adata in mdata.mod.items()})
+        cells.obs = mdata.obs.iloc[5:25]
+        assert cells["rna"].is_view
+    found = trained_model.get_latent_representation(cells)
+    np.testing.assert_allclose(found, latent[5:25], atol=1e-5)
+    table = trained_model.get_normalized_expression(cells, gene_list=["gene_1"])
+    assert table.index.equals(mdata.obs_names[5:25])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_data_on_disk_are_read_in_ascending_order_alone(
+    trained_model, make_mdata, latent, tmp_path
+):
+    make_mdata().write(tmp_path / "cells.h5mu")
+    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    with pytest.raises(ValueError, match="`indices` must ascend without repeats"):
+        trained_model.get_latent_representation(on_disk, indices=[50, 3, 20])
+    found = trained_model.get_latent_representation(on_disk, indices=[3, 20, 50])
+    np.testing.assert_allclose(found, latent[[3, 20, 50]], atol=1e-5)
 
 
 def test_new_data_are_left_alone(trained_model, some_cells):
@@ -376,6 +418,18 @@ def test_observed_library_size_is_the_depth_of_the_cell(
     np.testing.assert_allclose(found, depth * accessibility, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("method", "missing"),
+    [("get_normalized_expression", "rna"), ("get_normalized_accessibility", "atac")],
+)
+def test_cells_without_an_observed_depth_have_one_and_a_warning(with_empty_cells, method, missing):
+    with pytest.warns(UserWarning, match="has no depth for 30 cells"):
+        found = getattr(with_empty_cells, method)(library_size="observed")
+    shares = getattr(with_empty_cells, method)()
+    empty = with_empty_cells.adata.obs[f"{missing}_missing"].to_numpy()
+    np.testing.assert_allclose(found[empty], shares[empty], rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int64])
 def test_library_size_may_be_a_number_of_numpy(trained_model, expression, kind):
     found = trained_model.get_normalized_expression(library_size=kind(100))
@@ -410,13 +464,21 @@ def test_unknown_region_is_refused(trained_model):
         trained_model.get_normalized_accessibility(region_list=["chr0:1-2"])
 
 
-@pytest.mark.parametrize("n_samples", [1, 3])
-def test_draws_that_are_not_averaged_have_an_axis_in_front(trained_model, n_samples):
-    draws = {"n_samples": n_samples, "return_mean": False, "indices": np.arange(20)}
+def test_draws_that_are_not_averaged_have_an_axis_in_front(trained_model):
+    draws = {"n_samples": 3, "return_mean": False, "indices": np.arange(20)}
     expression = trained_model.get_normalized_expression(**draws)
-    assert expression.shape == (n_samples, 20, N_GENES)
+    assert expression.shape == (3, 20, N_GENES)
     accessibility = trained_model.get_normalized_accessibility(**draws, batch_size=8)
-    assert accessibility.shape == (n_samples, 20, N_PEAKS)
+    assert accessibility.shape == (3, 20, N_PEAKS)
+
+
+def test_one_draw_is_a_table_as_in_scvi_tools(trained_model, mdata):
+    draw = {"n_samples": 1, "return_mean": False, "indices": np.arange(20)}
+    found = trained_model.get_normalized_expression(**draw, batch_size=8)
+    assert found.index.equals(mdata.obs_names[:20])
+    assert found.columns.equals(mdata["rna"].var_names)
+    sparse_draw = trained_model.get_normalized_accessibility(**draw, threshold=0.01)
+    assert sparse_draw.shape == (20, N_PEAKS)
 
 
 def test_averaged_draws_are_the_mean_of_the_draws(trained_model, mdata):

@@ -404,12 +404,14 @@ def test_missing_features_become_zeros_and_others_are_left_out(reference, query)
     few = with_features(query, rna=slice(20, None), atac=slice(None, 100))
     few["rna"].var_names = [*few["rna"].var_names[:-1], "another gene"]
     few["rna"].layers["more"] = few["rna"].X * 2
+    few["rna"].obsp["distances"] = sparse.eye_array(few.n_obs, format="csr")
     prepared = SCMVPModel.prepare_query_mudata(few, reference)
     expected = query["rna"].X.toarray()
     expected[:, :20] = expected[:, -1] = 0
     np.testing.assert_array_equal(prepared["rna"].X.toarray(), expected)
     np.testing.assert_array_equal(prepared["rna"].layers["more"].toarray(), 2 * expected)
     assert prepared["rna"].X.dtype == query["rna"].X.dtype
+    assert (prepared["rna"].obsp["distances"] != few["rna"].obsp["distances"]).nnz == 0
     assert list(few["rna"].var_names)[-1] == "another gene"
     load(prepared, reference)
 

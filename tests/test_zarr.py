@@ -43,6 +43,18 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, table):
     np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
 
 
+def test_what_is_there_is_kept_where_the_first_block_cannot_be_had(tmp_path, table):
+    def blocks():
+        raise ValueError("no such cells")
+        yield table
+
+    path = tmp_path / "table.zarr"
+    write_table(path, [table], CELLS, PEAKS)
+    with pytest.raises(ValueError, match="no such cells"):
+        write_table(path, blocks(), CELLS, PEAKS, overwrite=True)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, table)
+
+
 def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
     path, seen = tmp_path / "table.zarr", []
 

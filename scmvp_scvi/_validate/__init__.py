@@ -27,6 +27,7 @@ from scmvp_scvi._validate._mudata import (
     check_paired,
     check_unique_cells,
     find_counts,
+    has_views,
 )
 from scmvp_scvi._validate._names import (
     PEAK_NAME,
@@ -67,6 +68,7 @@ __all__ = [
     "did_you_mean",
     "find_counts",
     "find_grouping",
+    "has_views",
     "find_obs_column",
     "parse_peaks",
     "shown",

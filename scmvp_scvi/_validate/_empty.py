@@ -11,27 +11,29 @@ from scmvp_scvi._validate._blocks import seen_cells_and_features
 from scmvp_scvi._validate._messages import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
 
 def warn_about_empty(
-    matrix: Any, *, modality: str, features_may_go: bool = True
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    matrix: Any, *, modality: str, layer: str | None = None, features_may_go: bool = True
+) -> NDArray[np.bool_]:
     """Warn about cells and features without a single count.
 
     Parameters
     ----------
     matrix
         ``(cells, features)``, counts that `check_counts` accepts.
-    modality
-        Key of the modality.
+    modality, layer
+        Key of the modality, and the layer with its counts; None for ``.X``.
     features_may_go
         Whether features can be removed: not those that a trained model needs.
 
     Returns
     -------
-    ``(cells,)`` and ``(features,)``, true where there is no count.
+    ``(cells,)``, true where a cell has no count.
     """
     cells, features = seen_cells_and_features(matrix)
     n_cells, n_features = int((~cells).sum()), int((~features).sum())
@@ -47,41 +49,47 @@ def warn_about_empty(
         warnings.warn(
             f"{n_features} of {features.size} features have no counts in `{modality}`. They carry "
             "no information and cost time. Remove them: "
-            f'`scanpy.pp.filter_genes(mdata["{modality}"], min_cells=1); mdata.update()`.',
+            f'`mdata.mod["{modality}"] = mdata["{modality}"][:, {_depths(modality, layer, 0)} > 0]'
+            ".copy(); mdata.update()`.",
             UserWarning,
             stacklevel=3,
         )
-    return ~cells, ~features
+    return ~cells
 
 
 def check_no_cell_is_empty_in_both(
-    rna_empty: NDArray[np.bool_],
-    atac_empty: NDArray[np.bool_],
+    empty: Mapping[str, NDArray[np.bool_]],
     *,
     cell_names: pd.Index,
-    modality_keys: tuple[str, str] = ("rna", "atac"),
+    layers: Mapping[str, str | None],
 ) -> None:
     """Refuse cells that have no count in either modality.
 
     Parameters
     ----------
-    rna_empty, atac_empty
-        ``(cells,)``, true where a cell has no count in the modality.
+    empty
+        Modality to ``(cells,)``, true where a cell has no count in it.
     cell_names
         ``(cells,)``, to name the cells in the error.
-    modality_keys
-        Keys of the two modalities, for the way out in the error.
+    layers
+        Modality to the layer with its counts, None for ``.X``, for the way out in the error.
 
     Raises
     ------
     ValueError
         If there is such a cell.
     """
-    empty = np.asarray(rna_empty) & np.asarray(atac_empty)
-    if empty.any():
-        depths = " + ".join(f'mdata["{key}"].X.sum(axis=1)' for key in modality_keys)
+    in_both = np.logical_and(*empty.values())
+    if in_both.any():
+        depths = " + ".join(_depths(key, layer, 1) for key, layer in layers.items())
         raise ValueError(
-            f"Each cell needs a count in at least one modality, but {int(empty.sum())} have none "
-            f"in either: {shown(cell_names[empty])}. Remove them: "
-            f"`mdata = mdata[numpy.asarray({depths}).ravel() > 0].copy()`."
+            f"Each cell needs a count in at least one modality, but {int(in_both.sum())} have "
+            f"none in either: {shown(cell_names[in_both])}. Remove them: "
+            f"`mdata = mdata[{depths} > 0].copy()`."
         )
+
+
+def _depths(modality: str, layer: str | None, axis: int) -> str:
+    """Expression for the sums of the counts over an axis, for the way out in a message."""
+    counts = "X" if layer is None else f'layers["{layer}"]'
+    return f'numpy.asarray(mdata["{modality}"].{counts}.sum(axis={axis})).ravel()'

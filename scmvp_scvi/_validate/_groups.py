@@ -96,7 +96,7 @@ def compare_rows(
     ValueError
         If the sets overlap, or one has fewer than two cells.
     """
-    rows1 = np.unique(rows1)
+    rows1, group2 = np.unique(rows1), REST if rows2 is None else "idx2"
     rows2 = np.setdiff1d(np.arange(n_obs), rows1) if rows2 is None else np.unique(rows2)
     shared = np.intersect1d(rows1, rows2)
     if len(shared) > 0:
@@ -109,7 +109,7 @@ def compare_rows(
             raise ValueError(
                 f"`{name}` must choose at least {_MIN_CELLS} cells to compare, got {len(rows)}."
             )
-    return Comparison("idx1", "idx2", rows1, rows2)
+    return Comparison("idx1", group2, rows1, rows2)
 
 
 def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> None:

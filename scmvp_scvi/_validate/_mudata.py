@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def check_is_mudata(data: object) -> None:
+def check_is_mudata(data: object, *, allow_view: bool = False) -> None:
     """Refuse anything but a MuData of shared cells, itself and its modalities no views.
 
     Parameters
     ----------
     data
         What the user passed.
+    allow_view
+        Whether views pass: where nothing is written to the data, or a copy is made.
 
     Raises
     ------
@@ -43,11 +45,16 @@ def check_is_mudata(data: object) -> None:
         )
     views = ["`mdata` itself"] if data.is_view else []
     views += [f'`mdata["{key}"]`' for key, adata in data.mod.items() if adata.is_view]
-    if views:
+    if views and not allow_view:
         raise ValueError(
             f"`mdata` must not be a view, got a view in {', '.join(views)}. "
             "Run `mdata = mdata.copy()` first."
         )
+
+
+def has_views(mdata: MuData) -> bool:
+    """Whether the data or one of their modalities are a view of others."""
+    return mdata.is_view or any(adata.is_view for adata in mdata.mod.values())
 
 
 def check_modalities(

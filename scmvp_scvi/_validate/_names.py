@@ -46,7 +46,6 @@ def check_feature_names(
     found: Sequence[str] | pd.Index | NDArray[Any],
     *,
     modality: str,
-    expected_from: str | None = None,
 ) -> None:
     """Refuse new data whose features are not those of the model, in the same order.
 
@@ -58,9 +57,6 @@ def check_feature_names(
         The features of the model and of the new data.
     modality
         Key of the modality.
-    expected_from
-        The expression that gives `expected` to the user, for the way out in the error. By
-        default ``model.adata["<modality>"].var_names``.
 
     Raises
     ------
@@ -70,9 +66,8 @@ def check_feature_names(
     model_names, new_names = pd.Index(expected), pd.Index(found)
     if model_names.equals(new_names):
         return
-    names_from = expected_from or f'model.adata["{modality}"].var_names'
     way_out = (
-        f"`names = {names_from}; mdata = mudata.MuData({{**mdata.mod, "
+        f'`names = model.adata["{modality}"].var_names; mdata = mudata.MuData({{**mdata.mod, '
         f'"{modality}": mdata["{modality}"][:, names].copy()}}, obs=mdata.obs)`'
     )
     if not new_names.is_unique:

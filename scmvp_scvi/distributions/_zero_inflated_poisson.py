@@ -32,9 +32,11 @@ def zero_inflated_poisson_log_prob(
     """
     # log(1 - tau + tau e^-mu) = softplus(t - mu) - softplus(t), with t the logit of tau
     log_zero = F.softplus(inclusion_logits - rate) - F.softplus(inclusion_logits)
+    # not of a rate of zero where there is no count: `where` multiplies the gradient of what it
+    # does not take by zero, and that would make NaN of it
     log_count = (
         F.logsigmoid(inclusion_logits)
-        + torch.xlogy(value, rate)
+        + torch.xlogy(value, torch.where(value == 0, 1.0, rate))
         - rate
         - torch.lgamma(value + 1.0)
     )

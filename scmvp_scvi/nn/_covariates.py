@@ -49,15 +49,6 @@ class Covariates:
             continuous=None if self.continuous is None else self.continuous[cells],
         )
 
-    def repeat(self, n_samples: int) -> "Covariates":
-        """Repeat all rows ``n_samples`` times, sample by sample."""
-        repeated = self.continuous
-        return replace(
-            self,
-            categorical=tuple(codes.repeat(n_samples, 1) for codes in self.categorical),
-            continuous=None if repeated is None else repeated.repeat(n_samples, 1),
-        )
-
 
 def concatenate_covariates(parts: Sequence[Covariates]) -> Covariates:
     """Join the covariates of minibatches, in their order."""

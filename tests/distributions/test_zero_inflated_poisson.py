@@ -117,6 +117,13 @@ def test_samples_have_the_sample_shape_before_the_batch_shape(sample_shape):
     assert (samples == samples.round()).all()
 
 
+def test_gradient_of_a_zero_count_at_rate_zero_is_minus_the_inclusion_probability():
+    rate = torch.zeros(1, requires_grad=True)
+    law = ZeroInflatedPoisson(rate, torch.tensor([0.3]))
+    (slope,) = torch.autograd.grad(law.log_prob(torch.zeros(1)).sum(), rate)
+    assert slope.item() == pytest.approx(-torch.tensor(0.3).sigmoid().item())
+
+
 def test_zero_rate_puts_all_mass_on_zero():
     zip_law = law(0.0, 1.0)
     log_prob = zip_law.log_prob(torch.tensor([0.0, 1.0]))

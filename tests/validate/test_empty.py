@@ -1,5 +1,7 @@
 """Cells and features without counts are found; the way out of cells empty twice works."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
 
 def test_empty_cells_and_features_equal_a_plain_loop(container, store, rng, block_size):
     values = rng.poisson(0.2, (11, 9)).astype("float32")
-    with pytest.warns(UserWarning, match="have no counts in `atac`"):
-        cells, features = warn_about_empty(store(values, container), modality="atac")
+    with pytest.warns(UserWarning, match="have no counts in `atac`") as caught:
+        cells = warn_about_empty(store(values, container), modality="atac")
     assert cells.tolist() == [all(value == 0 for value in row) for row in values]
-    assert features.tolist() == [all(value == 0 for value in column) for column in values.T]
+    n_empty = sum(all(value == 0 for value in column) for column in values.T)
+    assert str(caught[-1].message).startswith(f"{n_empty} of 9 features have no counts")
     assert cells.any()
     assert not cells.all()
 
@@ -30,52 +33,83 @@ def test_empty_cells_and_features_are_warned_about_once_each():
 
 def test_stored_zeros_are_no_counts_and_stay_stored():
     matrix = sp.csr_matrix((np.array([0.0, 1.0]), ([0, 1], [0, 1])))
-    with pytest.warns(UserWarning, match="1 of 2"):
-        cells, features = warn_about_empty(matrix, modality="rna")
-    assert cells.tolist() == features.tolist() == [True, False]
+    with pytest.warns(UserWarning, match="1 of 2") as caught:
+        cells = warn_about_empty(matrix, modality="rna")
+    assert len(caught) == 2  # a cell and a feature
+    assert cells.tolist() == [True, False]
     assert matrix.nnz == 2
 
 
 @pytest.mark.parametrize("make", [sp.csr_matrix, sp.csc_matrix, np.asarray])
 def test_matrix_without_any_count_is_empty_all_over(make):
-    with pytest.warns(UserWarning, match="no counts"):
-        cells, features = warn_about_empty(make(np.zeros((3, 2))), modality="rna")
+    with pytest.warns(UserWarning, match="no counts") as caught:
+        cells = warn_about_empty(make(np.zeros((3, 2))), modality="rna")
+    assert str(caught[-1].message).startswith("2 of 2 features have no counts")
     assert cells.all()
-    assert features.all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_matrix_with_a_count_everywhere_is_silent():
-    cells, features = warn_about_empty(np.eye(3), modality="rna")
+    cells = warn_about_empty(np.eye(3), modality="rna")
     assert not cells.any()
-    assert not features.any()
 
 
+@pytest.mark.parametrize("layer", [None, "counts"])
 def test_cell_empty_in_both_modalities_is_refused_and_the_way_out_removes_it(
-    make_mdata, run_way_out, cells
+    make_mdata, run_way_out, cells, layer
 ):
     mdata = make_mdata()
     empty = {key: np.array([key == "rna", True, False, False, False, False]) for key in mdata.mod}
     for key, adata in mdata.mod.items():
-        adata.X = sp.csr_matrix(np.where(empty[key][:, None], 0, adata.X.toarray()))
-    args = (empty["rna"], empty["atac"])
+        counts = sp.csr_matrix(np.where(empty[key][:, None], 0, adata.X.toarray()))
+        if layer is None:
+            adata.X = counts
+        else:
+            adata.layers[layer] = counts
     with pytest.raises(ValueError, match="but 1 have none in either: `cell1`") as error:
-        check_no_cell_is_empty_in_both(*args, cell_names=mdata.obs_names)
+        check_no_cell_is_empty_in_both(
+            empty, cell_names=mdata.obs_names, layers=dict.fromkeys(mdata.mod, layer)
+        )
     fixed = run_way_out(error, mdata, "mdata = mdata[")
     assert list(fixed.obs_names) == ["cell0", *cells[2:]]
 
 
 def test_cells_empty_in_one_modality_pass_the_check_of_both():
     mask = np.array([True, False])
-    check_no_cell_is_empty_in_both(mask, ~mask, cell_names=pd.Index(["a", "b"]))
+    check_no_cell_is_empty_in_both(
+        {"rna": mask, "atac": ~mask},
+        cell_names=pd.Index(["a", "b"]),
+        layers={"rna": None, "atac": None},
+    )
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_the_way_out_of_features_without_counts_removes_them(make_mdata, layer):
+    mdata = make_mdata()
+    adata = mdata["atac"]
+    counts = adata.X.toarray()
+    counts[:, 1] = 0
+    adata.layers["counts"] = sp.csr_matrix(counts)
+    if layer is None:
+        adata.X = sp.csr_matrix(counts)
+    kept = adata.var_names[counts.sum(0) > 0]
+    with pytest.warns(UserWarning, match="features have no counts") as caught:
+        warn_about_empty(sp.csr_matrix(counts), modality="atac", layer=layer)
+    exec(re.search("`(mdata.mod.*)`", str(caught[-1].message))[1], {"numpy": np, "mdata": mdata})
+    assert list(mdata["atac"].var_names) == list(kept)
+    assert mdata.n_vars == mdata["rna"].n_vars + len(kept)
 
 
 def test_tiny_multiome_has_19_cells_empty_in_atac_and_none_in_both(read_real):
     mdata = read_real("pbmc_multiome_tiny.h5mu")
     check_paired(mdata, "rna", "atac")
     with pytest.warns(UserWarning, match="no counts in `atac`") as caught:
-        atac_empty, _ = warn_about_empty(mdata["atac"].X, modality="atac")
+        atac_empty = warn_about_empty(mdata["atac"].X, modality="atac")
     assert str(caught[0].message).startswith("19 of 1000 cells have no counts in `atac`")
-    rna_empty, _ = warn_about_empty(mdata["rna"].X, modality="rna")
+    rna_empty = warn_about_empty(mdata["rna"].X, modality="rna")
     assert atac_empty.tolist() == (mdata["atac"].X.toarray().sum(axis=1) == 0).tolist()
-    check_no_cell_is_empty_in_both(rna_empty, atac_empty, cell_names=mdata.obs_names)
+    check_no_cell_is_empty_in_both(
+        {"rna": rna_empty, "atac": atac_empty},
+        cell_names=mdata.obs_names,
+        layers={"rna": None, "atac": None},
+    )

@@ -130,6 +130,7 @@ def test_rows_are_compared_with_all_others_by_default():
     found = compare_rows(np.array([4, 1]), None, 5)
     np.testing.assert_array_equal(found.rows1, [1, 4])
     np.testing.assert_array_equal(found.rows2, [0, 2, 3])
+    assert (found.group1, found.group2) == ("idx1", "Rest")
 
 
 def test_rows_in_both_groups_are_refused():
