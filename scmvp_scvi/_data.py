@@ -28,6 +28,7 @@ from scmvp_scvi._validate import (
     find_counts,
     find_obs_column,
     warn_about_empty,
+    warn_about_reads,
 )
 
 _ROWS_PER_BLOCK = 4096
@@ -86,6 +87,8 @@ def check_data(
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
+        if key == REGISTRY.ATAC and expected_features is None:
+            warn_about_reads(counts, modality=modality, layer=layer)
         empty[modality] = warn_about_empty(
             counts, modality=modality, layer=layer, features_may_go=expected_features is None
         )

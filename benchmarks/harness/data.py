@@ -64,7 +64,11 @@ def without(mdata: MuData, modality: str) -> MuData:
 
 
 def read(
-    file: str, unassigned: str | None = None, n_cells: int | None = None, has_batches: bool = False
+    file: str,
+    unassigned: str | None = None,
+    n_cells: int | None = None,
+    has_batches: bool = False,
+    has_reads: bool = False,
 ) -> MuData:
     """Read the cells with a label from a file in the folder that ``SCMVP_DATA`` names.
 
@@ -78,6 +82,9 @@ def read(
         Draw so many of the cells, the same whatever the seed of a run.
     has_batches
         Whether methods shall correct for ``.obs["batch"]``.
+    has_reads
+        Whether ATAC counts are reads, two for each fragment, from which fragments are estimated:
+        halves of the reads of a fragment would tell of one another.
     """
     path = Path(os.environ.get("SCMVP_DATA", FOLDER)) / file
     if not path.exists():
@@ -90,7 +97,11 @@ def read(
     rows = np.flatnonzero(mdata.obs["cell_type"] != unassigned)
     if n_cells is not None:
         rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:n_cells])]
-    return subset(mdata, rows)
+    mdata = subset(mdata, rows)
+    if has_reads:
+        counts = mdata["atac"].X
+        counts.data = np.ceil(counts.data / 2)
+    return mdata
 
 
 def generate(**options: float) -> MuData:
@@ -112,11 +123,11 @@ DATA: dict[str, DataSet] = {
         f"{CORTEX}: 4,000 of its cells, the same for all seeds, and all features",
     ),
     "bmmc": DataSet(
-        partial(read, "neurips_bmmc_starter.h5mu", has_batches=True),
+        partial(read, "neurips_bmmc_starter.h5mu", has_batches=True, has_reads=True),
         "Multiome of bone marrow: 500 cells of 21 types from 2 donors, 600 genes, 600 peaks",
     ),
     "kidney": DataSet(
-        partial(read, "scicar_kidney_sample.h5mu", "nan"),
+        partial(read, "scicar_kidney_sample.h5mu", "nan", has_reads=True),
         "sci-CAR of the mouse kidney: 441 cells of 14 types, 1,482 genes, 1,499 peaks",
     ),
     **{

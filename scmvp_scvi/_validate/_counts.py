@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Above this share of fractional values the matrix is taken for a transformed one.
 _MAX_FRACTIONAL_SHARE = 0.1
+_STANDARD_ERRORS = 4  # that even counts must be ahead of odd ones by
 
 
 class _ValueSummary(NamedTuple):
@@ -113,6 +114,36 @@ def check_counts(
         f"of `{place}` are not integers, "
         f"{halves or f'such as {summary.fractional_example:.4g}'}. "
         "The likelihoods accept them as they are; to have integers, round them first.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def warn_about_reads(matrix: Any, *, modality: str, layer: str | None = None) -> None:
+    """Warn where counts look like reads, of which each fragment gives two.
+
+    More even than odd counts, beyond chance, are what no Poisson or negative binomial law of any
+    mean gives. The first values of the matrix are looked at.
+
+    Parameters
+    ----------
+    matrix
+        ``(cells, peaks)``, counts that `check_counts` accepts.
+    modality, layer
+        Key of the modality, and the layer with its counts; None for ``.X``.
+    """
+    first = next(value_blocks(matrix), np.empty(0))
+    n_odd = int(np.count_nonzero(first % 2 == 1))
+    n_even = int(np.count_nonzero((first % 2 == 0) & (first > 0)))
+    if n_even - n_odd <= _STANDARD_ERRORS * math.sqrt(n_even + n_odd):
+        return
+    from_layer = "" if layer is None else f', read_layer="{layer}"'
+    warnings.warn(
+        f"The counts in `{modality}` look like reads, two for each fragment: of the first "
+        f"{n_even + n_odd}, {n_even} are even and {n_odd} odd. The law of the model is that of "
+        "fragments, and reads count each of them twice. Estimate fragments: `mdata = scmvp_scvi"
+        f'.pp.reads_to_fragments(mdata, atac_key="{modality}"{from_layer})`, then pass '
+        '`atac_layer="fragments"`.',
         UserWarning,
         stacklevel=3,
     )

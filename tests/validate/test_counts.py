@@ -1,15 +1,20 @@
 """Counts pass in silence, everything else is told apart, and the way out works."""
 
+import re
 from itertools import pairwise
 
 import h5py
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
+from mudata import MuData
 
-from scmvp_scvi._validate import begins_with_counts, check_counts
+import scmvp_scvi
+from scmvp_scvi._validate import begins_with_counts, check_counts, warn_about_reads
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
 
@@ -209,3 +214,44 @@ def test_matrix_on_disk_that_stores_entries_in_parts_is_refused(tmp_path, rng):
 def test_first_values_tell_counts_from_others(values, expected, container, store):
     matrix = store(np.array([values, [0, 3, 0]], dtype="float32"), container)
     assert begins_with_counts(matrix) is expected
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mean", [0.01, 0.3, 1, 3, 30])
+@pytest.mark.parametrize("dispersion", [0.0, 1.0])
+def test_no_law_of_single_counts_looks_like_reads(rng, mean, dispersion):
+    means = np.full((300, 200), float(mean))
+    if dispersion > 0:
+        means *= rng.gamma(1 / dispersion, dispersion, means.shape)
+    counts = sp.csr_matrix(rng.poisson(means).astype("float32"))
+    warn_about_reads(counts, modality="atac")
+    warn_about_reads(counts.sign(), modality="atac")  # binary
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.3, 1])
+@pytest.mark.parametrize("lost", [0.0, 0.2])
+@pytest.mark.parametrize("layer", [None, "reads"])
+def test_reads_of_which_each_fragment_gives_two_are_told_by_their_even_counts(
+    rng, mean, lost, layer
+):
+    """A read is lost where it falls outside the peak."""
+    fragments = rng.poisson(mean, (300, 200))
+    reads = sp.csr_matrix(rng.binomial(2 * fragments, 1 - lost).astype("float32"))
+    atac = AnnData(reads, layers={} if layer is None else {layer: reads})
+    rna = AnnData(sp.csr_matrix(reads))
+    atac.var_names, rna.var_names = (np.char.add(name, atac.var_names) for name in "ar")
+    with pytest.warns(UserWarning, match="look like reads") as caught:
+        warn_about_reads(reads, modality="atac", layer=layer)
+    with mudata.set_options(pull_on_update=False):
+        mdata = MuData({"rna": rna, "atac": atac})
+    way_out = re.search("`mdata = (.*?)`", str(caught[0].message))[1]
+    found = eval(way_out, {"scmvp_scvi": scmvp_scvi, "mdata": mdata})
+    np.testing.assert_array_equal(
+        found["atac"].layers["fragments"].toarray(), np.ceil(reads.toarray() / 2)
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
+def test_counts_of_snare_seq_do_not_look_like_reads(read_real):
+    warn_about_reads(read_real("snareseq_adult_cortex.h5mu")["atac"].X, modality="atac")
