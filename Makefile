@@ -46,7 +46,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 types: $(INSTALLED) ## mypy
 	$(BIN)/mypy
 
-speed: $(INSTALLED) ## time and memory of training beside MultiVI
+speed: $(INSTALLED) ## time and memory of training beside MultiVI, rounds beside the committed ones
 	$(BIN)/python benchmarks/speed.py
 
 reading: $(INSTALLED) ## time and memory of reading 10,000 cells x 250,000 peaks, two minutes

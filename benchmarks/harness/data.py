@@ -29,6 +29,7 @@ class DataSet(NamedTuple):
 
     load: Callable[[], MuData]
     caption: str
+    is_generated: bool = False
 
 
 def build(counts: Counts, cells: MuData) -> MuData:
@@ -143,6 +144,7 @@ DATA: dict[str, DataSet] = {
             ),
             f"Generated: 1,500 cells of {n_types} types, 500 genes, 2,000 peaks, median depths "
             f"{140 * depth:g} and {50 * depth:g}",
+            is_generated=True,
         )
         for n_types in (5, 15)
         for suffix, depth in (("", 1.0), ("-shallow", 0.25))
@@ -161,5 +163,6 @@ DATA: dict[str, DataSet] = {
         ),
         "Generated, as deep as a multiome of single nuclei, types hard to tell: 2,000 cells of 20 "
         "types, 1,000 genes, 6,000 peaks, median depths 2,500 and 3,000",
+        is_generated=True,
     ),
 }

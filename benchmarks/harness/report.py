@@ -13,15 +13,15 @@ import scanpy as sc
 from matplotlib.axes import Axes
 
 from harness.data import DATA
-from harness.methods import METHODS
+from harness.methods import ABLATIONS, METHODS
 from harness.methods.base import OTHER
 from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
 from harness.scores.imputation import COUNT_SCORES, LEVELS
-from harness.standing import compared, counted, standing_table
+from harness.standing import OWN, compared, counted, standing_table
 
 README = Path(__file__).parents[2] / "README.md"
-IN_README = "cortex"  # the data whose tables are there too
+IN_README = "cortex"  # the data of which a table is there too
 UMAP = Run("cortex", "embedding", "", "scmvp", 0)
 
 # of runs on a CPU alone; on a GPU the same scores are had at other costs
@@ -38,40 +38,39 @@ class Table(NamedTuple):
     """One table of a protocol: a row a method, and a case where there are several.
 
     Columns are fields of a result and their headings; "scib." stands for all scores of
-    scib-metrics.
+    scib-metrics. All methods have a row unless some are named.
     """
 
     protocol: str
     caption: str
     columns: dict[str, str]
+    methods: tuple[str, ...] = ()
 
 
-README_TABLES = (
-    Table(
-        "embedding",
-        "Fitted to all cells; Leiden at the resolution of .05 to 2 that agrees best with the "
-        "labels, 15 neighbours",
-        {
-            "leiden.nmi": "Leiden NMI",
-            "leiden.ari": "Leiden ARI",
-            "kmeans.ari": "k-means ARI",
-            "neighbours.f1": "F1 of neighbours",
-            "clusters.ari": "ARI of argmax p(c\\|z)",
-            "clusters.components_used": "components used",
-        },
-    ),
-    Table(
-        "held-out",
-        "Fitted to 80 % of the cells; macro-F1 of the other 20 %, labelled by their 15 nearest "
-        "training cells, seen by both modalities or by one",
-        {
-            "joint.f1": "F1 joint",
-            "rna.f1": "F1 RNA alone",
-            "atac.f1": "F1 ATAC alone",
-            "leiden.nmi": "Leiden NMI",
-            "leiden.ari": "Leiden ARI",
-        },
-    ),
+# the one table of the README: methods, and fields of two protocols with their headings
+README_METHODS = ("RNA PCA", "PCA + LSI", "WNN", "MultiVI", "scmvp")
+README_COLUMNS = {
+    ("embedding", "leiden.nmi"): "Leiden NMI",
+    ("embedding", "leiden.ari"): "Leiden ARI",
+    ("embedding", "neighbours.f1"): "F1 of neighbours",
+    ("held-out", "joint.f1"): "held-out F1, both",
+    ("held-out", "rna.f1"): "RNA alone",
+    ("held-out", "atac.f1"): "ATAC alone",
+}
+# beside the text on what the parts of the model do
+PARTS = Table(
+    "held-out",
+    "Fitted to 80 % of the cells of the mouse cortex; macro-F1 of the other 20 %, labelled by "
+    "their 15 nearest training cells, seen by both modalities or by one",
+    {
+        "joint.f1": "F1 joint",
+        "rna.f1": "F1 RNA alone",
+        "atac.f1": "F1 ATAC alone",
+        "leiden.nmi": "Leiden NMI",
+        "leiden.ari": "Leiden ARI",
+        "clusters.ari": "ARI of argmax p(c\\|z)",
+    },
+    (OWN, *ABLATIONS),
 )
 TABLES = (
     Table(
@@ -180,6 +179,9 @@ DRAWN = {
 def report(folder: Path = RUNS, readme: Path | None = None) -> None:
     """Write tables, summary and figures of all results beside their folder, and the README's.
 
+    The tables beside the folder are `benchmark.md`, `standing.md` and `parts.md`, which the
+    documentation includes.
+
     Parameters
     ----------
     folder
@@ -201,9 +203,10 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
         if draw(means, own, figure):
             text += f"![Scores on {data}]({figure.name})\n\n"
         summary[data] = nested(means)
-        if data == IN_README and readme is not None:
-            tables = "".join(markdown(means, table) for table in README_TABLES)
-            fill_in(readme, f"{data} tables", tables)
+        if data == IN_README:
+            (folder.parent / "parts.md").write_text(markdown(means, PARTS))
+            if readme is not None:
+                fill_in(readme, f"{data} table", compact(means))
     (folder.parent / "benchmark.md").write_text(text)
     standings = compared(all_means)
     (folder.parent / "standing.md").write_text(standing_table(standings))
@@ -234,7 +237,12 @@ def summarise(records: list[Result]) -> pd.DataFrame:
         ]
     frame = pd.DataFrame(rows)
     groups = frame.groupby(["protocol", "method", "case", "figure"], sort=False)["value"]
-    return groups.agg(mean="mean", sd=lambda values: values.std(ddof=0), seeds="count")
+    return groups.agg(mean="mean", sd=sample_sd, seeds="count")
+
+
+def sample_sd(values: pd.Series) -> float:
+    """Standard deviation of a sample; zero for a single value, of which nothing is known."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def latest(records: Iterable[Result]) -> list[Result]:
@@ -285,17 +293,37 @@ def markdown(means: pd.DataFrame, table: Table) -> str:
         values = rows.droplevel(["method", "case"])
         if not values.index.intersection(list(columns)).size:
             continue
+        if table.methods and method not in table.methods:
+            continue
         words = [method, *([case] if has_cases else []), str(int(values["seeds"].max()))]
         words += [shown(values, field) for field in columns]
         lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n\n"
 
 
+def compact(means: pd.DataFrame) -> str:
+    """Table of the README; the seeds of a row are the fewest that any of its scores has."""
+    headings = ["method", "seeds", *README_COLUMNS.values()]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    for method in README_METHODS:
+        keys = [(protocol, method, "", field) for protocol, field in README_COLUMNS]
+        found = means.reindex(pd.MultiIndex.from_tuples(keys))
+        if found["seeds"].notna().any():
+            words = [method, f"{found['seeds'].min():.0f}"]
+            words += [mean_and_spread(*row) for row in found.itertuples(index=False)]
+            lines.append("| " + " | ".join(words) + " |")
+    return "\n".join(lines) + "\n\n"
+
+
 def shown(values: pd.DataFrame, field: str) -> str:
-    """Mean, and spread where seeds differ."""
-    if field not in values.index:
+    """Mean and spread of a field, if there is one."""
+    return mean_and_spread(*values.loc[field]) if field in values.index else ""
+
+
+def mean_and_spread(mean: float, sd: float, seeds: float) -> str:
+    """Mean, and spread where seeds differ; nothing of what was not measured."""
+    if np.isnan(mean):
         return ""
-    mean, sd, seeds = values.loc[field]
     digits = (
         f"{mean:.3f}" if abs(mean) < 10 else f"{mean:,.0f}" if abs(mean) >= 1e3 else f"{mean:.1f}"
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from harness.data import DATA
 from harness.protocols import PROTOCOLS
 from harness.scores.imputation import COUNT_SCORES
 
@@ -51,6 +52,10 @@ SCORES = (
     Score("held-out", "F1 of ATAC alone", "atac.f1"),
     *(Score("thinning", heading, field) for field, heading in _COUNT_SCORES.items()),
     *(Score("cross-modal", heading, field) for field, heading in _COUNT_SCORES.items()),
+    *(
+        Score("modalities", f"{COUNT_SCORES[field]}, both seen", f"joint.{field}")
+        for field in ("rna_log_likelihood", "atac_log_likelihood", "atac_auroc")
+    ),
     *(
         Score("robustness", f"Leiden NMI, {modality.upper()} at {share} %", "leiden.nmi", (), case)
         for case in PROTOCOLS["robustness"].cases
@@ -149,12 +154,20 @@ def compared(means: dict[str, pd.DataFrame]) -> Standings:
 
 
 def counted(standings: Standings) -> str:
-    """Count the verdicts in a sentence."""
+    """Count the verdicts in a sentence, and say in a second one what they rest on."""
     counts = Counter(standing.verdict for standing in standings.values())
+    better = {key: s for key, s in standings.items() if s.verdict is Verdict.BETTER}
+    of_one_seed, better_of_one_seed = (
+        sum(standing.seeds == 1 for standing in group.values()) for group in (standings, better)
+    )
+    on_generated_data = sum(DATA[data].is_generated for _, data in better)
     return (
         f"Of {len(standings)} comparisons with the best other method, each of one score on one "
         f"data set, `{OWN}` is better in {counts[Verdict.BETTER]}, tied in "
-        f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}."
+        f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}. "
+        f"{of_one_seed} of the {len(standings)}, among them {better_of_one_seed} of the "
+        f"{counts[Verdict.BETTER]} better ones, rest on a single seed of at least one method; "
+        f"{on_generated_data} of the better ones are on generated data."
     )
 
 
@@ -165,7 +178,7 @@ def standing_table(standings: Standings) -> str:
     data = list(dict.fromkeys(data for _, data in standings))
     lines = [
         f"{counted(standings)} Differences of means, and the other method: in bold where `{OWN}` "
-        "is better; in brackets where the two are tied, which is to say within a standard "
+        "is better; in brackets where the two are tied, which is to say within a sample standard "
         "deviation over seeds, the larger of the two; with a star where either has one seed.",
         "",
         "| protocol | score | " + " | ".join(data) + " |",

@@ -74,7 +74,10 @@ def _fetch(file: DataFile, folder: Path, *, progress: bool) -> None:
     try:
         import pooch
     except ImportError as error:
-        raise ImportError('Downloads need pooch: `pip install "scmvp-scvi[datasets]"`.') from error
+        raise ImportError(
+            "Downloads need pooch and tqdm: `pip install pooch tqdm`, or "
+            "`pip install '.[datasets]'` in a clone of this package."
+        ) from error
     fetcher = pooch.create(
         path=folder,
         base_url="",

@@ -62,8 +62,9 @@ model = HubModel.pull_from_huggingface_hub("user/repository", revision="main").m
 latent = model.get_latent_representation()
 ```
 
-`pip install 'scmvp-scvi[hub]'` brings what this needs. Cells of one's own, a MuData of the same features
-with raw counts, are passed as `adata`. Saved models are pickles: load only what you trust.
+`pip install 'scmvp-scvi[hub] @ git+https://github.com/scmvp-scvi/scmvp_scvi'` brings what this needs.
+Cells of one's own, a MuData of the same features with raw counts, are passed as `adata`. Saved models are
+pickles: load only what you trust.
 
 ## Licence
 
@@ -137,7 +138,8 @@ def model_card(
         from huggingface_hub import ModelCard, ModelCardData
     except ImportError as error:
         raise ImportError(
-            "`model_card` needs huggingface_hub: `pip install 'scmvp-scvi[hub]'`."
+            "`model_card` needs huggingface_hub: `pip install huggingface-hub requests`, or "
+            "`pip install '.[hub]'` in a clone of this package."
         ) from error
     if not model.is_trained:
         raise RuntimeError("`model` must be trained before it gets a card: call `model.train()`.")

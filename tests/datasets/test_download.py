@@ -208,5 +208,5 @@ def test_name_that_is_not_on_the_list_is_refused():
 def test_missing_pooch_is_named_with_how_to_install_it(tmp_path, publish, monkeypatch):
     publish(GOOD)
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r'pip install "scmvp-scvi\[datasets\]"'):
+    with pytest.raises(ImportError, match=r"pip install '\.\[datasets\]'"):
         download("mine", tmp_path)

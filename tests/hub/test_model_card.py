@@ -121,5 +121,5 @@ def test_model_that_was_not_trained_gets_no_card(mdata, small):
 
 def test_card_without_huggingface_hub_names_the_extra(trained_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"pip install 'scmvp-scvi\[hub\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[hub\]'"):
         model_card(trained_model, license="mit")
