@@ -8,6 +8,7 @@ from scmvp_scvi._validate._arguments import (
     check_positive,
     check_positive_share,
 )
+from scmvp_scvi._validate._blocks import seen_cells_and_features
 from scmvp_scvi._validate._columns import (
     check_categories,
     check_column_names,
@@ -69,6 +70,7 @@ __all__ = [
     "find_grouping",
     "find_obs_column",
     "parse_peaks",
+    "seen_cells_and_features",
     "shown",
     "warn_about_empty",
 ]

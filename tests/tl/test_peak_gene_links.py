@@ -269,10 +269,11 @@ def test_unknown_gc_column_is_named(make_mdata):
         tl.peak_gene_links(make_mdata(), gc_key="GC")
 
 
-def test_normalized_values_are_not_taken_for_counts(make_mdata):
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_normalized_values_are_not_taken_for_counts(make_mdata, modality):
     mdata = make_mdata()
-    mdata["rna"].X = mdata["rna"].X.log1p()
-    with pytest.raises(ValueError, match="`rna_layer`: .* must hold raw counts"):
+    mdata[modality].X = mdata[modality].X.log1p()
+    with pytest.raises(ValueError, match=f"`{modality}_layer`: .* must hold raw counts"):
         tl.peak_gene_links(mdata)
 
 
