@@ -13,15 +13,15 @@ from scmvp_scvi._validate import (
     check_counts,
     check_is_among,
     check_is_mudata,
-    check_no_missing,
     check_paired,
     check_unique_features,
     find_counts,
+    find_grouping,
     seen_cells_and_features,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mudata import MuData
     from numpy.typing import NDArray
@@ -100,30 +100,12 @@ def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     return matrix
 
 
-def find_groups(mdata: MuData, key: str, *, argument: str) -> pd.Series:
-    """Look up a column of ``mdata.obs`` that puts every cell into a group.
-
-    Parameters
-    ----------
-    mdata
-        The data.
-    key, argument
-        Name of the column, and the argument that gives it.
-
-    Returns
-    -------
-    ``(cells,)``, categorical; no category is empty.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If a cell has no group.
-    """
-    check_is_among(key, mdata.obs.columns, argument=argument, what="a column of `mdata.obs`")
-    check_no_missing(mdata.obs[key], argument=argument)
-    return mdata.obs[key].astype("category").cat.remove_unused_categories()
+def find_groups(
+    mdata: MuData, key: str, *, argument: str, modality_keys: Iterable[str]
+) -> pd.Series:
+    """``(cells,)``, what `find_grouping` returns, as categories of which none is empty."""
+    column = find_grouping(mdata, key, argument=argument, modality_keys=modality_keys)
+    return column.astype("category").cat.remove_unused_categories()
 
 
 def read_values(
@@ -152,8 +134,8 @@ def read_values(
         Whether the matrices hold counts, which become :math:`\log(1 + x d / d_i)` with the depth
         :math:`d_i` of a cell and the median depth :math:`d`, or values to be taken as they are.
     group_key
-        Column of ``mdata.obs`` whose groups take the place of cells: counts are summed, other
-        values averaged.
+        Column, as `find_grouping` finds it, whose groups take the place of cells: counts are
+        summed, other values averaged.
     rna_key, atac_key
         The two modalities.
 
@@ -168,7 +150,11 @@ def read_values(
     TypeError, KeyError, ValueError
         If there are no such values.
     """
-    groups = None if group_key is None else find_groups(mdata, group_key, argument="group_key")
+    groups = (
+        None
+        if group_key is None
+        else find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
+    )
     rows = mdata.obs_names if groups is None else pd.Index(groups.cat.categories)
     if model is not None:
         _check_denoises(model)

@@ -53,6 +53,16 @@ def test_other_modality_need_not_hold_counts(make_mdata, modality, other):
         tl.group_means(mdata, "cell_type", mdata[other].var_names, modality=other)
 
 
+def test_groups_may_be_those_of_a_modality(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].obs["kind"] = mdata.obs["cell_type"]
+    found, expected = (
+        tl.group_means(mdata, key, ["gene_0", "gene_5"], modality="rna")
+        for key in ("kind", "cell_type")
+    )
+    pd.testing.assert_frame_equal(found, expected.rename_axis("kind"))
+
+
 def test_unknown_feature_suggests_a_near_one(make_mdata):
     with pytest.raises(KeyError, match=r"`features`: .*Did you mean `gene_0`"):
         tl.group_means(make_mdata(), "cell_type", ["gene-0"], modality="rna")
