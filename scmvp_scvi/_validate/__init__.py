@@ -4,9 +4,11 @@ from scmvp_scvi._validate._arguments import (
     check_fraction,
     check_integer_at_least,
     check_is_among,
+    check_not_negative,
     check_one_of,
     check_positive,
     check_positive_share,
+    check_share,
 )
 from scmvp_scvi._validate._blocks import seen_cells_and_features
 from scmvp_scvi._validate._columns import (
@@ -55,12 +57,14 @@ __all__ = [
     "check_names",
     "check_no_cell_is_empty_in_both",
     "check_no_missing",
+    "check_not_negative",
     "check_numeric_finite",
     "check_one_of",
     "check_paired",
     "check_positive",
     "check_positive_column",
     "check_positive_share",
+    "check_share",
     "check_unique_cells",
     "check_unique_features",
     "compare_groups",
