@@ -39,10 +39,10 @@ def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
     KeyError
         If it has no such modality.
     ValueError
-        If it is a view or on disk, its tables are out of date, or cells or features of a
-        modality share names.
+        If it is on disk, its tables are out of date, or cells or features of a modality share
+        names.
     """
-    check_is_mudata(mdata)
+    check_is_mudata(mdata, allow_view=True)
     if any(adata.isbacked for adata in mdata.mod.values()):
         raise ValueError(
             "`mdata` must be in memory, but its matrices are on disk. Read them: "

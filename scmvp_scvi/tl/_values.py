@@ -60,7 +60,7 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     TypeError, KeyError, ValueError
         If these are not paired data in memory, or features share a name.
     """
-    check_is_mudata(mdata)
+    check_is_mudata(mdata, allow_view=True)
     for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
         check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
         if mdata[key].isbacked:

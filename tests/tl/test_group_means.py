@@ -53,6 +53,20 @@ def test_other_modality_need_not_hold_counts(make_mdata, modality, other):
         tl.group_means(mdata, "cell_type", mdata[other].var_names, modality=other)
 
 
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_views_have_the_means_of_their_copies(make_mdata, modality, normalize):
+    view = make_mdata()[::3]
+    found, expected = (
+        tl.group_means(
+            mdata, "cell_type", mdata[modality].var_names, modality=modality, normalize=normalize
+        )
+        for mdata in (view, view.copy())
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert view.is_view
+
+
 def test_groups_may_be_those_of_a_modality(make_mdata):
     mdata = make_mdata()
     mdata["atac"].obs["kind"] = mdata.obs["cell_type"]

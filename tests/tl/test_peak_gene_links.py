@@ -295,6 +295,12 @@ def test_matrices_on_disk_are_refused_with_the_way_to_read_them(make_mdata, tmp_
     backed.file.close()
 
 
+def test_views_have_the_links_of_their_copies(make_mdata):
+    view = make_mdata()[::3]
+    found, expected = (tl.peak_gene_links(mdata, n_matched=20) for mdata in (view, view.copy()))
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_unpaired_cells_are_refused(make_mdata):
     mdata = make_mdata()
     with mudata.set_options(pull_on_update=False):
