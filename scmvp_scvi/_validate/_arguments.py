@@ -82,6 +82,26 @@ def check_positive(value: object, *, name: str) -> None:
         raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")
 
 
+def check_not_negative(value: object, *, name: str) -> None:
+    """Refuse anything but a finite number that is not below zero.
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    number = _as_number(value, name)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
+
+
 def check_fraction(value: object, *, name: str) -> None:
     """Refuse anything but a number in [0, 1).
 
@@ -99,6 +119,25 @@ def check_fraction(value: object, *, name: str) -> None:
     """
     if not 0 <= _as_number(value, name) < 1:
         raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
+
+
+def check_share(value: object, *, name: str) -> None:
+    """Refuse anything but a number in [0, 1].
+
+    Parameters
+    ----------
+    value, name
+        What the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If it is below 0, above 1, or NaN.
+    """
+    if not 0 <= _as_number(value, name) <= 1:
+        raise ValueError(f"`{name}` must be at least 0 and at most 1, got {value!r}.")
 
 
 def check_positive_share(value: object, *, name: str) -> None:

@@ -74,29 +74,36 @@ def find_obs_column(
 
 
 def find_grouping(
-    mdata: MuData, key: str, *, argument: str, modality_keys: Iterable[str]
+    mdata: MuData,
+    key: str,
+    *,
+    argument: str,
+    modality_keys: Iterable[str],
+    allow_missing: bool = False,
 ) -> pd.Series:
-    """Look up a column that groups the cells: in `mdata.obs`, or else in a modality.
+    """Look up a column that groups the cells: in `mdata.obs`, or else in the modalities.
 
     Parameters
     ----------
     mdata
-        The data, whose modalities hold the same cells in the same order.
+        The data. Modalities may hold different cells, each once.
     key, argument
         Name of the column, and the argument that gives it, such as ``"groupby"``.
     modality_keys
         The modalities to search when the column is not in `mdata.obs`.
+    allow_missing
+        Whether cells may be without a group.
 
     Returns
     -------
-    ``(cells,)``, the column, without missing values.
+    ``(cells,)``, the column.
 
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If modalities disagree about the column, or values are missing.
+        If modalities disagree about the column, or values are missing that must not.
     """
     modality_keys = list(modality_keys)
     holders = [name for name in modality_keys if key in mdata.mod[name].obs.columns]
@@ -105,15 +112,17 @@ def find_grouping(
             mdata, key, argument=argument, modality=None, modality_keys=modality_keys
         )
     else:
-        column = mdata.mod[holders[0]].obs[key]
-        for other in holders[1:]:
-            if not np.array_equal(column.astype(str), mdata.mod[other].obs[key].astype(str)):
-                places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
-                raise ValueError(
-                    f'`{argument}="{key}"` is a column of {places}, with different values. Say '
-                    f'which is meant: `mdata.obs["{key}"] = {_obs_of(holders[0])}["{key}"]`.'
-                )
-    check_no_missing(column, argument=argument)
+        found = pd.concat([mdata.mod[name].obs[key] for name in holders])
+        column = found[~found.index.duplicated()]
+        if not np.array_equal(column[found.index].astype(str), found.astype(str)):
+            places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
+            raise ValueError(
+                f'`{argument}="{key}"` is a column of {places}, with different values. Say '
+                f'which is meant: `mdata.obs["{key}"] = {_obs_of(holders[0])}["{key}"]`.'
+            )
+        column = column.reindex(mdata.obs_names)
+    if not allow_missing:
+        check_no_missing(column, argument=argument)
     return column
 
 

@@ -30,7 +30,8 @@ def check_is_mudata(data: object, *, allow_view: bool = False) -> None:
     TypeError
         If `data` is not a MuData.
     ValueError
-        If it, or one of its modalities, is a view, or if its modalities do not share cells.
+        If its modalities do not share cells; or if it, or one of them, is a view, and views do not
+        pass.
     """
     if not isinstance(data, MuData):
         found = "an AnnData" if isinstance(data, AnnData) else f"a {type(data).__name__}"
@@ -43,9 +44,11 @@ def check_is_mudata(data: object, *, allow_view: bool = False) -> None:
             f"`mdata` must share its cells between modalities (`axis=0`), got axis={data.axis}. "
             'Build it again: `mudata.MuData({"rna": rna, "atac": atac})`.'
         )
+    if allow_view:
+        return
     views = ["`mdata` itself"] if data.is_view else []
     views += [f'`mdata["{key}"]`' for key, adata in data.mod.items() if adata.is_view]
-    if views and not allow_view:
+    if views:
         raise ValueError(
             f"`mdata` must not be a view, got a view in {', '.join(views)}. "
             "Run `mdata = mdata.copy()` first."

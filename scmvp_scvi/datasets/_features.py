@@ -6,10 +6,8 @@ from pathlib import Path
 import pandas as pd
 from anndata.utils import make_index_unique
 
-from scmvp_scvi._validate import shown
+from scmvp_scvi._validate import PEAK_NAME, shown
 
-# `chr1:10-20`, `chr1-10-20`, `chr1_10_20`; the chromosome itself may hold any of the separators.
-_PEAK = r"^(?P<chrom>.+)[:_-](?P<start>\d+)[_-](?P<end>\d+)$"
 # What stands before the chromosome where several genomes share a file: `hg19_chr1`, `mm10-chr1`.
 _GENOME_OF_CHROMOSOME = r"^(.+?)[_-]+chr"
 _GENOME_OF_GENE_ID = {"ENSG": "human", "ENSMUSG": "mouse"}
@@ -47,7 +45,7 @@ def name_genes(
     ValueError
         If these are peaks.
     """
-    is_peak = symbols.str.fullmatch(_PEAK)
+    is_peak = symbols.str.fullmatch(PEAK_NAME)
     if is_peak.mean() > _MAX_SHARE_OF_OTHERS:
         raise ValueError(
             f"`{path}` must name genes, but {is_peak.sum()} of its {len(symbols)} names are "
@@ -72,7 +70,7 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
     Parameters
     ----------
     names
-        ``(peaks,)``, spelled ``chr:start-end``, ``chr-start-end`` or ``chr_start_end``.
+        ``(peaks,)``, spelled ``chr:start-end`` or with other separators, ``-``, ``_`` or ``:``.
     path
         The file, for the messages.
 
@@ -86,7 +84,7 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
     ValueError
         If a name is not that of a peak, a peak does not end after its start, or is there twice.
     """
-    peaks = names.str.extract(_PEAK)
+    peaks = names.str.extract(PEAK_NAME)
     is_other = peaks["chrom"].isna().to_numpy()
     if is_other.any():
         swapped = is_other.mean() > _MAX_SHARE_OF_OTHERS

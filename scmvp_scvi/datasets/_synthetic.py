@@ -12,6 +12,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scmvp_scvi._validate import check_integer_at_least, check_not_negative, check_share
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -190,7 +192,7 @@ def synthetic(
     Raises
     ------
     TypeError
-        If a number of things is not an integer.
+        If an argument is not a number, or a number of things not an integer.
     ValueError
         If an argument is out of range, or the arguments contradict each other.
 
@@ -221,35 +223,41 @@ def synthetic(
     >>> mdata["atac"].shape
     (200, 2000)
     """
+    numbers = {
+        "n_cells": n_cells,
+        "n_genes": n_genes,
+        "n_peaks": n_peaks,
+        "n_types": n_types,
+        "n_batches": n_batches,
+        "links_per_gene": links_per_gene,
+        "window": window,
+    }
+    for name, number in numbers.items():
+        check_integer_at_least(number, 1, name=name)
     n_lineages = -(-n_types // 3) if n_lineages is None else n_lineages
     rna_depth = _COUNTS_PER_GENE * n_genes if rna_depth is None else rna_depth
     atac_depth = _FRAGMENTS_PER_PEAK * n_peaks if atac_depth is None else atac_depth
-    _check_numbers(
-        n_cells=n_cells,
-        n_genes=n_genes,
-        n_peaks=n_peaks,
-        n_types=n_types,
-        n_batches=n_batches,
-        n_lineages=n_lineages,
-        links_per_gene=links_per_gene,
-        window=window,
-    )
-    _check_magnitudes(
-        rna_depth=rna_depth,
-        atac_depth=atac_depth,
-        rna_dispersion=rna_dispersion,
-        rna_marker_strength=rna_marker_strength,
-        atac_marker_strength=atac_marker_strength,
-        link_strength=link_strength,
-        batch_strength=batch_strength,
-    )
-    _check_shares(
-        marker_fraction=marker_fraction,
-        linked_fraction=linked_fraction,
-        batch_confounding=batch_confounding,
-        missing_rna=missing_rna,
-        missing_atac=missing_atac,
-    )
+    check_integer_at_least(n_lineages, 1, name="n_lineages")
+    magnitudes = {
+        "rna_depth": rna_depth,
+        "atac_depth": atac_depth,
+        "rna_dispersion": rna_dispersion,
+        "rna_marker_strength": rna_marker_strength,
+        "atac_marker_strength": atac_marker_strength,
+        "link_strength": link_strength,
+        "batch_strength": batch_strength,
+    }
+    shares = {
+        "marker_fraction": marker_fraction,
+        "linked_fraction": linked_fraction,
+        "batch_confounding": batch_confounding,
+        "missing_rna": missing_rna,
+        "missing_atac": missing_atac,
+    }
+    for name, magnitude in magnitudes.items():
+        check_not_negative(magnitude, name=name)
+    for name, share in shares.items():
+        check_share(share, name=name)
     n_linked_genes = round(linked_fraction * round(marker_fraction * n_genes))
     _check_at_most("n_cells", n_cells, n_types=n_types, n_batches=n_batches)
     _check_at_most("n_types", n_types, n_lineages=n_lineages)
@@ -349,26 +357,6 @@ def synthetic(
         )
     }
     return mdata
-
-
-def _check_numbers(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if not isinstance(value, int | np.integer):
-            raise TypeError(f"`{name}` must be an integer, got {value!r}.")
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
-
-
-def _check_magnitudes(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not 0 <= value < np.inf:
-            raise ValueError(f"`{name}` must be finite and not negative, got {value}.")
-
-
-def _check_shares(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
 
 
 def _check_at_most(limit_name: str, limit: int, **arguments: int) -> None:

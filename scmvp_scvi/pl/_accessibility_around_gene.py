@@ -34,7 +34,7 @@ def accessibility_around_gene(
     """Draw the peaks around a gene, a track for each group, and its links as arcs above them.
 
     Bars of all tracks have one scale. The arrow at the TSS points downstream. An arc is the
-    thicker the larger its score; negative scores are dashed.
+    thicker the larger its score; negative scores are dashed, and pairs without a score have none.
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ def accessibility_around_gene(
     KeyError
         If `links` does not have the gene.
     ValueError
-        If no peak of `accessibility` is within the window.
+        If no peak of `accessibility` is within the window, or links are to be chosen by q-values
+        that they do not have.
 
     Examples
     --------
@@ -73,6 +74,12 @@ def accessibility_around_gene(
     if len(of_gene) == 0:
         names = links["gene"].unique()
         raise KeyError(f"`gene`: `{gene}` is not in `links`.{did_you_mean(gene, names)}")
+    scored = of_gene.dropna(subset="score")
+    if max_q_value is not None and len(scored) > 0 and scored["q_value"].isna().all():
+        raise ValueError(
+            f"`max_q_value` needs links with q-values, but those of `{gene}` have none, as after "
+            "`tl.peak_gene_links(n_matched=0)`. Pass `max_q_value=None` to draw all of them."
+        )
     chrom, tss, strand = of_gene[["chrom", "tss", "strand"]].iloc[0]
     if window is None:
         window = 1 + int(max(tss - of_gene["start"].min(), of_gene["end"].max() - tss))
@@ -89,8 +96,8 @@ def accessibility_around_gene(
     n_groups = len(accessibility)
     ax = new_axes((7.5, 1.4 + 0.42 * n_groups)) if ax is None else ax
     highest = _draw_tracks(ax, accessibility[peaks.index], peaks, window)
-    middle = (of_gene["start"] + of_gene["end"]) / 2
-    drawn = of_gene[(middle - tss).abs() <= window]
+    middle = (scored["start"] + scored["end"]) / 2
+    drawn = scored[(middle - tss).abs() <= window]
     if max_q_value is not None:
         drawn = drawn[drawn["q_value"] <= max_q_value]
     _draw_arcs(ax, drawn, n_groups + _GENE_HEIGHT, window)

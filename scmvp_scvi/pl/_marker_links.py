@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from scmvp_scvi._validate import check_integer_at_least, shown
-from scmvp_scvi.pl._style import text_color
+from scmvp_scvi.pl._style import new_panels, text_color
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +70,8 @@ def marker_links(
     rows = links.nlargest(max_links, "score")
     highest = expression[rows["gene"]].to_numpy().argmax(axis=0)
     rows = rows.iloc[np.lexsort([rows["distance"], rows["gene"], highest])]
-    panels = _new_axes(len(rows), len(expression)) if axes is None else list(axes)
+    size = (1.5 + 0.25 * len(expression), 1.8 + 0.18 * len(rows))
+    panels = new_panels(2, 2, size) if axes is None else list(axes)
     if len(panels) != 2:
         raise ValueError(f"`axes` must have two axes, got {len(panels)}.")
 
@@ -132,9 +132,3 @@ def _scaled(values: pd.DataFrame) -> np.ndarray:
 def _signed_kilobases(distance: float) -> str:
     digits = 1 if abs(distance) < 10_000 else 0
     return f"{distance / 1000:+.{digits}f} kb".replace("-", "\N{MINUS SIGN}")
-
-
-def _new_axes(n_rows: int, n_groups: int) -> list[Axes]:
-    width, height = 3.0 + 0.5 * n_groups, 1.8 + 0.18 * n_rows
-    _, panels = plt.subplots(1, 2, figsize=(width, height), layout="constrained")
-    return list(panels)

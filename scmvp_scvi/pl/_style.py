@@ -33,3 +33,20 @@ def new_axes(figsize: tuple[float, float]) -> Axes:
     """One axes in a figure of its own."""
     _, ax = plt.subplots(figsize=figsize, layout="constrained")
     return ax
+
+
+def new_panels(n: int, max_columns: int, panel_size: tuple[float, float]) -> list[Axes]:
+    """Several axes in a figure of their own, row by row."""
+    n_columns = min(n, max_columns)
+    n_rows, (width, height) = -(-n // n_columns), panel_size
+    figure, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(width * n_columns, height * n_rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    panels = list(grid.flat)
+    for panel in panels[n:]:
+        figure.delaxes(panel)
+    return panels[:n]

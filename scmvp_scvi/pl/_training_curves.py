@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._validate import did_you_mean, shown
+from scmvp_scvi.pl._style import new_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def training_curves(
             f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
             f"{did_you_mean(unknown[0], curves)}"
         )
-    panels = _new_axes(len(chosen)) if axes is None else list(axes)
+    panels = new_panels(len(chosen), _COLUMNS, (2.8, 2.2)) if axes is None else list(axes)
     if len(panels) != len(chosen):
         raise ValueError(
             f"`axes` must have {len(chosen)} axes, one for each part, got {len(panels)}."
@@ -104,19 +104,3 @@ def _default_parts(curves: Mapping[str, Mapping[str, pd.Series]]) -> list[str]:
     known = [part for part in ("elbo", *LOSS) if part in curves] or list(curves)
     moving = [part for part in known if any((c != 0).any() for c in curves[part].values())]
     return moving or known
-
-
-def _new_axes(n_panels: int) -> list[Axes]:
-    n_columns = min(n_panels, _COLUMNS)
-    n_rows = -(-n_panels // n_columns)
-    figure, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=(2.8 * n_columns, 2.2 * n_rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    panels = list(grid.flat)
-    for panel in panels[n_panels:]:
-        figure.delaxes(panel)
-    return panels[:n_panels]

@@ -10,17 +10,12 @@ import scanpy as sc
 
 from scmvp_scvi._validate import (
     check_integer_at_least,
-    check_no_missing,
     check_one_of,
     check_paired,
     check_positive_share,
+    find_grouping,
 )
-from scmvp_scvi.pp._input import (
-    check_modalities_of_pair,
-    check_not_empty,
-    find_column,
-    read_counts,
-)
+from scmvp_scvi.pp._input import check_modalities_of_pair, check_not_empty, read_counts
 from scmvp_scvi.pp._output import Removal, account_for, take
 from scmvp_scvi.pp._variance import rank_by_variance
 
@@ -64,8 +59,9 @@ def select_features(
         as genes are chosen. Most peaks are open in few cells, and those that vary most, given
         their mean, are often among them.
     batch_key
-        Column of ``mdata.obs`` with the batch of each cell: variance is then ranked within each
-        batch, so that features that only tell batches apart come late.
+        Column of ``mdata.obs``, or of the ``.obs`` of a modality, with the batch of each cell:
+        variance is then ranked within each batch, so that features that only tell batches apart
+        come late.
     span
         Share of the features in each window of scanpy's curve of variance over mean. Where many
         features have the same few counts, a narrow window has no curve.
@@ -96,7 +92,13 @@ def select_features(
     check_modalities_of_pair(mdata, rna_key, atac_key)
     check_paired(mdata, rna_key, atac_key)
     _check_numbers(mdata, {rna_key: ("n_genes", n_genes), atac_key: ("n_peaks", n_peaks)})
-    batch = _find_batch(mdata, batch_key)
+    batch = (
+        None
+        if batch_key is None
+        else find_grouping(
+            mdata, batch_key, argument="batch_key", modality_keys=(rna_key, atac_key)
+        )
+    )
     columns: dict[str, pd.DataFrame] = {}
     if n_genes is not None:
         counts = read_counts(mdata, rna_key, rna_layer, argument="rna_layer")
@@ -124,14 +126,6 @@ def select_features(
         }
         account_for(selected, [_removal(mask, *chosen[key]) for key, mask in masks.items()])
     return selected
-
-
-def _find_batch(mdata: MuData, batch_key: str | None) -> pd.Series | None:
-    if batch_key is None:
-        return None
-    batch = find_column(mdata, batch_key, argument="batch_key")
-    check_no_missing(batch, argument="batch_key")
-    return batch
 
 
 def _removal(mask: NDArray[np.bool_], of: str, chosen: str) -> Removal:

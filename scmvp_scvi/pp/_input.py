@@ -13,7 +13,6 @@ from scmvp_scvi._validate import (
     check_is_mudata,
     check_unique_cells,
     check_unique_features,
-    did_you_mean,
     find_counts,
     shown,
 )
@@ -40,10 +39,10 @@ def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
     KeyError
         If it has no such modality.
     ValueError
-        If it is a view or on disk, its tables are out of date, or cells or features of a
-        modality share names.
+        If it is on disk, its tables are out of date, or cells or features of a modality share
+        names.
     """
-    check_is_mudata(mdata)
+    check_is_mudata(mdata, allow_view=True)
     if any(adata.isbacked for adata in mdata.mod.values()):
         raise ValueError(
             "`mdata` must be in memory, but its matrices are on disk. Read them: "
@@ -144,40 +143,6 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     matrix = find_counts(adata, layer, argument=argument, modality=key)
     check_counts(matrix, argument=argument, modality=key, layer=layer, layers=adata.layers)
     return sp.csr_matrix(matrix)
-
-
-def find_column(mdata: MuData, key: str, *, argument: str) -> pd.Series:
-    """Look up a column of `mdata.obs`.
-
-    Parameters
-    ----------
-    mdata
-        The data.
-    key, argument
-        Name of the column, and the argument that gives it, such as ``"batch_key"``.
-
-    Returns
-    -------
-    ``(cells,)``, the column.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    """
-    if key in mdata.obs.columns:
-        return mdata.obs[key]
-    holders = [name for name, adata in mdata.mod.items() if key in adata.obs.columns]
-    way_out = (
-        f' It is one of `mdata["{holders[0]}"].obs`: copy it, '
-        f'`mdata.obs["{key}"] = mdata["{holders[0]}"].obs["{key}"]`.'
-        if holders
-        else did_you_mean(key, mdata.obs.columns)
-    )
-    raise KeyError(
-        f'`{argument}="{key}"` is not a column of `mdata.obs`, which has '
-        f"{shown(mdata.obs.columns)}.{way_out}"
-    )
 
 
 def _share_of_peak_names(names: pd.Index) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scmvp_scvi._validate import find_counts
-from scmvp_scvi.pp._input import check_modalities_of_pair, find_column
+from scmvp_scvi._validate import find_counts, find_grouping
+from scmvp_scvi.pp._input import check_modalities_of_pair
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -80,7 +80,7 @@ def qc(
     mdata
         The data.
     batch_key, labels_key
-        Columns of ``mdata.obs`` whose groups are counted.
+        Columns of ``mdata.obs``, or of the ``.obs`` of the modalities, whose groups are counted.
     rna_layer, atac_layer
         Layer with the raw counts; None for ``.X``.
     rna_key, atac_key
@@ -95,7 +95,7 @@ def qc(
     KeyError
         If a modality, layer or column does not exist.
     ValueError
-        If names are not unique, or the modalities are swapped.
+        If names are not unique, the modalities are swapped, or they disagree about a column.
 
     Examples
     --------
@@ -106,7 +106,9 @@ def qc(
     """
     check_modalities_of_pair(mdata, rna_key, atac_key)
     groups = {
-        key: find_column(mdata, key, argument=argument)
+        key: find_grouping(
+            mdata, key, argument=argument, modality_keys=(rna_key, atac_key), allow_missing=True
+        )
         for argument, key in (("batch_key", batch_key), ("labels_key", labels_key))
         if key is not None
     }

@@ -177,6 +177,8 @@ def _command(otherwise: Mapping[str, str], bed: str | PathLike[str]) -> str:
 def _overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.bool_]:
     """``(peaks,)``, true where a peak and a region have a base in common."""
     mask = np.zeros(len(peaks), bool)
+    # a region of length zero, such as a place of insertion, has no base
+    regions = regions[regions["start"] < regions["end"]]
     rows_of_chrom = peaks.reset_index(drop=True).groupby("chrom", sort=False).indices
     for chrom, found in regions.sort_values("start").groupby("chrom", sort=False):
         rows = rows_of_chrom.get(chrom, [])

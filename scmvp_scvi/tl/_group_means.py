@@ -36,7 +36,8 @@ def group_means(
     mdata
         Paired cells in one order.
     group_key
-        Column of ``mdata.obs``, such as a cell type or a cluster.
+        Column of ``mdata.obs``, or of the ``.obs`` of a modality, such as a cell type or a
+        cluster.
     features
         Genes, or peaks.
     modality
@@ -65,7 +66,7 @@ def group_means(
     check_one_of(modality, ("rna", "atac"), name="modality")
     check_integer_at_least(block_size, 1, name="block_size")
     check_pair(mdata, rna_key, atac_key)
-    groups = find_groups(mdata, group_key, argument="group_key")
+    groups = find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
     names = mdata[rna_key if modality == "rna" else atac_key].var_names
     columns = check_names(features, names, argument="features")
     values = read_values(

@@ -104,8 +104,8 @@ def peak_gene_links(
         Column of the peaks' ``.var`` with their GC content. Without it, the null matches
         accessibility alone.
     group_key
-        Column of ``mdata.obs`` whose groups, such as those of `metacells`, take the place of the
-        cells: counts are summed, other values averaged.
+        Column of ``mdata.obs``, or of the ``.obs`` of a modality, whose groups, such as those of
+        `metacells`, take the place of the cells: counts are summed, other values averaged.
     normalize
         Whether the matrices hold raw counts, which are then scaled to the median depth and
         :math:`\log(1 + x)` transformed; otherwise, their values are taken as they are.

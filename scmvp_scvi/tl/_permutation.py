@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 
-from scmvp_scvi._validate import check_integer_at_least, check_positive
+from scmvp_scvi._validate import check_integer_at_least, check_positive, find_grouping
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
-from scmvp_scvi.tl._values import check_pair, find_groups
+from scmvp_scvi.tl._values import check_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,8 @@ def permute_pairing(
     mdata
         Paired cells in one order.
     within
-        Column of ``mdata.obs``, or several, whose groups are kept: a cell type, and a batch.
+        Column of ``mdata.obs`` or of the ``.obs`` of a modality, or several, whose groups are
+        kept: a cell type, and a batch.
     seed
         Of the permutation.
     rna_key, atac_key
@@ -85,7 +86,12 @@ def permute_pairing(
     """
     check_pair(mdata, rna_key, atac_key)
     keys = [within] if isinstance(within, str) else list(within)
-    groups = pd.DataFrame({key: find_groups(mdata, key, argument="within") for key in keys})
+    groups = pd.DataFrame(
+        {
+            key: find_grouping(mdata, key, argument="within", modality_keys=(rna_key, atac_key))
+            for key in keys
+        }
+    )
     rng = np.random.default_rng(seed)
     source = np.arange(mdata.n_obs)
     for cells in groups.groupby(keys, observed=True).indices.values():
@@ -120,7 +126,7 @@ def permuted_excess(
     mdata
         Paired cells in one order.
     within
-        Column of ``mdata.obs``, or several, within whose groups cells are permuted.
+        Column, or several, within whose groups cells are permuted, as in `permute_pairing`.
     find_links
         Takes a MuData and returns links, by default `peak_gene_links` of raw counts. For a model,
         it should train anew on the data it is given: a model that has seen the true pairing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,14 +13,15 @@ from scmvp_scvi._validate import (
     check_counts,
     check_is_among,
     check_is_mudata,
-    check_no_missing,
     check_paired,
     check_unique_features,
     find_counts,
+    find_grouping,
+    seen_cells_and_features,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mudata import MuData
     from numpy.typing import NDArray
@@ -58,7 +60,7 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     TypeError, KeyError, ValueError
         If these are not paired data in memory, or features share a name.
     """
-    check_is_mudata(mdata)
+    check_is_mudata(mdata, allow_view=True)
     for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
         check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
         if mdata[key].isbacked:
@@ -98,30 +100,12 @@ def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     return matrix
 
 
-def find_groups(mdata: MuData, key: str, *, argument: str) -> pd.Series:
-    """Look up a column of ``mdata.obs`` that puts every cell into a group.
-
-    Parameters
-    ----------
-    mdata
-        The data.
-    key, argument
-        Name of the column, and the argument that gives it.
-
-    Returns
-    -------
-    ``(cells,)``, categorical; no category is empty.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If a cell has no group.
-    """
-    check_is_among(key, mdata.obs.columns, argument=argument, what="a column of `mdata.obs`")
-    check_no_missing(mdata.obs[key], argument=argument)
-    return mdata.obs[key].astype("category").cat.remove_unused_categories()
+def find_groups(
+    mdata: MuData, key: str, *, argument: str, modality_keys: Iterable[str]
+) -> pd.Series:
+    """``(cells,)``, what `find_grouping` returns, as categories of which none is empty."""
+    column = find_grouping(mdata, key, argument=argument, modality_keys=modality_keys)
+    return column.astype("category").cat.remove_unused_categories()
 
 
 def read_values(
@@ -150,22 +134,27 @@ def read_values(
         Whether the matrices hold counts, which become :math:`\log(1 + x d / d_i)` with the depth
         :math:`d_i` of a cell and the median depth :math:`d`, or values to be taken as they are.
     group_key
-        Column of ``mdata.obs`` whose groups take the place of cells: counts are summed, other
-        values averaged.
+        Column, as `find_grouping` finds it, whose groups take the place of cells: counts are
+        summed, other values averaged.
     rna_key, atac_key
         The two modalities.
 
     Returns
     -------
     The values. Cells (groups) without a count in one of the modalities are left out where counts
-    are read.
+    are read. A modality is prepared, and refused if it should hold counts and does not, when it is
+    first read: one that is not read may hold anything.
 
     Raises
     ------
     TypeError, KeyError, ValueError
         If there are no such values.
     """
-    groups = None if group_key is None else find_groups(mdata, group_key, argument="group_key")
+    groups = (
+        None
+        if group_key is None
+        else find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
+    )
     rows = mdata.obs_names if groups is None else pd.Index(groups.cat.categories)
     if model is not None:
         _check_denoises(model)
@@ -174,27 +163,23 @@ def read_values(
             _read_denoised(mdata, model, "rna", mdata[rna_key].var_names, groups),
             _read_denoised(mdata, model, "atac", mdata[atac_key].var_names, groups),
         )
-    matrices = []
-    for argument, key, layer in (
-        ("rna_layer", rna_key, rna_layer),
-        ("atac_layer", atac_key, atac_layer),
-    ):
-        matrix = find_values(mdata, key, layer, argument=argument)
-        if normalize:
-            layers = mdata[key].layers
-            check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
-        matrices.append(matrix)
+    sides = (("rna_layer", rna_key, rna_layer), ("atac_layer", atac_key, atac_layer))
+    matrices = [find_values(mdata, key, layer, argument=name) for name, key, layer in sides]
     if not normalize:
-        of_rna, of_atac = (_average(matrix, groups) for matrix in matrices)
-        return PairedValues(rows, _read_matrix(of_rna), _read_matrix(of_atac))
-    counts = [_sum(sp.csr_matrix(matrix), groups) for matrix in matrices]
-    depths = [matrix.sum(axis=1, dtype=np.float64).A1 for matrix in counts]
-    has_both = (depths[0] > 0) & (depths[1] > 0)
+        of_rna, of_atac = (_read_matrix(partial(_average, matrix, groups)) for matrix in matrices)
+        return PairedValues(rows, of_rna, of_atac)
+    has_both = _has_values(matrices[0], groups) & _has_values(matrices[1], groups)
+
+    def normalized(matrix: Any, argument: str, key: str, layer: str | None) -> sp.csc_matrix:
+        layers = mdata[key].layers
+        check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
+        return _log_normalize(_sum(sp.csr_matrix(matrix), groups)[has_both])
+
     of_rna, of_atac = (
-        _log_normalize(matrix[has_both], depth[has_both])
-        for matrix, depth in zip(counts, depths, strict=True)
+        _read_matrix(partial(normalized, matrix, *side))
+        for matrix, side in zip(matrices, sides, strict=True)
     )
-    return PairedValues(rows[has_both], _read_matrix(of_rna), _read_matrix(of_atac))
+    return PairedValues(rows[has_both], of_rna, of_atac)
 
 
 def _check_denoises(model: Any) -> None:
@@ -220,9 +205,12 @@ def _read_denoised(
     return read
 
 
-def _read_matrix(matrix: Any) -> Read:
+def _read_matrix(prepare: Callable[[], Any]) -> Read:
+    """Read a matrix that is prepared once, and not before it is needed."""
+    prepared = cache(prepare)
+
     def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        values = matrix[:, columns]
+        values = prepared()[:, columns]
         return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
 
     return read
@@ -233,6 +221,12 @@ def _membership(groups: pd.Series) -> sp.csr_matrix:
     codes = groups.cat.codes.to_numpy()
     ones = np.ones(codes.size, np.float32)
     return sp.csr_matrix((ones, (codes, np.arange(codes.size))))
+
+
+def _has_values(matrix: Any, groups: pd.Series | None) -> NDArray[np.bool_]:
+    """``(rows,)``, true where a cell, or one of the group, has a value other than zero."""
+    cells, _ = seen_cells_and_features(matrix)
+    return cells if groups is None else np.asarray(_membership(groups) @ cells > 0)
 
 
 def _sum(counts: sp.csr_matrix, groups: pd.Series | None) -> sp.csr_matrix:
@@ -249,7 +243,8 @@ def _average(matrix: Any, groups: pd.Series | None) -> Any:
     return averaged.tocsc() if sp.issparse(averaged) else averaged
 
 
-def _log_normalize(counts: sp.csr_matrix, depth: NDArray[Any]) -> sp.csc_matrix:
+def _log_normalize(counts: sp.csr_matrix) -> sp.csc_matrix:
+    depth = counts.sum(axis=1, dtype=np.float64).A1
     factor = np.median(depth) / depth if depth.size > 0 else depth
     # Single precision comes after the product: equal ratios then stay ties among ranks.
     scaled = (sp.diags(factor) @ counts).astype(np.float32)

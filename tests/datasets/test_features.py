@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from scmvp_scvi._validate import parse_peaks
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 
 PATH = Path("features.tsv")
@@ -17,6 +18,7 @@ PATH = Path("features.tsv")
         ("chr1-10-20", "chr1:10-20"),
         ("chr1_10_20", "chr1:10-20"),
         ("chr1:10_20", "chr1:10-20"),
+        ("chr1:10:20", "chr1:10-20"),
         ("1-10-20", "1:10-20"),
         ("chrUn_KI270742v1_10_20", "chrUn_KI270742v1:10-20"),
         ("hg19_chr1_10_20", "hg19_chr1:10-20"),
@@ -26,6 +28,9 @@ def test_peaks_are_spelled_one_way_however_they_are_published(published, expecte
     peaks = name_peaks(pd.Series([published]), path=PATH)
     assert peaks.index.tolist() == [expected]
     assert peaks[["start", "end"]].values.tolist() == [[10, 20]]
+    # as the rest of the package reads the published name
+    parsed = parse_peaks(pd.Index([published]), "atac")
+    assert parsed.values.tolist() == peaks[list(parsed)].values.tolist()
 
 
 def test_genomes_of_peaks_in_one_file_stay_apart():

@@ -438,9 +438,9 @@ def test_gc_content_rises_with_accessibility(mdata: MuData) -> None:
         ({"n_batches": 11}, "`n_batches` must be at most `n_cells`, 10, got 11"),
         ({"n_lineages": 9}, "`n_lineages` must be at most `n_types`, 8, got 9"),
         ({"n_peaks": 50}, "`n_peaks` must be at least the number of linked genes, 80, got 50"),
-        ({"link_strength": -1.0}, "`link_strength` must be finite and not negative, got -1.0"),
-        ({"rna_depth": np.nan}, "`rna_depth` must be finite and not negative, got nan"),
-        ({"marker_fraction": 1.5}, "`marker_fraction` must lie between 0 and 1, got 1.5"),
+        ({"link_strength": -1.0}, "`link_strength` must be a finite number of at least 0, got -1"),
+        ({"rna_depth": np.nan}, "`rna_depth` must be a finite number of at least 0, got nan"),
+        ({"marker_fraction": 1.5}, "`marker_fraction` must be at least 0 and at most 1, got 1.5"),
         ({"missing_rna": 0.6, "missing_atac": 0.5}, r"must be at most 1, .* got 0.6 \+ 0.5"),
     ],
 )
@@ -449,9 +449,19 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], message: st
         synthetic(**{"n_cells": 10, **arguments})
 
 
-def test_a_fractional_number_of_cells_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"`n_cells` must be an integer, got 10\.5"):
-        synthetic(n_cells=10.5)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_cells": 10.5}, r"`n_cells` must be an integer, got 10\.5"),
+        ({"n_types": "4"}, r"`n_types` must be an integer, got '4' \(str\)"),
+        ({"n_lineages": True}, r"`n_lineages` must be an integer, got True \(bool\)"),
+        ({"link_strength": "0.8"}, r"`link_strength` must be a number, got '0\.8' \(str\)"),
+        ({"missing_rna": None}, "`missing_rna` must be a number, got None"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        synthetic(**arguments)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -46,6 +46,29 @@ def test_links_above_the_limit_have_no_arc(links, accessibility, limit, n_arcs):
     assert len(arcs(ax)) == n_arcs
 
 
+def test_pairs_without_a_score_have_no_arc(links, accessibility):
+    links.loc[1, ["score", "q_value"]] = np.nan
+    ax = pl.accessibility_around_gene(links, accessibility, "A", max_q_value=None)
+    ends = [arc.get_path().vertices[-1, 0] for arc in arcs(ax)]
+    assert ends == [600, 3_000]
+
+
+def test_gene_whose_pairs_all_lack_a_score_is_drawn_without_arcs(links, accessibility):
+    links.loc[:2, ["score", "q_value"]] = np.nan
+    ax = pl.accessibility_around_gene(links, accessibility, "A")
+    assert (len(ax.containers), arcs(ax)) == (3, [])
+
+
+def test_links_without_q_values_are_refused_and_the_way_out_draws_them(links, accessibility):
+    links = links.assign(q_value=np.nan)
+    match = "links with q-values, but those of `A` have none.* Pass `max_q_value=None`"
+    with pytest.raises(ValueError, match=match):
+        pl.accessibility_around_gene(links, accessibility, "A")
+    assert plt.get_fignums() == []
+    ax = pl.accessibility_around_gene(links, accessibility, "A", max_q_value=None)
+    assert len(arcs(ax)) == 3
+
+
 def test_window_leaves_out_what_is_further(links, accessibility):
     ax = pl.accessibility_around_gene(links, accessibility, "A", window=700)
     assert ax.get_xlim() == (1_300, 2_700)

@@ -31,6 +31,12 @@ def test_trained_model_can_be_drawn(trained_model):
     assert all(len(ax.lines[0].get_xdata()) == 30 for ax in axes)
 
 
+def test_fifth_part_is_drawn_in_a_second_row_without_empty_axes_beside_it(history):
+    axes = pl.training_curves(history, parts=["elbo"] * 5)
+    assert [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 0, 0, 1]
+    assert axes[0].figure.axes == axes
+
+
 def test_chosen_parts_are_drawn_on_given_axes(history):
     figure, grid = plt.subplots(1, 2)
     axes = pl.training_curves(history, parts=["alignment_rna", "elbo"], axes=grid)

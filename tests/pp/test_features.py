@@ -95,11 +95,14 @@ def test_unknown_batch_column_is_refused_with_a_near_one(counts):
         pp.select_features(counts, n_genes=5, batch_key="bach")
 
 
-def test_batch_column_of_a_modality_is_named_in_the_error(make_mdata):
+def test_batch_column_may_be_that_of_a_modality(make_mdata):
     mdata = make_mdata()
-    mdata["rna"].obs["lane"] = "a"
-    with pytest.raises(KeyError, match=r'copy it, `mdata.obs\["lane"\] = mdata\["rna"\].obs'):
-        pp.select_features(mdata, n_genes=5, batch_key="lane")
+    mdata["atac"].obs["lane"] = mdata.obs["batch"]
+    found, expected = (
+        pp.select_features(mdata, n_genes=20, batch_key=key, span=0.5)["rna"].var
+        for key in ("lane", "batch")
+    )
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_missing_batches_are_refused(make_mdata):

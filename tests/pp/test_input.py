@@ -2,6 +2,7 @@
 
 import mudata
 import numpy as np
+import pandas as pd
 import pytest
 from mudata import MuData
 
@@ -21,12 +22,32 @@ def pair(make_pair, rng) -> MuData:
         pp.reads_to_fragments,
         lambda mdata, **keys: pp.select_features(mdata, n_peaks=2, **keys),
         lambda mdata, **keys: pp.filter_cells_and_features(mdata, min_genes=1, **keys),
-        lambda mdata, **keys: pp.mask_regions(mdata, "never_read.bed", **keys),
+        lambda mdata, **keys: pp.mask_regions(mdata, "regions.bed", **keys),
     ],
     ids=["qc", "tfidf", "intersect", "fragments", "select", "filter", "mask"],
 )
-def function(request):
+def function(request, tmp_path, monkeypatch):
+    (tmp_path / "regions.bed").write_text("chr1\t120\t130\n")
+    monkeypatch.chdir(tmp_path)
     return request.param
+
+
+def tables(result) -> list[pd.DataFrame]:
+    """All that a function of `pp` returned."""
+    if isinstance(result, MuData):
+        layers = [a.to_df(layer) for a in result.mod.values() for layer in (None, *a.layers)]
+        return [result.obs, result.var, *(a.var for a in result.mod.values()), *layers]
+    if isinstance(result, pp.QualityReport):
+        return [result.summary, result.cells]
+    return [pd.DataFrame(result.toarray())]
+
+
+def test_views_are_read_as_their_copies_are(pair, function):
+    view = pair[1:7]
+    found, expected = tables(function(view)), tables(function(view.copy()))
+    for table, expected_table in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(table, expected_table)
+    assert view.is_view
 
 
 def test_unknown_modality_is_refused_with_those_there_are(pair, function):

@@ -86,6 +86,15 @@ def test_missing_labels_are_a_group_of_their_own(pair):
     assert report.value("cell_type", "T") == 2
 
 
+def test_labels_of_modalities_with_different_cells_are_counted(make_pair):
+    pair = make_pair(np.ones((2, 1)), np.ones((2, 1)), ["a", "b"], ["b", "c"])
+    pair["rna"].obs["cell_type"], pair["atac"].obs["cell_type"] = ["T", "B"], ["B", "B"]
+    report = pp.qc(pair, labels_key="cell_type")
+    assert report.value("cell_type", "T") == 1
+    assert report.value("cell_type", "B") == 2
+    assert report.cells["cell_type"].to_dict() == {"a": "T", "b": "B", "c": "B"}
+
+
 def test_the_given_object_stays_as_it_is(pair, assert_untouched):
     before = pair.copy()
     pp.qc(pair, batch_key="batch")

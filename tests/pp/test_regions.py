@@ -55,6 +55,14 @@ def test_one_base_in_common_is_an_overlap(make_peaks, write_bed, peak, expected)
     assert masked(pp.mask_regions(make_peaks(peak, "chr1:900-901"), bed)) == [expected, False]
 
 
+@pytest.mark.parametrize("lines", [["chr1\t150\t150"], ["chr1\t150\t150", "chr1\t190\t200"]])
+def test_region_of_length_zero_has_no_base_in_common_with_the_peak_around_it(
+    make_peaks, write_bed, lines
+):
+    mdata = make_peaks("chr1:100-200", "chr1:100-190")
+    assert masked(pp.mask_regions(mdata, write_bed(*lines))) == [len(lines) > 1, False]
+
+
 def test_masks_equal_a_plain_loop_for_unsorted_peaks_and_nested_regions(
     make_peaks, write_bed, rng
 ):

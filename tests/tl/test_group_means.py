@@ -30,10 +30,51 @@ def test_denoised_means_are_those_of_the_model(trained_model, mdata):
     pd.testing.assert_frame_equal(means, expected, check_dtype=False, rtol=1e-4)
 
 
-def test_cells_without_counts_are_left_out_of_the_mean(make_mdata):
-    mdata = make_mdata(missing_rna=0.2)
-    means = tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
-    assert means.notna().all(axis=None)
+@pytest.mark.parametrize("missing", ["missing_rna", "missing_atac"])
+def test_cells_without_counts_in_a_modality_are_left_out_of_the_mean(make_mdata, missing):
+    mdata = make_mdata(**{missing: 0.2})
+    has_both = (mdata["rna"].X.sum(axis=1).A1 > 0) & (mdata["atac"].X.sum(axis=1).A1 > 0)
+    means, expected = (
+        tl.group_means(data, "cell_type", ["gene_0", "gene_5"], modality="rna")
+        for data in (mdata, mdata[has_both].copy())
+    )
+    pd.testing.assert_frame_equal(means, expected)
+
+
+@pytest.mark.parametrize(("modality", "other"), [("rna", "atac"), ("atac", "rna")])
+def test_other_modality_need_not_hold_counts(make_mdata, modality, other):
+    mdata = make_mdata(missing_rna=0.1, missing_atac=0.1)
+    names = mdata[modality].var_names
+    of_counts = tl.group_means(mdata, "cell_type", names, modality=modality)
+    mdata[other].X = mdata[other].X * -0.3
+    means = tl.group_means(mdata, "cell_type", names, modality=modality)
+    pd.testing.assert_frame_equal(means, of_counts)
+    with pytest.raises(ValueError, match=f"`{other}_layer`: .* must hold raw counts"):
+        tl.group_means(mdata, "cell_type", mdata[other].var_names, modality=other)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_views_have_the_means_of_their_copies(make_mdata, modality, normalize):
+    view = make_mdata()[::3]
+    found, expected = (
+        tl.group_means(
+            mdata, "cell_type", mdata[modality].var_names, modality=modality, normalize=normalize
+        )
+        for mdata in (view, view.copy())
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert view.is_view
+
+
+def test_groups_may_be_those_of_a_modality(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].obs["kind"] = mdata.obs["cell_type"]
+    found, expected = (
+        tl.group_means(mdata, key, ["gene_0", "gene_5"], modality="rna")
+        for key in ("kind", "cell_type")
+    )
+    pd.testing.assert_frame_equal(found, expected.rename_axis("kind"))
 
 
 def test_unknown_feature_suggests_a_near_one(make_mdata):

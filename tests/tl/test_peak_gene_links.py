@@ -269,10 +269,11 @@ def test_unknown_gc_column_is_named(make_mdata):
         tl.peak_gene_links(make_mdata(), gc_key="GC")
 
 
-def test_normalized_values_are_not_taken_for_counts(make_mdata):
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_normalized_values_are_not_taken_for_counts(make_mdata, modality):
     mdata = make_mdata()
-    mdata["rna"].X = mdata["rna"].X.log1p()
-    with pytest.raises(ValueError, match="`rna_layer`: .* must hold raw counts"):
+    mdata[modality].X = mdata[modality].X.log1p()
+    with pytest.raises(ValueError, match=f"`{modality}_layer`: .* must hold raw counts"):
         tl.peak_gene_links(mdata)
 
 
@@ -292,6 +293,12 @@ def test_matrices_on_disk_are_refused_with_the_way_to_read_them(make_mdata, tmp_
     with pytest.raises(ValueError, match="`rna` must be in memory.*mudata.read_h5mu"):
         tl.peak_gene_links(backed)
     backed.file.close()
+
+
+def test_views_have_the_links_of_their_copies(make_mdata):
+    view = make_mdata()[::3]
+    found, expected = (tl.peak_gene_links(mdata, n_matched=20) for mdata in (view, view.copy()))
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_unpaired_cells_are_refused(make_mdata):

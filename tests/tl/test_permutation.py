@@ -27,6 +27,20 @@ def test_accessibility_moves_within_groups_and_everything_else_stays(make_mdata)
     assert permuted["atac"].obs_names.equals(mdata.obs_names)
 
 
+def test_groups_may_be_those_of_a_modality(make_mdata):
+    mdata = make_mdata()
+    mdata["rna"].obs["kind"] = mdata.obs["cell_type"]
+    found, expected = (tl.permute_pairing(mdata, key, seed=1) for key in ("kind", "cell_type"))
+    assert (found["atac"].X != expected["atac"].X).nnz == 0
+
+
+def test_views_are_permuted_as_their_copies_are(make_mdata):
+    view = make_mdata()[::3]
+    found, expected = (tl.permute_pairing(mdata, "cell_type") for mdata in (view, view.copy()))
+    assert (found["atac"].X != expected["atac"].X).nnz == 0
+    assert not found["rna"].is_view
+
+
 def test_original_stays_as_it_is(make_mdata):
     mdata, before = make_mdata(), make_mdata()
     tl.permute_pairing(mdata, "cell_type").obs["new"] = 1

@@ -6,8 +6,10 @@ import pytest
 from scmvp_scvi._validate import (
     check_fraction,
     check_integer_at_least,
+    check_not_negative,
     check_one_of,
     check_positive,
+    check_share,
 )
 
 
@@ -28,8 +30,18 @@ def test_check_positive_refuses_zero_negative_and_not_finite(value):
         check_positive(value, name="delta")
 
 
+@pytest.mark.parametrize("value", [-1e-9, -np.inf, np.nan, np.inf])
+def test_check_not_negative_refuses_negative_and_not_finite_ones(value):
+    check_not_negative(0, name="delta")
+    check_not_negative(1e9, name="delta")
+    with pytest.raises(ValueError, match="`delta` must be a finite number of at least 0, got"):
+        check_not_negative(value, name="delta")
+
+
 @pytest.mark.parametrize("value", ["1", None, True])
-@pytest.mark.parametrize("check", [check_positive, check_fraction])
+@pytest.mark.parametrize(
+    "check", [check_positive, check_not_negative, check_fraction, check_share]
+)
 def test_number_checks_refuse_what_is_no_number(check, value):
     with pytest.raises(TypeError, match="`delta` must be a number, got"):
         check(value, name="delta")
@@ -41,6 +53,14 @@ def test_check_fraction_refuses_values_outside_the_half_open_interval(value):
     check_fraction(0.999, name="dropout_rate")
     with pytest.raises(ValueError, match="`dropout_rate` must be at least 0 and below 1, got"):
         check_fraction(value, name="dropout_rate")
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9, np.nan])
+def test_check_share_refuses_values_outside_the_closed_interval(value):
+    check_share(0, name="missing_rna")
+    check_share(1, name="missing_rna")
+    with pytest.raises(ValueError, match="`missing_rna` must be at least 0 and at most 1, got"):
+        check_share(value, name="missing_rna")
 
 
 def test_check_integer_at_least_refuses_smaller_ones():

@@ -13,8 +13,9 @@ def column(values) -> pd.Series:
     return pd.Series(list(values) if isinstance(values, str) else values, name="type")
 
 
-def find_type(mdata):
-    return find_grouping(mdata, "type", argument="groupby", modality_keys=("rna", "atac"))
+def find_type(mdata, **options):
+    keys = ("rna", "atac")
+    return find_grouping(mdata, "type", argument="groupby", modality_keys=keys, **options)
 
 
 # -- columns --------------------------------------------------------------------------------------
@@ -40,6 +41,22 @@ def test_grouping_that_modalities_disagree_about_is_refused(make_mdata, run_way_
     with pytest.raises(ValueError, match=r"`mdata\[\"rna\"\]\.obs` and .* different") as error:
         find_type(mdata)
     assert "".join(find_type(run_way_out(error, mdata, 'mdata.obs["type"] = '))) == "aabbcc"
+
+
+def test_grouping_of_different_cells_is_put_together_by_name(make_mdata):
+    mdata = make_mdata(["cell3", "cell1"], ["cell2", "cell3"])
+    mdata["rna"].obs["type"], mdata["atac"].obs["type"] = ["c", "a"], ["b", "c"]
+    found = find_type(mdata)
+    assert found.index.equals(mdata.obs_names)
+    assert found.to_dict() == {"cell1": "a", "cell2": "b", "cell3": "c"}
+
+
+def test_grouping_that_some_cells_lack_is_found_where_that_is_allowed(make_mdata):
+    mdata = make_mdata(["cell3", "cell1"], ["cell2", "cell3"])
+    mdata["rna"].obs["type"] = ["c", "a"]
+    with pytest.raises(ValueError, match="must have a category for each cell, but 1 of 3"):
+        find_type(mdata)
+    assert find_type(mdata, allow_missing=True).dropna().to_dict() == {"cell1": "a", "cell3": "c"}
 
 
 def test_unknown_grouping_is_reported_with_near_matches(make_mdata):

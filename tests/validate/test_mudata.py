@@ -53,6 +53,12 @@ def test_view_of_mudata_is_refused_and_its_copy_passes(make_mdata, run_way_out):
     check_is_mudata(run_way_out(error, view, "mdata = mdata.copy"))
 
 
+def test_views_pass_where_they_are_allowed_and_other_objects_do_not(make_mdata):
+    check_is_mudata(make_mdata()[:3], allow_view=True)
+    with pytest.raises(TypeError, match="got an AnnData"):
+        check_is_mudata(make_mdata()[:3]["rna"], allow_view=True)
+
+
 def test_view_in_one_modality_is_refused_and_its_copy_passes(make_modality, run_way_out, cells):
     atac = make_modality([*cells, "cell6"], "peak")[:6]
     mdata = mudata.MuData({"rna": make_modality(cells, "gene"), "atac": atac})
