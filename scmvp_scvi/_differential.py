@@ -24,6 +24,7 @@ from scmvp_scvi._validate import (
     check_fraction,
     check_indices,
     check_integer_at_least,
+    check_not_negative,
     check_one_of,
     check_positive,
     compare_groups,
@@ -395,8 +396,7 @@ class DifferentialMixin:
 
     def _check_settings(self, how: _Settings) -> None:
         check_one_of(how.mode, ("vanilla", "change"), name="mode")
-        if how.delta != 0:
-            check_positive(how.delta, name="delta")
+        check_not_negative(how.delta, name="delta")
         check_fraction(how.fdr_target, name="fdr_target")
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:

@@ -223,7 +223,7 @@ class SCMVPModel(
             The data: two modalities with the same cells in the same order.
         rna_layer, atac_layer
             Layer with the raw counts; None for ``.X``. ATAC counts may be fragments, insertions
-            or binary.
+            or binary; reads, two for each fragment, are warned about.
         batch_key
             Column with the batch of each cell.
         labels_key

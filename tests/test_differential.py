@@ -392,7 +392,7 @@ def test_empty_choice_of_cells_is_refused(model, cells):
     [
         ("mode", "changes", "`mode` must be one of 'vanilla', 'change'"),
         ("delta", None, "`delta` must be a number"),
-        ("delta", -1, "`delta` must be a finite number above 0"),
+        ("delta", -1, "`delta` must be a finite number of at least 0"),
         ("fdr_target", 1.5, "`fdr_target` must be at least 0 and below 1"),
         ("pseudocounts", -1, "`pseudocounts` must be a finite number above 0"),
         ("n_samples_overall", 1, "`n_samples_overall` must be at least 2"),

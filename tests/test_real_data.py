@@ -39,9 +39,7 @@ def pbmc(register) -> MuData:
     with (
         pytest.warns(UserWarning, match="19 of 1000 cells have no counts in `atac`"),
         pytest.warns(UserWarning, match="2 of 174 features have no counts in `atac`"),
-        pytest.warns(
-            UserWarning, match="of the first 15416, 13494 are even"
-        ),
+        pytest.warns(UserWarning, match="of the first 15416, 13494 are even"),
     ):
         return register(mdata)
 

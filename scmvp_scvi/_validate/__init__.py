@@ -42,8 +42,8 @@ from scmvp_scvi._validate._names import (
 )
 
 __all__ = [
-    "PEAK_NAME",
     "Comparison",
+    "PEAK_NAME",
     "begins_with_counts",
     "check_categories",
     "check_column_names",
@@ -73,8 +73,8 @@ __all__ = [
     "did_you_mean",
     "find_counts",
     "find_grouping",
-    "has_views",
     "find_obs_column",
+    "has_views",
     "parse_peaks",
     "seen_cells_and_features",
     "shown",
