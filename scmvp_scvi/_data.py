@@ -44,6 +44,8 @@ def check_data(
     arguments: Mapping[str, Any],
     modalities: Mapping[str, str | None],
     expected_features: Mapping[str, np.ndarray] | None = None,
+    *,
+    extends_categories: bool = False,
 ) -> None:
     """Check everything that would go wrong silently, or late, with data as they were given.
 
@@ -59,6 +61,8 @@ def check_data(
         Argument to the modality it is looked up in, None for ``mdata`` itself.
     expected_features
         Registry key to the feature names of the model, for new data.
+    extends_categories
+        Whether categories of new data that the model does not know get weights in it.
 
     Raises
     ------
@@ -100,7 +104,9 @@ def check_data(
         )
     for argument in ("categorical_covariate_keys", _CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
-    _check_columns(mdata, arguments, modalities, (rna, atac), is_new=expected_features is not None)
+    # categories of new data are those of the model, or else each needs cells that train it
+    needs_cells = expected_features is None or extends_categories
+    _check_columns(mdata, arguments, modalities, (rna, atac), needs_cells=needs_cells)
 
 
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
@@ -145,11 +151,10 @@ def _check_columns(
     modalities: Mapping[str, str | None],
     modality_keys: tuple[str, str],
     *,
-    is_new: bool,
+    needs_cells: bool,
 ) -> None:
     checks = {
-        # categories of new data are those of the model
-        **dict.fromkeys(_CATEGORIES, check_no_missing if is_new else check_categories),
+        **dict.fromkeys(_CATEGORIES, check_categories if needs_cells else check_no_missing),
         **dict.fromkeys(_SIZE_FACTORS, check_positive_column),
         _CONTINUOUS: check_numeric_finite,
     }

@@ -258,7 +258,8 @@ class SCMVPModel(
         arguments = setup_method_args["setup_args"]
         source = kwargs.get("source_registry")
         expected = None if source is None else registered_features(source)
-        check_data(mdata, arguments, where, expected)
+        extends = bool(kwargs.get("extend_categories"))
+        check_data(mdata, arguments, where, expected, extends_categories=extends)
         manager = AnnDataManager(
             fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args
         )

@@ -128,6 +128,16 @@ def test_query_with_sampled_peaks_and_clipped_gradients_moves_nothing_else(
     assert torch.equal(model.module.atac_decoder.rate.weight, before["atac_decoder.rate.weight"])
 
 
+def test_category_of_a_query_that_no_cell_has_is_refused_until_it_is_dropped(reference, query):
+    batch = query.obs["batch"]
+    query.obs["batch"] = pd.Categorical(batch, categories=["batch_2", "batch_3"])
+    with pytest.raises(ValueError, match="`batch_3` have none.*remove_unused_categories"):
+        load(query, reference)
+    query.obs["batch"] = query.obs["batch"].cat.remove_unused_categories()
+    known = load(query, reference)._categories("batch")
+    assert list(known) == ["batch_0", "batch_1", "batch_2"]
+
+
 def test_new_batch_has_a_dispersion_of_its_own(cells_of, register, train, train_more, query):
     mdata = register(cells_of(0, 1), batch_key="batch")
     reference = train(mdata, architecture={"dispersion": "gene-batch"})
