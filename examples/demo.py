@@ -20,7 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 import scmvp_scvi
 from scmvp_scvi import SCMVPModel
 
-GENERATED_EPOCHS = 60  # enough for the generated data, and quick; the default would be 133
+GENERATED_EPOCHS = 60  # enough for the generated data, and quick; the default would be 100
 N_IMPUTED = 20  # features of each modality whose denoised values are written
 
 

@@ -135,7 +135,7 @@ def test_setup_can_be_looked_up(mdata, capsys):
 
 
 @pytest.mark.parametrize(
-    ("n_cells", "epochs"), [(500, 200), (2_000, 100), (10_000, 20), (1_000_000, 10)]
+    ("n_cells", "epochs"), [(500, 100), (2_000, 100), (10_000, 20), (1_000_000, 10)]
 )
 def test_default_epochs_show_about_as_many_cells_within_limits(n_cells, epochs):
     assert default_max_epochs(n_cells) == epochs
@@ -165,7 +165,7 @@ def test_default_number_of_epochs_is_used(fresh_mdata, small, monkeypatch):
         lambda self, **arguments: asked.append(arguments["max_epochs"]),
     )
     SCMVPModel(fresh_mdata, **small).train()
-    assert asked == [200]
+    assert asked == [100]
 
 
 # -- saving and loading ---------------------------------------------------------------------------
