@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from harness.methods.base import Method
 from harness.methods.factors import MOFA
@@ -10,8 +11,8 @@ from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.methods.original import OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, Neighbors, Raw
 
-# forms of the model with one thing changed: arguments of the model and of its training plan
-CHANGES: dict[str, dict[str, dict[str, object]]] = {
+# forms of the model with one thing changed: arguments of `SCMVP`
+CHANGES: dict[str, dict[str, Any]] = {
     "2,048 peaks per step": {"plan": {"n_peaks_per_step": 2048}},
     "no cycle": {"plan": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}},
     "no cluster attention": {"model": {"cluster_attention": False}},
@@ -41,6 +42,8 @@ CHANGES |= {
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
 }
+# the default of fewer than a thousand cells, before it was seen to be too many
+CHANGES |= {"200 epochs": {"epochs": 200}}
 
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
