@@ -49,7 +49,7 @@ from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
-# five hundred cells are learned by heart in more: imputed values then foretell held-out counts worse
+# in more, five hundred cells are learned by heart, and held-out counts foretold worse
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
 
 
