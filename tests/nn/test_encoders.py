@@ -284,14 +284,6 @@ def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
     assert moved.continuous is covariates.continuous
 
 
-def test_repeated_covariates_go_sample_by_sample(dense, covariates):
-    encoder = build("rna", SIZES).eval()
-    repeated = encoder(sparse(dense.repeat(3, 1)), covariates.repeat(3), ALL_OBSERVED.repeat(3))
-    torch.testing.assert_close(
-        repeated, encoder(sparse(dense), covariates, ALL_OBSERVED).repeat(3, 1)
-    )
-
-
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_channel_head_is_a_posterior_for_each_cell(dense, covariates, modality):
     encoder = build(modality, SIZES)

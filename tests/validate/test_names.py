@@ -47,11 +47,6 @@ def test_way_out_of_other_or_added_features_gives_those_of_the_model(
     assert fixed.obs["name"].tolist() == cells
 
 
-def test_source_of_the_expected_names_stands_in_the_way_out():
-    with pytest.raises(ValueError, match="`names = model.peaks; mdata = "):
-        check_feature_names(["a", "b"], ["b", "a"], modality="atac", expected_from="model.peaks")
-
-
 def test_missing_and_added_features_are_counted_and_listed():
     match = "the 3 features of the model, but 2 are missing: `b`, `c`; 1 others are there: `x`"
     with pytest.raises(ValueError, match=match):
