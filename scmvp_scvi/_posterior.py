@@ -548,10 +548,10 @@ class PosteriorMixin(VAEMixin):
         check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
         if request.from_modality != "joint":
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
-        key, library_key, argument = (
-            (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, "gene_list")
+        key, library_key, observed, argument = (
+            (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, OUTPUT.RNA_OBSERVED, "gene_list")
             if law == OUTPUT.PX
-            else (REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, "region_list")
+            else (REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, OUTPUT.ATAC_OBSERVED, "region_list")
         )
         names = pd.Index(self._feature_names(key))
         chosen: slice | Tensor = slice(None)
@@ -559,7 +559,6 @@ class PosteriorMixin(VAEMixin):
             positions = check_names(request.features, names, argument=argument)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
         batches = self._batch_codes(request.transform_batch)
-        observed = OUTPUT.RNA_OBSERVED if law == OUTPUT.PX else OUTPUT.ATAC_OBSERVED
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
@@ -577,7 +576,8 @@ class PosteriorMixin(VAEMixin):
                 outputs = self.module.inference(**self.module._get_inference_input(tensors))
                 qz = outputs[_POSTERIOR_OF[request.from_modality]]
                 n_empty += _count_empty(outputs, request.from_modality)
-                n_without_depth += int((outputs[observed] == 0).sum())
+                if library_size == "observed":
+                    n_without_depth += int((outputs[observed] == 0).sum())
                 if n_samples is None:
                     yield denoise(qz.loc, tensors, outputs).cpu().numpy()
                     continue
@@ -587,8 +587,7 @@ class PosteriorMixin(VAEMixin):
                 is_averaged = request.return_mean or n_samples == 1
                 yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)
             _warn_about_empty(n_empty, request.from_modality)
-            if library_size == "observed":
-                _warn_about_depth(n_without_depth)
+            _warn_about_depth(n_without_depth)
 
         return blocks(), self._cell_names(request.adata, request.indices), names
 

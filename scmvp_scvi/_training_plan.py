@@ -28,12 +28,12 @@ from scmvp_scvi._validate import (
 )
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
+_SCHEDULE_KEY = "scmvp_kl_schedule"
 # parameters of the plans and of the loss that are no business of `plan_kwargs`
 _NOT_ASKED = {
     *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder"),
     *("tensors", "inference_outputs", "generative_outputs", "wide_gradients"),
 }
-_SCHEDULE_KEY = "scmvp_kl_schedule"
 # Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
 # blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
 # took as long. With fewer peaks there is little memory to save.

@@ -17,7 +17,7 @@ import numpy as np
 from mudata import MuData
 from scipy import sparse
 
-from scmvp_scvi import datasets
+from scmvp_scvi import datasets, pp
 from scmvp_scvi._neighbors import preserved_torch_threads
 
 Counts = dict[str, sparse.csr_matrix]
@@ -100,8 +100,8 @@ def read(
         rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:n_cells])]
     mdata = subset(mdata, rows)
     if has_reads:
-        counts = mdata["atac"].X
-        counts.data = np.ceil(counts.data / 2)
+        fragments = pp.reads_to_fragments(mdata)["atac"].layers["fragments"]
+        mdata = build({**counts_of(mdata), "atac": fragments}, mdata)
     return mdata
 
 
