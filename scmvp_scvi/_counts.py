@@ -1,4 +1,10 @@
-"""Sparse minibatches: the counts of a few cells as flat arrays, the form every layer reads."""
+"""Minibatches of counts in the form that their device is quick at: flat arrays, or written out.
+
+On a CPU the entries that are not zero are worth looking for. An accelerator moves an array of
+128 x 100,000 in some ten microseconds; there the kernels count, which the host launches one by
+one, and sizes that only the values tell, for which the host waits. Both forms answer alike, so
+that no layer has to know which one it reads.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +92,10 @@ class SparseCounts:
         """Give each entry, ``(nonzeros,)``, the value of its cell, ``(cells,)``; no gradient."""
         return repeat_each(of_cells, self.offsets.diff(), self.values.shape[0])
 
+    def of_features(self, per_feature: Tensor) -> Tensor:
+        """Give each entry, ``(nonzeros,)``, the value of its feature, ``(features,)``."""
+        return per_feature.index_select(0, self.columns)
+
     def sums(self, values: Tensor) -> Tensor:
         """Sum over the entries of each row, ``(cells,)``, of other values, ``(nonzeros,)``."""
         # in a sixth of the time of `index_add_`
@@ -161,3 +171,87 @@ class SparseCounts:
         """``(cells, features)``, the zeros written out."""
         dense = self.values.new_zeros(self.n_cells, self.n_features)
         return dense.index_put_((self.rows, self.columns), self.values)
+
+
+@dataclass(frozen=True)
+class DenseCounts:
+    """All entries of a ``(cells, features)`` matrix, with the methods of `SparseCounts`.
+
+    Parameters
+    ----------
+    values
+        ``(cells, features)``, counts or a transform of them, of a floating type.
+    """
+
+    values: Tensor
+
+    @property
+    def n_cells(self) -> int:
+        """Number of rows."""
+        return self.values.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return self.values.shape[1]
+
+    @cached_property
+    def depth(self) -> Tensor:
+        """``(cells, 1)``, the sum of each row."""
+        return self.values.sum(-1, keepdim=True)
+
+    def spread(self, of_cells: Tensor) -> Tensor:
+        """Give the entries the value of their cell, ``(cells,)``: a column."""
+        return of_cells.unsqueeze(-1)
+
+    def of_features(self, per_feature: Tensor) -> Tensor:
+        """Give the entries the value of their feature, ``(features,)``: a row."""
+        return per_feature
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sum each row, ``(cells,)``, of other values, ``(cells, features)``."""
+        return values.sum(-1)
+
+    def with_values(self, values: Tensor) -> "DenseCounts":
+        """Return other values, ``(cells, features)``."""
+        return DenseCounts(values)
+
+    def keep(self, kept: Tensor) -> "DenseCounts":
+        """Return some of the entries, the others become zeros.
+
+        Parameters
+        ----------
+        kept
+            ``(cells, features)``, boolean.
+        """
+        return DenseCounts(self.values * kept)
+
+    def select_columns(self, columns: Tensor) -> "DenseCounts":
+        """Return the counts of some features.
+
+        Parameters
+        ----------
+        columns
+            ``(chosen,)``; they become the columns 0, 1, 2, ... in this order.
+        """
+        return DenseCounts(self.values.index_select(1, columns))
+
+    def to_dense(self) -> Tensor:
+        """``(cells, features)``."""
+        return self.values
+
+
+Counts = SparseCounts | DenseCounts
+
+
+def read_counts(counts: Tensor) -> Counts:
+    """Read the counts of a minibatch in the form that their device is quick at.
+
+    Parameters
+    ----------
+    counts
+        ``(cells, features)``, a dense, a CSR or a CSC tensor.
+    """
+    if counts.device.type == "cpu":
+        return SparseCounts.from_tensor(counts)
+    return DenseCounts(counts if counts.layout == torch.strided else counts.to_dense())

@@ -17,6 +17,11 @@ class SCMVPDataSplitter(DataSplitter):
         As in :class:`scvi.dataloaders.DataSplitter`.
     """
 
+    @property
+    def batch_size(self) -> int:
+        """Cells of a minibatch, but for the last."""
+        return int(self.data_loader_kwargs["batch_size"])
+
     def train_dataloader(self) -> AnnDataLoader:
         """Load the training cells, without a last minibatch of one cell, in any process.
 
@@ -24,7 +29,7 @@ class SCMVPDataSplitter(DataSplitter):
         """
         n_processes = 1 if self.trainer is None else self.trainer.world_size
         n_cells = math.ceil(len(self.train_idx) / n_processes)
-        if n_cells % self.data_loader_kwargs["batch_size"] == 1:
+        if n_cells % self.batch_size == 1:
             self.drop_last = True
         return super().train_dataloader()
 

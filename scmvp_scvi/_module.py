@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts, read_counts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, latent_divergence
 from scmvp_scvi._rows import (
@@ -223,9 +223,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
     # -- input transforms: everything from raw counts --------------------------------------------
 
-    def rna_profile(
-        self, counts: SparseCounts, depth: Float[Tensor, "cells 1"] | None = None
-    ) -> SparseCounts:
+    def rna_profile(self, counts: Counts, depth: Float[Tensor, "cells 1"] | None = None) -> Counts:
         """Encoder input: log1p of counts per median depth, zero stays zero.
 
         Parameters
@@ -240,13 +238,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         return counts.with_values((counts.values * counts.spread(factor)).log1p_())
 
     def atac_profile(
-        self, counts: SparseCounts, depth: Float[Tensor, "cells 1"] | None = None
-    ) -> SparseCounts:
+        self, counts: Counts, depth: Float[Tensor, "cells 1"] | None = None
+    ) -> Counts:
         """Encoder input: log1p of TF-IDF, zero stays zero; parameters as of `rna_profile`."""
         depth = counts.depth if depth is None else depth
         factor = TF_SCALE / depth.clamp_min(1e-8).view(-1)
-        tfidf = self.atac_idf.index_select(0, counts.columns)
-        tfidf.mul_(counts.values).mul_(counts.spread(factor))
+        tfidf = (counts.values * counts.spread(factor)).mul_(counts.of_features(self.atac_idf))
         return counts.with_values(tfidf.log1p_())
 
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
@@ -304,7 +301,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         -------
         The names in `OUTPUT`: the posteriors, ``z``, the counts as read, the libraries.
         """
-        rna_counts, atac_counts = SparseCounts.from_tensor(rna), SparseCounts.from_tensor(atac)
+        rna_counts, atac_counts = read_counts(rna), read_counts(atac)
         covariates = self._bundled(batch, categorical, continuous)
 
         reads_counts = self.atac_target == "counts"
@@ -407,8 +404,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             atac_library = atac_size_factor * self.atac_depth_per_size_factor
         return {
             # an empty cell has no library; any positive value does, its likelihood is masked
-            OUTPUT.RNA_LIBRARY: torch.where(rna_depth > 0, rna_library, 1.0),
-            OUTPUT.ATAC_LIBRARY: torch.where(atac_depth > 0, atac_library, 1.0),
+            OUTPUT.RNA_LIBRARY: rna_library.masked_fill(rna_depth <= 0, 1.0),
+            OUTPUT.ATAC_LIBRARY: atac_library.masked_fill(atac_depth <= 0, 1.0),
             OUTPUT.RNA_OBSERVED: (rna_depth[:, 0] > 0).to(rna_depth),
             OUTPUT.ATAC_OBSERVED: (atac_depth[:, 0] > 0).to(atac_depth),
         }
@@ -569,6 +566,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_cycle_genes: int = _DEFAULT_CYCLE_GENES,
         n_cycle_peaks: int = DEFAULT_CYCLE_PEAKS,
         n_peaks_per_step: int | None = None,
+        peak_probabilities: Float[Tensor, "peaks"] | None = None,
         wide_gradients: WideGradients | None = None,
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
@@ -596,6 +594,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_peaks_per_step
             Peaks, drawn anew in each step, that the ATAC likelihood and the cycle are estimated
             from without bias; None for the exact likelihood.
+        peak_probabilities
+            What `peak_probabilities` returned for so many peaks, where it is at hand; None asks
+            it.
         wide_gradients
             What becomes of the gradients of the ATAC decoder's output weights, and which is told
             of the rows that the cycle reads; None holds the gradients.
@@ -608,8 +609,11 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
         counts, sample = i[OUTPUT.ATAC_COUNTS], None
         if self.training and n_peaks_per_step is not None:
-            abundance = self.atac_idf.reciprocal()
-            sample = sample_features(inclusion_probabilities(abundance, n_peaks_per_step))
+            if peak_probabilities is None:
+                peak_probabilities = self.peak_probabilities(n_peaks_per_step)
+            sample = sample_features(
+                peak_probabilities, min(n_peaks_per_step, len(peak_probabilities))
+            )
             counts = counts.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
 
@@ -651,6 +655,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             kl_local=kl,
             parts={name: part.detach().mean() for name, part in parts.items()},
         )
+
+    def peak_probabilities(self, n_sampled: int) -> Float[Tensor, "peaks"]:
+        """Probability of each peak to be among those of a step.
+
+        Parameters
+        ----------
+        n_sampled
+            Peaks of a step.
+        """
+        return inclusion_probabilities(self.atac_idf.reciprocal(), n_sampled)
 
     def _cycle_rna_profile(
         self, log_scale: Float[Tensor, "cells genes"], n_cycle_genes: int
@@ -731,7 +745,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
 def _draw_alike(n_features: int, n_sampled: int, device: torch.device) -> FeatureSample:
     """Draw features that stand for all, each with the same probability."""
-    return sample_features(torch.full((n_features,), n_sampled / n_features, device=device))
+    columns = torch.randperm(n_features, device=device)[:n_sampled].sort().values
+    return FeatureSample(columns, torch.full((n_sampled,), n_features / n_sampled, device=device))
 
 
 def _stack(*posteriors: Normal) -> Normal:
@@ -747,9 +762,13 @@ def _choose_posterior(
     rna_observed: Float[Tensor, "cells"],
     atac_observed: Float[Tensor, "cells"],
 ) -> Normal:
-    """Joint posterior where both modalities were measured, else that of the one that was."""
+    """Joint posterior where both modalities were measured, else that of the one that was.
+
+    On a CPU it must be a number; to look would halt an accelerator, where the end of an epoch
+    shows it.
+    """
     both = (rna_observed * atac_observed).bool().unsqueeze(-1)
     has_rna = rna_observed.bool().unsqueeze(-1)
     loc = torch.where(both, joint.loc, torch.where(has_rna, rna.loc, atac.loc))
     scale = torch.where(both, joint.scale, torch.where(has_rna, rna.scale, atac.scale))
-    return Normal(loc, scale)
+    return Normal(loc, scale, validate_args=loc.device.type == "cpu")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import WideGradients
 
@@ -159,8 +159,8 @@ def _embedding_bag(profile: SparseCounts, weight: Tensor) -> Tensor:
     )
 
 
-def sparse_product(
-    profile: SparseCounts,
+def profile_product(
+    profile: Counts,
     weight: Float[Tensor, "features width"],
     wide_gradients: WideGradients | None = None,
 ) -> Float[Tensor, "cells width"]:
@@ -175,6 +175,8 @@ def sparse_product(
     wide_gradients
         What becomes of the gradient of the weight; None holds it. On a CPU alone.
     """
+    if isinstance(profile, DenseCounts):
+        return profile.values @ weight
     # SciPy, which transposes the profile, knows no half precision
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
         return _SparseProduct.apply(weight, profile, wide_gradients)

@@ -63,8 +63,8 @@ def inclusion_probabilities(
     return probabilities
 
 
-def sample_features(probabilities: Float[Tensor, "features"]) -> FeatureSample:
-    """Draw features without replacement, each with its own probability.
+def sample_features(probabilities: Float[Tensor, "features"], n_sampled: int) -> FeatureSample:
+    """Draw so many features without replacement, each with its own probability.
 
     Systematic sampling: points one unit apart, from a random start, fall on the probabilities
     cumulated in a random order. Weighted by 1 / probability the sample gives unbiased sums
@@ -74,16 +74,20 @@ def sample_features(probabilities: Float[Tensor, "features"]) -> FeatureSample:
     ----------
     probabilities
         Between 0 and 1.
+    n_sampled
+        What the probabilities add up to.
     """
     order = torch.randperm(len(probabilities), device=probabilities.device)
-    # in double precision a hundred thousand probabilities add up without a feature lost or doubled
-    ends = probabilities.index_select(0, order).double().cumsum(0)
+    # in double precision, and shorter than the distance of two points by more than it rounds, so
+    # that no feature is doubled
+    lengths = probabilities.index_select(0, order).double().clamp_max(1 - 1e-9)
+    ends = lengths.cumsum(0)
+    ends = ends * (n_sampled / ends[-1])
     start = torch.rand((), dtype=ends.dtype, device=ends.device)
-    n_points = int((ends[-1] - start).ceil())
-    points = start + torch.arange(n_points, dtype=ends.dtype, device=ends.device)
-    # ascending, and once where rounding made the interval of a certain feature longer than one
-    columns = order[torch.searchsorted(ends, points, right=True)].unique()
-    return FeatureSample(columns, 1 / probabilities[columns])
+    points = start + torch.arange(n_sampled, dtype=ends.dtype, device=ends.device)
+    places = torch.searchsorted(ends, points, right=True).clamp_max(len(order) - 1)
+    columns = order.index_select(0, places).sort().values
+    return FeatureSample(columns, 1 / probabilities.index_select(0, columns))
 
 
 class _TakeRows(torch.autograd.Function):

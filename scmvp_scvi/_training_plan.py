@@ -18,6 +18,7 @@ from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
+from scmvp_scvi._recorded_step import RecordedStep
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
@@ -32,12 +33,15 @@ _SCHEDULE_KEY = "scmvp_kl_schedule"
 # parameters of the plans and of the loss that are no business of `plan_kwargs`
 _NOT_ASKED = {
     *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder"),
-    *("tensors", "inference_outputs", "generative_outputs", "wide_gradients"),
+    *("tensors", "inference_outputs", "generative_outputs"),
+    *("peak_probabilities", "wide_gradients"),
 }
 # Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
 # blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
 # took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
+_FIRST_RECORDED = 3  # step on a CUDA device; by then all libraries are loaded
+_KL_WEIGHT = "kl_weight"  # changes in each step, as the minibatch does
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -123,6 +127,11 @@ class SCMVPTrainingPlan(TrainingPlan):
     max_kl_weight
         Weight of the KL to the mixture, to which it rises over a tenth of the steps; at 1 the
         objective is the ELBO.
+    cuda_graph
+        Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
+        the time. Whatever the value, steps are not recorded in mixed precision, on several
+        devices, with accumulated gradients, under anomaly detection, or if training cells lack a
+        modality.
     seed
         Of the fit of the mixture.
     surgery
@@ -155,6 +164,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         atac_output_scale: float = 0.08,
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
+        cuda_graph: bool = True,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), module, kwargs)
@@ -215,6 +225,10 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.surgery = surgery
         self.known_rows: KnownRows | None = None
         self.wide_gradients: SteppedGradients | None = None
+        self.cuda_graph = cuda_graph
+        self.recorded_step: RecordedStep | None = None
+        self._n_unrecorded = 0
+        self._replayed: RecordedStep | None = None  # where it is the step under way
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -239,7 +253,7 @@ class SCMVPTrainingPlan(TrainingPlan):
                 n_rising = _MIXTURE_WARMUP * n_steps
             progress = min(1.0, (self.global_step - since) / n_rising) if n_rising > 0 else 1.0
             weight = least + progress * (most - least)
-        return torch.tensor(weight, device=self.device)
+        return torch.full((), weight, device=self.device)  # a copy would halt an accelerator
 
     def first_mixture_epoch(self, n_epochs: int) -> int:
         """Epoch that the mixture is fitted before, counted from 0, of so many."""
@@ -385,7 +399,13 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Remember what a query may not change; else step the widest weights by blocks."""
+        """Prepare the sampling of peaks, and the steps of what a query fixes or of wide weights.
+
+        What a query may not change is remembered; else the widest weights are stepped by blocks.
+        """
+        n_sampled = self.loss_kwargs.get("n_peaks_per_step")
+        if n_sampled is not None:
+            self.loss_kwargs["peak_probabilities"] = self.module.peak_probabilities(n_sampled)
         if self.surgery is not None:
             self.known_rows = KnownRows(self.module, self.surgery)
         elif self._may_step_by_blocks():
@@ -414,8 +434,47 @@ class SCMVPTrainingPlan(TrainingPlan):
             and isinstance(self.optimizers(use_pl_optimizer=False), RowAdam)
         )
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Embed, decode and judge a minibatch, by scvi-tools' names."""
+    def _may_record(self) -> bool:
+        """Whether each step runs the same kernels on all that a minibatch holds."""
+        if not (self.cuda_graph and self.module.training and self.device.type == "cuda"):
+            return False
+        trainer = self.trainer
+        encoders = (self.module.rna_encoder, self.module.atac_encoder)
+        return (
+            trainer.world_size == 1
+            and trainer.precision == "32-true"
+            and trainer.accumulate_grad_batches == 1
+            and not torch.is_anomaly_enabled()
+            and not any(encoder.some_unobserved for encoder in encoders)
+        )
+
+    def forward(self, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Embed, decode and judge a minibatch, by scvi-tools' names; a replay does the last."""
+        if not self._may_record():
+            return self._forward(batch, *args, **kwargs)
+        inputs = {**batch, _KL_WEIGHT: kwargs["loss_kwargs"][_KL_WEIGHT]}
+        is_full = len(batch[REGISTRY.BATCH]) == self.trainer.datamodule.batch_size
+        if self.recorded_step is None and is_full and self._n_unrecorded >= _FIRST_RECORDED:
+            self.recorded_step = RecordedStep(self._step, self.module.parameters(), inputs)
+        if self.recorded_step is None or not self.recorded_step.fits(inputs):
+            self._n_unrecorded += 1
+            return self._forward(batch, *args, **kwargs)
+        self._replayed = self.recorded_step
+        return None, None, self.recorded_step.replay(inputs)
+
+    def _step(self, inputs: dict[str, Tensor]) -> SCMVPLossOutput:
+        weight = {_KL_WEIGHT: inputs.pop(_KL_WEIGHT)}
+        return self._forward(inputs, loss_kwargs={**self.loss_kwargs, **weight})[2]
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Form the gradients, unless the replay of the step has."""
+        replayed, self._replayed = self._replayed, None
+        if replayed is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            replayed.give_gradients()
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
         wide = {"wide_gradients": self.wide_gradients if self.module.training else None}
         kwargs["inference_kwargs"] = {**kwargs.get("inference_kwargs", {}), **wide}
         kwargs["loss_kwargs"] = {**kwargs.get("loss_kwargs", {}), **wide}
@@ -521,7 +580,17 @@ class SCMVPTrainingPlan(TrainingPlan):
         if self.on_step:
             return
         means, n_cells = self.epoch_parts[mode].take()
+        if mode == "train":
+            self._check_finite(means)
         self._log({**metrics, **means}, n_cells)
+
+    def _check_finite(self, means: Mapping[str, Tensor]) -> None:
+        lost = [name for name, mean in means.items() if not bool(mean.isfinite())]
+        if lost:
+            raise ValueError(
+                f"Training has diverged: in epoch {self.current_epoch}, {shown(lost)} became "
+                f"infinite or no number. Lower `lr` in `plan_kwargs`, which is {self.lr}."
+            )
 
     def _log(self, values: Mapping[str, Any], n_cells: int) -> None:
         self.log_dict(

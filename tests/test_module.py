@@ -641,7 +641,7 @@ def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(miniba
     abundance = idf.reciprocal() if by_abundance else torch.ones_like(idf)
 
     def linear() -> torch.Tensor:
-        sample = sample_features(inclusion_probabilities(abundance, 4))
+        sample = sample_features(inclusion_probabilities(abundance, 4), 4)
         blocks = module.imputed_atac(py.at(sample.columns), sample)
         return layer.of_blocks(blocks, covariates).detach()
 

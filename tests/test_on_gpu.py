@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch.distributions import Normal
 
 from scmvp_scvi import SCMVPModel
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import read_counts
 from scmvp_scvi.datasets import synthetic
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
@@ -82,8 +82,8 @@ def likelihood(
     if for_mean:
         upstream = torch.full_like(upstream, -3 / N_CELLS)
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
-        sparse_counts = SparseCounts.from_tensor(counts.to(device, dtype))
-        log_prob = moved.log_prob(sparse_counts, for_mean=for_mean)
+        on_device = read_counts(counts.to(device, dtype))
+        log_prob = moved.log_prob(on_device, for_mean=for_mean)
         return [log_prob, *torch.autograd.grad(log_prob, parameters, upstream)]
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from scmvp_scvi import _products
 from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi._products import linear, product, sparse_product, weight_gradient
+from scmvp_scvi._products import linear, product, profile_product, weight_gradient
 from scmvp_scvi._wide_gradients import CollectedGradient
 
 N_ROWS, WIDTH, N_COLUMNS = 7, 5, 11
@@ -89,19 +89,19 @@ def test_linear_has_the_gradients_that_torch_finds(rng, learned):
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-def test_sparse_product_is_the_dense_one_with_its_gradient(rng, dtype):
+def test_profile_product_is_the_dense_one_with_its_gradient(rng, dtype):
     dense = draw(rng, N_ROWS, N_COLUMNS, dtype=dtype) * (draw(rng, N_ROWS, N_COLUMNS) > 0.5)
     dense[2], dense[:, 4] = 0, 0  # a cell and a feature without any entry
     weight = draw(rng, N_COLUMNS, WIDTH, dtype=dtype).requires_grad_()
     upstream = draw(rng, N_ROWS, WIDTH, dtype=dtype)
-    found = sparse_product(SparseCounts.from_tensor(dense), weight)
+    found = profile_product(SparseCounts.from_tensor(dense), weight)
     assert_is(found.detach(), dense.numpy() @ weight.detach().numpy(), dtype)
     (gradient,) = torch.autograd.grad(found, weight, upstream)
     assert_is(gradient, dense.numpy().T @ upstream.numpy(), dtype)
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 100])
-def test_sparse_product_hands_on_its_gradient_in_blocks(monkeypatch, rng, block_size):
+def test_profile_product_hands_on_its_gradient_in_blocks(monkeypatch, rng, block_size):
     monkeypatch.setattr("scmvp_scvi._products._FEATURES_PER_BLOCK", block_size)
     dense = draw(rng, N_ROWS, N_COLUMNS) * (draw(rng, N_ROWS, N_COLUMNS) > 0.5)
     dense[2], dense[:, 4] = 0, 0
@@ -116,24 +116,24 @@ def test_sparse_product_hands_on_its_gradient_in_blocks(monkeypatch, rng, block_
         def hold(self, rows: torch.Tensor, weights: Iterable[torch.Tensor]) -> None:
             raise AssertionError
 
-    found = sparse_product(SparseCounts.from_tensor(dense), weight, OneCollected())
+    found = profile_product(SparseCounts.from_tensor(dense), weight, OneCollected())
     (gradient,) = torch.autograd.grad(found, weight, upstream)
     assert_is(gradient, dense.numpy().T @ upstream.numpy(), torch.float32)
 
 
-def test_sparse_product_takes_a_weight_in_half_precision(rng):
+def test_profile_product_takes_a_weight_in_half_precision(rng):
     profile = SparseCounts.from_tensor(torch.eye(N_COLUMNS, dtype=torch.bfloat16)[:3])
     weight = draw(rng, N_COLUMNS, WIDTH, dtype=torch.bfloat16).requires_grad_()
-    found = sparse_product(profile, weight)
+    found = profile_product(profile, weight)
     found.sum().backward()
     assert torch.equal(found, weight[:3])
     assert weight.grad.sum() == 3 * WIDTH
 
 
-def test_sparse_product_of_a_minibatch_without_entries_moves_no_weight():
+def test_profile_product_of_a_minibatch_without_entries_moves_no_weight():
     weight = torch.ones(N_COLUMNS, WIDTH, requires_grad=True)
     nothing = SparseCounts.from_tensor(torch.zeros(N_ROWS, N_COLUMNS))
-    found = sparse_product(nothing, weight)
+    found = profile_product(nothing, weight)
     found.sum().backward()
     assert found.shape == (N_ROWS, WIDTH)
     assert not found.any()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scmvp_scvi._counts import SparseCounts, repeat_each
+from scmvp_scvi._counts import Counts, DenseCounts, repeat_each
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
@@ -27,72 +27,9 @@ _BLOCK_SIZE_OTHER = 65_536
 _USUAL_CELLS = 128  # a block of cells has as many elements as one of columns of so many cells
 
 
-def _block_size(counts: SparseCounts) -> int:
+def _block_size(counts: Counts) -> int:
     """Columns of a block."""
     return _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
-
-
-@dataclass(frozen=True)
-class ColumnBlock:
-    """Some columns of the counts, and their entries that are not zero, column by column.
-
-    Parameters
-    ----------
-    columns
-        Which columns.
-    rows, values
-        ``(entries,)``, of each entry.
-    per_column
-        ``(columns,)``, number of entries.
-    """
-
-    columns: slice
-    rows: Tensor
-    values: Tensor
-    per_column: Tensor
-
-    @property
-    def columns_within(self) -> Tensor:
-        """``(entries,)``, column of each entry, counted from the first of the block."""
-        within = torch.arange(len(self.per_column), device=self.values.device)
-        return repeat_each(within, self.per_column, len(self.values))
-
-
-def column_blocks(counts: SparseCounts) -> list[ColumnBlock]:
-    """Blocks of columns of the counts; entries that are stored and zero belong to none."""
-    size = _block_size(counts)
-    not_zero = counts.values > 0
-    by_column = (counts if bool(not_zero.all()) else counts.keep(not_zero)).transposed()
-    starts = range(0, counts.n_features, size)
-    bounds = [*by_column.offsets[::size].tolist()[: len(starts)], len(by_column.values)]
-    blocks = []
-    for i, start in enumerate(starts):
-        columns = slice(start, min(start + size, counts.n_features))
-        entries = slice(bounds[i], bounds[i + 1])
-        blocks.append(
-            ColumnBlock(
-                columns,
-                by_column.columns[entries],
-                by_column.values[entries],
-                by_column.offsets[columns.start : columns.stop + 1].diff(),
-            )
-        )
-    return blocks
-
-
-def row_blocks(counts: SparseCounts) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield each block of rows, its entries, and their rows within the block.
-
-    A block has about as many elements as one of columns; its entries follow one another already.
-    """
-    block_size = _block_size(counts)
-    n_rows = max(1, _USUAL_CELLS * block_size // counts.n_features)
-    starts = range(0, counts.n_cells, n_rows)
-    ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]
-    bounds = [0, *ends, counts.values.shape[0]]
-    for i, start in enumerate(starts):
-        entries = slice(bounds[i], bounds[i + 1])
-        yield slice(start, start + n_rows), entries, counts.rows[entries] - start
 
 
 class Entries:
@@ -122,14 +59,140 @@ class Entries:
         matrix.view(-1).index_add_(0, self._places, values)
 
 
+class WrittenOut:
+    """The entries of matrices where `DenseCounts` are positive, with the methods of `Entries`.
+
+    Values stand for all entries, ``(rows, columns)``, those without a count among them, which are
+    made up: to pick the others out would halt an accelerator.
+
+    Parameters
+    ----------
+    counts
+        ``(rows, columns)``.
+    """
+
+    def __init__(self, counts: Tensor) -> None:
+        self._are_positive = counts > 0
+
+    def of(self, matrix: Tensor) -> Tensor:
+        """Read the entries, a copy."""
+        return matrix.clone()
+
+    def put(self, matrix: Tensor, values: Tensor) -> None:
+        """Write the entries that have a count."""
+        torch.where(self._are_positive, values, matrix, out=matrix)
+
+    def add(self, matrix: Tensor, values: Tensor) -> None:
+        """Add to the entries; what is added to those without a count is zero."""
+        matrix.add_(values)
+
+
+def entries_of(counts: Counts) -> Entries | WrittenOut:
+    """Entries of matrices of the shape of the counts."""
+    if isinstance(counts, DenseCounts):
+        return WrittenOut(counts.values)
+    return Entries(counts.rows, counts.columns, counts.n_features)
+
+
+@dataclass(frozen=True)
+class ColumnBlock:
+    """Some columns of the counts, and their entries that are not zero, column by column.
+
+    Parameters
+    ----------
+    columns
+        Which columns.
+    rows, values
+        ``(entries,)``, of each entry.
+    per_column
+        ``(columns,)``, number of entries.
+    """
+
+    columns: slice
+    rows: Tensor
+    values: Tensor
+    per_column: Tensor
+
+    @property
+    def entries(self) -> Entries:
+        """The entries of matrices of these columns."""
+        n_columns = len(self.per_column)
+        within = torch.arange(n_columns, device=self.values.device)
+        columns = repeat_each(within, self.per_column, len(self.values))
+        return Entries(self.rows, columns, n_columns)
+
+
+@dataclass(frozen=True)
+class DenseColumnBlock:
+    """Some columns of counts that are written out.
+
+    Parameters
+    ----------
+    columns
+        Which columns.
+    values
+        ``(cells, columns)``.
+    """
+
+    columns: slice
+    values: Tensor
+
+    @property
+    def entries(self) -> WrittenOut:
+        """The entries of matrices of these columns."""
+        return WrittenOut(self.values)
+
+
+def column_blocks(counts: Counts) -> list[ColumnBlock] | list[DenseColumnBlock]:
+    """Blocks of columns of the counts; entries that are stored and zero count for nothing."""
+    size = _block_size(counts)
+    starts = range(0, counts.n_features, size)
+    blocks = [slice(start, min(start + size, counts.n_features)) for start in starts]
+    if isinstance(counts, DenseCounts):
+        return [DenseColumnBlock(columns, counts.values[:, columns]) for columns in blocks]
+    not_zero = counts.values > 0
+    by_column = (counts if bool(not_zero.all()) else counts.keep(not_zero)).transposed()
+    bounds = [*by_column.offsets[::size].tolist()[: len(starts)], len(by_column.values)]
+    return [
+        ColumnBlock(
+            columns,
+            by_column.columns[bounds[i] : bounds[i + 1]],
+            by_column.values[bounds[i] : bounds[i + 1]],
+            by_column.offsets[columns.start : columns.stop + 1].diff(),
+        )
+        for i, columns in enumerate(blocks)
+    ]
+
+
+def row_blocks(counts: Counts) -> Iterator[tuple[slice, slice, Entries | WrittenOut]]:
+    """Yield each block of rows, which of ``counts.values`` are in it, and its entries.
+
+    A block has about as many elements as one of columns; its entries follow one another already.
+    """
+    block_size = _block_size(counts)
+    n_rows = max(1, _USUAL_CELLS * block_size // counts.n_features)
+    starts = range(0, counts.n_cells, n_rows)
+    if isinstance(counts, DenseCounts):
+        for start in starts:
+            cells = slice(start, start + n_rows)
+            yield cells, cells, WrittenOut(counts.values[cells])
+        return
+    ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]
+    bounds = [0, *ends, counts.values.shape[0]]
+    for i, start in enumerate(starts):
+        values = slice(bounds[i], bounds[i + 1])
+        at = Entries(counts.rows[values] - start, counts.columns[values], counts.n_features)
+        yield slice(start, start + n_rows), values, at
+
+
 def sum_of_log_factorials(
-    counts: SparseCounts, weights: Float[Tensor, "features"] | None = None
+    counts: Counts, weights: Float[Tensor, "features"] | None = None
 ) -> Float[Tensor, "cells"]:
     """Sum of log(y!) over the features of each cell, by the gamma function, weighted or not."""
     several = counts.keep((counts.values != 1) & (counts.values > 0))  # 1! = 1, as most counts are
     logs = torch.lgamma(several.values + 1)
     if weights is not None:
-        logs = logs * weights.index_select(0, several.columns)
+        logs = logs * several.of_features(weights)
     return several.sums(logs)
 
 
@@ -137,7 +200,7 @@ def sum_of_log_factorials(
 # where no gradient is wanted, and the counts; it returns log-likelihoods and one gradient a
 # parameter, None where it has been used up.
 Gradients = tuple[Tensor | None, ...]
-Sweep = Callable[[tuple[Tensor, ...], Tensor | None, SparseCounts], tuple[Tensor, Gradients]]
+Sweep = Callable[[tuple[Tensor, ...], Tensor | None, Counts], tuple[Tensor, Gradients]]
 
 
 class _SummedLikelihood(torch.autograd.Function):
@@ -154,7 +217,7 @@ class _SummedLikelihood(torch.autograd.Function):
     def forward(
         ctx: Any,
         sweep: Sweep,
-        counts: SparseCounts,
+        counts: Counts,
         grad_enabled: bool,
         for_mean: bool,
         *parameters: Tensor,
@@ -179,7 +242,7 @@ class _SummedLikelihood(torch.autograd.Function):
         if gradients is not None and not _is_host(upstream):
             # of a scaled loss; a broken promise must show, and to ask for it would halt
             equal = (upstream == upstream[0]).all()
-            factor = torch.where(equal, upstream[0] / expected[0], torch.nan)
+            factor = (upstream[0] / expected[0]).masked_fill(~equal, torch.nan)
             gradients = tuple(None if g is None else g.mul_(factor) for g in gradients)
         elif gradients is None or not torch.equal(upstream, expected):
             parameters = ctx.saved_tensors
@@ -204,7 +267,7 @@ def _mean_upstream(n_cells: int, like: Tensor) -> Float[Tensor, "cells"]:
 
 
 def _run(
-    sweep: Sweep, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
+    sweep: Sweep, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: Counts
 ) -> tuple[Tensor, Gradients]:
     """Run a sweep outside of autocast, which would take its matrix products in half precision."""
     with torch.autocast(parameters[0].device.type, enabled=False):
@@ -212,7 +275,7 @@ def _run(
 
 
 def summed_likelihood(
-    sweep: Sweep, counts: SparseCounts, *parameters: Tensor, for_mean: bool = False
+    sweep: Sweep, counts: Counts, *parameters: Tensor, for_mean: bool = False
 ) -> Tensor:
     """Log-likelihood of each cell, differentiable once with respect to the parameters.
 

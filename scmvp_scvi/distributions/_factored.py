@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scvi.distributions import NegativeBinomial
 from torch import Tensor
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts
 from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi._wide_gradients import WideGradients
@@ -90,7 +90,7 @@ class FactoredNegativeBinomial:
 
     def log_prob(
         self,
-        counts: SparseCounts,
+        counts: Counts,
         log_scale: Float[Tensor, "cells genes"] | None = None,
         *,
         for_mean: bool = False,
@@ -188,7 +188,7 @@ class FactoredZeroInflatedPoisson:
 
     def log_prob(
         self,
-        counts: SparseCounts,
+        counts: Counts,
         peak_weights: Float[Tensor, "peaks"] | None = None,
         wide_gradients: WideGradients | None = None,
         *,

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import SparseCounts, positions_of
+from scmvp_scvi._counts import Counts, positions_of
 from scmvp_scvi.distributions._blockwise import (
-    Entries,
+    entries_of,
     row_blocks,
     sum_of_log_factorials,
     summed_likelihood,
@@ -36,15 +36,13 @@ class _NegativeBinomialSweep:
     cell_weights: Tensor
 
     def __call__(
-        self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
+        self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: Counts
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         log_scale, log_theta = parameters
         shared = log_theta.ndim == 1
         log_prob = -sum_of_log_factorials(counts)
         log_theta_at = (
-            log_theta.index_select(0, counts.columns)
-            if shared
-            else Entries(counts.rows, counts.columns, counts.n_features).of(log_theta)
+            counts.of_features(log_theta) if shared else entries_of(counts).of(log_theta)
         )
         gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at, upstream is not None)
         at_counts = torch.empty_like(gamma_at)
@@ -54,9 +52,8 @@ class _NegativeBinomialSweep:
             g_log_scale = torch.empty_like(log_scale)
             g_log_theta = torch.zeros_like(log_theta)  # a sum over blocks where cells share it
 
-        for cells, entries, rows in row_blocks(counts):
-            values, columns = counts.values[entries], counts.columns[entries]
-            at = Entries(rows, columns, counts.n_features)
+        for cells, entries, at in row_blocks(counts):
+            values = counts.values[entries]
             own_log_theta = log_theta if shared else log_theta[cells]
             theta = own_log_theta.exp()
             log_ratio = (log_scale[cells] - own_log_theta).add_(log_library[cells])
@@ -83,17 +80,25 @@ class _NegativeBinomialSweep:
 
 
 def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor]:
-    """Return lgamma(x + theta) - lgamma(theta) and its derivative by log(theta), ``(entries,)``.
+    """Return lgamma(x + theta) - lgamma(theta) and its derivative by log(theta), of each value.
 
     A count of one, as most are, has log(theta) and 1; one that is stored and zero has 0 and 0.
     """
-    terms, slopes = log_theta.clone(), torch.ones_like(log_theta)
-    others = positions_of(values != 1)
-    theta = log_theta.index_select(0, others).exp()
-    total = values.index_select(0, others) + theta
-    terms.index_copy_(0, others, torch.lgamma(total) - torch.lgamma(theta))
+    terms = log_theta.expand_as(values).clone()
+    slopes = torch.ones_like(terms)
+    # where all entries are written out, all are computed: to choose would halt an accelerator
+    others = positions_of(values != 1) if values.ndim == 1 else None
+    x = values if others is None else values.index_select(0, others)
+    theta = (log_theta if others is None else log_theta.index_select(0, others)).exp()
+    total = x + theta
+    of_others = [torch.lgamma(total) - torch.lgamma(theta)]
     if with_slopes:
-        slopes.index_copy_(0, others, theta * (torch.digamma(total) - torch.digamma(theta)))
+        of_others.append(theta * (torch.digamma(total) - torch.digamma(theta)))
+    for result, others_result in zip((terms, slopes), of_others, strict=False):
+        if others is None:
+            torch.where(values != 1, others_result, result, out=result)
+        else:
+            result.index_copy_(0, others, others_result)
     return terms, slopes
 
 
@@ -102,7 +107,7 @@ def negative_binomial_sum(
     log_inverse_dispersion: Float[Tensor, "genes"] | Float[Tensor, "cells genes"],
     library: Float[Tensor, "cells 1"],
     cell_weights: Float[Tensor, "cells"],
-    counts: SparseCounts,
+    counts: Counts,
     for_mean: bool = False,
 ) -> Float[Tensor, "cells"]:
     """Sum over genes of the negative binomial log-likelihood, the Gamma-Poisson of the paper.

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts
 from scmvp_scvi._products import product, weight_gradient
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import BlockGradient, WideGradients, gradient_of, wide_empty_like
 from scmvp_scvi.distributions._blockwise import (
     ColumnBlock,
-    Entries,
+    DenseColumnBlock,
     Gradients,
     column_blocks,
     sum_of_log_factorials,
@@ -72,7 +72,7 @@ class _ZeroInflatedPoissonSweep:
     wide_gradients: WideGradients | None
 
     def __call__(
-        self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: SparseCounts
+        self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: Counts
     ) -> tuple[Tensor, Gradients]:
         hidden, *layers = parameters
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = layers
@@ -104,7 +104,7 @@ class _ZeroInflatedPoissonSweep:
         layers: Sequence[Tensor],
         sums: Tensor,
         slopes: _Slopes | None,
-        numbered: tuple[int, ColumnBlock],
+        numbered: tuple[int, ColumnBlock | DenseColumnBlock],
     ) -> None:
         """Write the sum over some peaks, and its derivatives to where the slopes say."""
         i, block = numbered
@@ -115,7 +115,7 @@ class _ZeroInflatedPoissonSweep:
         minus_library, one = -self.library, hidden.new_ones(())
         rate_logit = product(hidden, rate_weight, rate_bias)
         exclusion_logit = product(-hidden, inclusion_weight, -inclusion_bias)
-        at = Entries(block.rows, block.columns_within, rate_logit.shape[1])
+        at = block.entries
         log_count = block.values * F.logsigmoid(at.of(rate_logit))
         log_count += F.logsigmoid(-at.of(exclusion_logit))
 
@@ -153,12 +153,12 @@ class _ZeroInflatedPoissonSweep:
             torch.mv(slope.T, slopes.upstream, out=of_bias[block.columns])
             of_weight.put(block.columns, weight_gradient(slope, slopes.weighted_hidden))
 
-    def _constant_terms(self, counts: SparseCounts) -> Tensor:
+    def _constant_terms(self, counts: Counts) -> Tensor:
         """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""
         log_library = self.library[:, 0].log()
         if self.peak_weights is None:
             return counts.depth[:, 0] * log_library - sum_of_log_factorials(counts)
-        weighted = counts.sums(counts.values * self.peak_weights.index_select(0, counts.columns))
+        weighted = counts.sums(counts.values * counts.of_features(self.peak_weights))
         return weighted * log_library - sum_of_log_factorials(counts, self.peak_weights)
 
 
@@ -170,7 +170,7 @@ def zero_inflated_poisson_sum(
     inclusion_bias: Float[Tensor, "peaks"],
     library: Float[Tensor, "cells 1"],
     cell_weights: Float[Tensor, "cells"],
-    counts: SparseCounts,
+    counts: Counts,
     peak_weights: Float[Tensor, "peaks"] | None = None,
     wide_gradients: WideGradients | None = None,
     for_mean: bool = False,

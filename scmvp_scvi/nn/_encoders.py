@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from scmvp_scvi._counts import SparseCounts
-from scmvp_scvi._products import linear, sparse_product
+from scmvp_scvi._counts import Counts
+from scmvp_scvi._products import linear, profile_product
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.nn._attention import (
@@ -23,7 +23,7 @@ from scmvp_scvi.nn._covariates import Covariates, CovariateShift, CovariateSizes
 # Columns of a dense profile and its values there, ``(cells, columns)``.
 ProfileBlock = tuple[slice | Tensor, Tensor]
 # From counts, all of a cell's or some, to what the channel reads of these.
-Transform = Callable[[SparseCounts], SparseCounts]
+Transform = Callable[[Counts], Counts]
 
 _VARIANCE_FLOOR = 1e-4  # equation 5: exp(.) + 1e-4
 _MAX_LOG_VARIANCE = 5.0  # the published description clamps the exponent to [-5, 5]
@@ -55,13 +55,13 @@ class ProfileLinear(nn.Module):
 
     def forward(
         self,
-        counts: SparseCounts,
+        counts: Counts,
         covariates: Covariates,
         weight: Tensor | None = None,
         wide_gradients: WideGradients | None = None,
         transform: Transform | None = None,
     ) -> Float[Tensor, "cells hidden"]:
-        """Map a sparse profile; zeros are free.
+        """Map a profile; where it is sparse, zeros are free.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class ProfileLinear(nn.Module):
         profile = kept if transform is None else transform(kept)
         if drops:
             profile = profile.with_values(profile.values / (1 - self.input_dropout))
-        hidden = sparse_product(profile, weight, wide_gradients)
+        hidden = profile_product(profile, weight, wide_gradients)
         return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(
@@ -113,10 +113,12 @@ def _survivors(values: Tensor, share_dropped: float) -> Tensor:
 
     Torch draws uniform numbers one after another, on one thread; these take a third of the time.
     """
-    n_values = len(values)
+    n_values = values.numel()
     words = torch.empty(-(-n_values // 4), dtype=torch.int64, device=values.device)
     bits = words.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[:n_values]
-    return bits >= min(round(share_dropped * 2**16) - 2**15, torch.iinfo(torch.int16).max)
+    return bits.view(values.shape) >= min(
+        round(share_dropped * 2**16) - 2**15, torch.iinfo(torch.int16).max
+    )
 
 
 class PosteriorHead(nn.Module):
@@ -169,7 +171,7 @@ class ChannelEncoder(nn.Module):
 
     def forward(
         self,
-        counts: SparseCounts,
+        counts: Counts,
         covariates: Covariates,
         observed: Float[Tensor, "cells"],
         weight: Tensor | None = None,
