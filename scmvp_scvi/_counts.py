@@ -244,6 +244,20 @@ class DenseCounts:
 Counts = SparseCounts | DenseCounts
 
 
+def written_out(tensor: Tensor) -> Tensor:
+    """Return a tensor as a dense one, of its own values if it is dense.
+
+    Parameters
+    ----------
+    tensor
+        Dense or a matrix in CSR or CSC form.
+    """
+    if tensor.layout == torch.strided:
+        return tensor
+    # on an accelerator torch's `to_dense` takes several times as long
+    return SparseCounts.from_tensor(tensor).to_dense()
+
+
 def read_counts(counts: Tensor) -> Counts:
     """Read the counts of a minibatch in the form that their device is quick at.
 
@@ -254,4 +268,4 @@ def read_counts(counts: Tensor) -> Counts:
     """
     if counts.device.type == "cpu":
         return SparseCounts.from_tensor(counts)
-    return DenseCounts(counts if counts.layout == torch.strided else counts.to_dense())
+    return DenseCounts(written_out(counts))

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from scvi.dataloaders import AnnDataLoader, DataSplitter
@@ -15,7 +16,14 @@ class SCMVPDataSplitter(DataSplitter):
     ----------
     *args, **kwargs
         As in :class:`scvi.dataloaders.DataSplitter`.
+    pin_memory
+        Whether minibatches are loaded to where a GPU can fetch them by itself; None for just where
+        there is one. From elsewhere they are copied once all earlier steps are done.
     """
+
+    def __init__(self, *args: Any, pin_memory: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, pin_memory=bool(pin_memory), **kwargs)
+        self._pins_for_gpu = pin_memory is None
 
     @property
     def batch_size(self) -> int:
@@ -31,6 +39,8 @@ class SCMVPDataSplitter(DataSplitter):
         n_cells = math.ceil(len(self.train_idx) / n_processes)
         if n_cells % self.batch_size == 1:
             self.drop_last = True
+        if self._pins_for_gpu and self.trainer is not None:
+            self.pin_memory = self.trainer.strategy.root_device.type == "cuda"
         return super().train_dataloader()
 
     def on_after_batch_transfer(

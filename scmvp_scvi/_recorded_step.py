@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from scmvp_scvi._counts import written_out
 from scmvp_scvi._module import SCMVPLossOutput
 
 
@@ -33,7 +34,7 @@ class RecordedStep:
         parameters: Iterable[Tensor],
         minibatch: Mapping[str, Tensor],
     ) -> None:
-        self._minibatch = {name: _written_out(t).clone() for name, t in minibatch.items()}
+        self._minibatch = {name: written_out(t).clone() for name, t in minibatch.items()}
         parameters = list(parameters)
         for parameter in parameters:
             parameter.grad = None  # for the graph to make where it can write them again
@@ -62,7 +63,7 @@ class RecordedStep:
         The loss, which holds until the next replay. `give_gradients` tells the parameters theirs.
         """
         for name, tensor in minibatch.items():
-            self._minibatch[name].copy_(_written_out(tensor))
+            self._minibatch[name].copy_(written_out(tensor))
         self._graph.replay()
         return self._output
 
@@ -70,10 +71,6 @@ class RecordedStep:
         """Give the parameters the gradients of the last replay, as a backward pass does."""
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
-
-
-def _written_out(tensor: Tensor) -> Tensor:
-    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def _detached(output: SCMVPLossOutput) -> SCMVPLossOutput:

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts, read_counts, written_out
 
 
 @pytest.fixture
@@ -142,3 +142,41 @@ def test_chosen_entries_keep_the_type_of_their_indices(matrix, index_dtype):
     counts = SparseCounts.from_tensor(csr_tensor(matrix, index_dtype))
     for chosen in (counts.keep(counts.values > 1), counts.select_columns(torch.tensor([5, 2]))):
         assert chosen.columns.dtype == chosen.offsets.dtype == chosen.rows.dtype == index_dtype
+
+
+# -- written out ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+def test_tensor_of_any_layout_is_written_out_as_the_matrix(matrix, layout):
+    tensor = torch.as_tensor(matrix)
+    found = written_out(tensor if layout is torch.strided else tensor.to_sparse(layout=layout))
+    np.testing.assert_array_equal(found, matrix)
+
+
+def test_counts_are_read_as_sparse_on_a_cpu_and_written_out_elsewhere(matrix):
+    assert isinstance(read_counts(torch.as_tensor(matrix)), SparseCounts)
+    assert isinstance(read_counts(torch.as_tensor(matrix).to("meta")), DenseCounts)
+
+
+ANSWERS = {
+    "size": lambda counts: torch.tensor([counts.n_cells, counts.n_features]),
+    "depth": lambda counts: counts.depth,
+    "sums": lambda counts: counts.sums(counts.values**2),
+    "spread": lambda counts: written(counts, counts.spread(torch.arange(6.0))),
+    "of features": lambda counts: written(counts, counts.of_features(torch.arange(9.0))),
+    "other values": lambda counts: counts.with_values(counts.values.log1p()).to_dense(),
+    "kept": lambda counts: counts.keep(counts.values > 1).to_dense(),
+    "chosen": lambda counts: counts.select_columns(torch.tensor([7, 0, 3])).to_dense(),
+}
+
+
+def written(counts: Counts, factor: torch.Tensor) -> torch.Tensor:
+    return counts.with_values(counts.values * factor).to_dense()
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_written_out_counts_answer_as_sparse_ones(matrix, answer):
+    dense = torch.as_tensor(matrix)
+    torch.testing.assert_close(answer(DenseCounts(dense)), answer(SparseCounts.from_tensor(dense)))

@@ -12,7 +12,7 @@ from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
 from scmvp_scvi import SCMVPModule, _module
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import DenseCounts, SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._rows import inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import MixtureFit
@@ -104,6 +104,24 @@ def decode(module: SCMVPModule, minibatch, z=None, **arguments) -> dict:
     outputs = embed(module, minibatch)
     outputs[OUTPUT.Z] = outputs[OUTPUT.QZ].loc if z is None else z
     return module.generative(**module._get_generative_input(minibatch, outputs), **arguments)
+
+
+# -- counts that are written out, as on an accelerator --------------------------------------------
+
+
+@pytest.mark.parametrize("n_peaks_per_step", [None, 6])
+def test_written_out_counts_give_the_loss_and_gradients_of_sparse_ones(
+    minibatch, monkeypatch, n_peaks_per_step
+):
+    minibatch = without(without(minibatch, REGISTRY.RNA, 2), REGISTRY.ATAC, 5)
+    results = []
+    for read in (SparseCounts.from_tensor, DenseCounts):
+        monkeypatch.setattr(_module, "read_counts", read)
+        module = build(fitted=True, **NO_DROPOUT).train()
+        loss = forward(module, minibatch, n_peaks_per_step=n_peaks_per_step, **WEIGHTS)[2].loss
+        loss.backward()
+        results.append([loss, *(p.grad.to_dense() for p in module.parameters())])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
 # -- a mixture in place of another ----------------------------------------------------------------

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from mudata import MuData
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -13,6 +14,7 @@ from torch.distributions import Normal
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._counts import read_counts
+from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi.datasets import synthetic
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
@@ -125,6 +127,46 @@ def test_training_lowers_the_loss_and_steps_whole_weights(make_mdata, register, 
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["elbo_validation"][-1] < history["elbo_validation"][0]
     assert model.trainer.lightning_module.wide_gradients is None
+
+
+NOTHING_DROPPED = {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0}
+
+
+@pytest.mark.usefixtures("_means_for_draws")
+@pytest.mark.parametrize("plan", [{}, {"gradient_clip_val": 1.0}], ids=["plain", "clipped"])
+def test_recorded_steps_train_as_others_do(make_mdata, register, train, plan):
+    latents = []
+    for cuda_graph in (True, False):
+        model = train(
+            register(make_mdata(), batch_key="batch"),
+            max_epochs=6,  # of five minibatches, the last of them shorter
+            architecture=NOTHING_DROPPED,
+            plan_kwargs={"cuda_graph": cuda_graph},
+            **plan,
+            **ON_GPU,
+        )
+        assert (model.trainer.lightning_module.recorded_step is not None) == cuda_graph
+        latents.append(torch.as_tensor(model.get_latent_representation()))
+    torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2 * float(latents[1].std()))
+
+
+class Replays(Callback):
+    """Losses of a recorded step on the same minibatch, and on one of more counts."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        del trainer
+        step = pl_module.recorded_step
+        cells = {name: tensor.clone() for name, tensor in step._minibatch.items()}
+        self.losses = [float(step.replay(cells).loss) for _ in range(3)]
+        more = {**cells, REGISTRY.ATAC: 3 * cells[REGISTRY.ATAC]}
+        self.loss_of_more = float(step.replay(more).loss)
+
+
+def test_each_replay_draws_anew_and_reads_its_minibatch(make_mdata, register, train):
+    replays = Replays()
+    train(register(make_mdata()), max_epochs=2, callbacks=[replays], **ON_GPU)
+    assert len(set(replays.losses)) == 3
+    assert replays.loss_of_more > 1.1 * max(replays.losses)
 
 
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")

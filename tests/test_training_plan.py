@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import reduce
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, _EpochMeans
+from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 
 EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
 N_STEPS = EPOCHS * N_BATCHES
@@ -467,9 +469,79 @@ def test_no_process_has_a_last_minibatch_of_one_cell(trained_model, n_processes,
         batch_size=64,
     )
     splitter.setup()
-    splitter.trainer = SimpleNamespace(world_size=n_processes)
+    splitter.trainer = trainer_on("cpu", n_processes)
     splitter.train_dataloader()
     assert splitter.drop_last == is_dropped
+
+
+def trainer_on(device: str, n_processes: int = 1) -> SimpleNamespace:
+    """What a splitter looks at of a trainer."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(world_size=n_processes, strategy=strategy)
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+@pytest.mark.parametrize(
+    ("asked", "device", "is_pinned"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
+)
+def test_minibatches_are_pinned_for_a_gpu_unless_told_otherwise(
+    trained_model, asked, device, is_pinned
+):
+    splitter = SCMVPDataSplitter(trained_model.adata_manager, batch_size=64, pin_memory=asked)
+    splitter.setup()
+    splitter.trainer = trainer_on(device)
+    assert splitter.train_dataloader().pin_memory == is_pinned
+
+
+NOT_RECORDED = {
+    "a CPU": {"device": torch.device("cpu")},
+    "validation": {"module.training": False},
+    "another wish": {"cuda_graph": False},
+    "several devices": {"trainer.world_size": 2},
+    "half precision": {"trainer.precision": "bf16-mixed"},
+    "accumulated gradients": {"trainer.accumulate_grad_batches": 2},
+    "cells without RNA": {"module.rna_encoder.some_unobserved": True},
+    "cells without ATAC": {"module.atac_encoder.some_unobserved": True},
+}
+
+
+def plan_on_gpu() -> SimpleNamespace:
+    """What decides of a plan whether its steps are recorded, such that they are."""
+    return SimpleNamespace(
+        cuda_graph=True,
+        device=torch.device("cuda"),
+        module=SimpleNamespace(
+            training=True,
+            rna_encoder=SimpleNamespace(some_unobserved=False),
+            atac_encoder=SimpleNamespace(some_unobserved=False),
+        ),
+        trainer=SimpleNamespace(world_size=1, precision="32-true", accumulate_grad_batches=1),
+    )
+
+
+def test_steps_on_a_gpu_are_recorded():
+    assert SCMVPTrainingPlan._may_record(plan_on_gpu())
+    with torch.autograd.set_detect_anomaly(True, check_nan=False):
+        assert not SCMVPTrainingPlan._may_record(plan_on_gpu())
+
+
+@pytest.mark.parametrize("changes", NOT_RECORDED.values(), ids=NOT_RECORDED)
+def test_steps_are_not_recorded_under(changes):
+    plan = plan_on_gpu()
+    for place, value in changes.items():
+        *owners, name = place.split(".")
+        setattr(reduce(getattr, owners, plan), name, value)
+    assert not SCMVPTrainingPlan._may_record(plan)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_training_that_diverges_is_stopped_with_a_way_out(fresh_mdata, train, monkeypatch, value):
+    monkeypatch.setattr(GaussianMixture, "kl", lambda _, qz, z: value * z.sum(-1) + qz.loc.sum(-1))
+    with pytest.raises(
+        ValueError, match=r"epoch 0, `kl_mixture_train` became .* Lower `lr` .* 0\.002"
+    ):
+        train(fresh_mdata, batch_size=300, train_size=1.0)
 
 
 def test_training_without_validation_cells_logs_no_validation(fresh_mdata, train):

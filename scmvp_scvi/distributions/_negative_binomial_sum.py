@@ -63,8 +63,9 @@ class _NegativeBinomialSweep:
             at_counts[entries] = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
             if upstream is None:
                 continue
+            d_log_scale_at = torch.sigmoid(-log_ratio_at).mul_(values)
             d_log_scale = log_ratio.sigmoid_().mul_(theta).neg_()
-            at.add(d_log_scale, values * torch.sigmoid(-log_ratio_at))
+            at.add(d_log_scale, d_log_scale_at)
             d_log_theta -= d_log_scale
             at.add(d_log_theta, slope_at[entries])
             weights = upstream[cells]

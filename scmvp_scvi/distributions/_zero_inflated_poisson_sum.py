@@ -134,12 +134,12 @@ class _ZeroInflatedPoissonSweep:
 
         # derivatives with respect to the two logits, zeros first
         excluded_given_zero = torch.div(excluded, zero, out=zero)
-        share_at, excluded_at = at.of(share), at.of(excluded)
-        d_inclusion = excluded.sub_(excluded_given_zero)
+        d_rate_at = (1 - at.of(share)).mul_(block.values + minus_rate_at)
         d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
         d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
-        at.put(d_inclusion, excluded_at)
-        at.put(d_rate, (block.values + minus_rate_at) * (1 - share_at))
+        d_inclusion = torch.sub(excluded, excluded_given_zero, out=excluded_given_zero)
+        at.put(d_inclusion, at.of(excluded))
+        at.put(d_rate, d_rate_at)
         if weights is not None:
             d_rate *= weights
             d_inclusion *= weights

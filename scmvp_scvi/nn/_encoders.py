@@ -81,9 +81,9 @@ class ProfileLinear(nn.Module):
         drops = self.training and self.input_dropout > 0
         kept = counts.keep(_survivors(counts.values, self.input_dropout)) if drops else counts
         profile = kept if transform is None else transform(kept)
-        if drops:
-            profile = profile.with_values(profile.values / (1 - self.input_dropout))
         hidden = profile_product(profile, weight, wide_gradients)
+        if drops:
+            hidden = hidden / (1 - self.input_dropout)
         return self.shift(hidden + self.bias, covariates)
 
     def of_blocks(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scmvp_scvi._counts import SparseCounts
+from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
 from scmvp_scvi.nn import Covariates, CovariateSizes, JointEncoder, atac_encoder, rna_encoder
 from scmvp_scvi.nn._encoders import (
     ChannelEncoder,
@@ -180,20 +180,23 @@ def test_survivors_of_a_dropout_do_not_depend_on_their_neighbours():
         assert abs(correlation) < 4.5 / len(kept) ** 0.5
 
 
+@pytest.mark.parametrize("read", [SparseCounts.from_tensor, DenseCounts])
 @pytest.mark.parametrize("training", [True, False])
-def test_counts_are_transformed_once_and_only_where_the_input_dropout_leaves_them(dense, training):
+def test_counts_are_transformed_once_and_only_where_the_input_dropout_leaves_them(
+    dense, training, read
+):
     layer = ProfileLinear(N_FEATURES, N_HIDDEN, NO_SIZES, input_dropout=0.5).train(training)
-    counts, seen = sparse(dense.abs() + 1), []
+    counts, seen = read(dense.abs() + 1), []
 
-    def transform(kept: SparseCounts) -> SparseCounts:
+    def transform(kept: Counts) -> Counts:
         seen.append(kept.to_dense())
-        return kept.with_values(kept.values.log())
+        return kept.with_values(kept.values.log1p())
 
     hidden = layer(counts, NO_COVARIATES, transform=transform)
     (kept,) = seen
     assert (0 < (kept > 0).sum() < kept.numel()) == training
     torch.testing.assert_close(kept[kept > 0], counts.to_dense()[kept > 0])
-    scaled = torch.where(kept > 0, kept, 1).log() * (2 if training else 1)
+    scaled = kept.log1p() * (2 if training else 1)
     torch.testing.assert_close(hidden, scaled @ layer.weight + layer.bias)
 
 
