@@ -27,6 +27,7 @@ from scmvp_scvi._validate import (
     check_indices,
     check_integer_at_least,
     check_names,
+    check_not_negative,
     check_one_of,
     check_positive,
 )
@@ -303,7 +304,7 @@ class PosteriorMixin(VAEMixin):
             If ``threshold`` is given for draws that are not averaged, or is negative.
         """
         if threshold is not None:
-            _check_threshold(threshold)
+            check_not_negative(threshold, name="threshold")
             if n_samples is not None and n_samples > 1 and not return_mean:
                 raise ValueError(
                     "`threshold` gives a sparse matrix, which draws of several samples are not: "
@@ -367,7 +368,7 @@ class PosteriorMixin(VAEMixin):
             If there is something at ``path`` and it may not be replaced.
         """
         if threshold is not None:
-            _check_threshold(threshold)
+            check_not_negative(threshold, name="threshold")
         blocks, cells, names = self._decoded(
             OUTPUT.PY,
             _Request(
@@ -620,11 +621,6 @@ class PosteriorMixin(VAEMixin):
     ) -> pd.Index:
         names = self._data(adata).obs_names
         return names if indices is None else names[check_indices(indices, len(names))]
-
-
-def _check_threshold(threshold: float) -> None:
-    if threshold < 0:
-        raise ValueError(f"`threshold` must not be negative, got {threshold}.")
 
 
 def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:

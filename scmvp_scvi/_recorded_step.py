@@ -12,10 +12,10 @@ from scmvp_scvi._module import SCMVPLossOutput
 class RecordedStep:
     """A step that was recorded on one minibatch and is replayed on others of its shape.
 
-    A step launches about a thousand kernels, most of them small, and a host takes several times as
-    long to launch them as an accelerator to run them. A CUDA graph knows the kernels with the
-    memory that they read and write, so that a minibatch is copied to where the recorded one lay.
-    Random numbers are drawn anew in each replay.
+    A step launches more than a thousand kernels, most of them small, and a host takes several
+    times as long to launch them as an accelerator to run them. A CUDA graph knows the kernels with
+    the memory that they read and write, so that a minibatch is copied to where the recorded one
+    lay. Random numbers are drawn anew in each replay.
 
     Parameters
     ----------
@@ -26,6 +26,11 @@ class RecordedStep:
     minibatch
         Tensors on a CUDA device, dense or CSR. It is not trained on. A few others have been,
         because what a library sets up at its first call is not to be recorded.
+
+    Raises
+    ------
+    RuntimeError
+        If the step does something that a CUDA graph cannot hold.
     """
 
     def __init__(
@@ -39,9 +44,15 @@ class RecordedStep:
         for parameter in parameters:
             parameter.grad = None  # for the graph to make where it can write them again
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            output = step(dict(self._minibatch))
-            output.loss.backward()
+        try:
+            with torch.cuda.graph(self._graph):
+                output = step(dict(self._minibatch))
+                output.loss.backward()
+        except RuntimeError as error:
+            raise RuntimeError(
+                "The training step could not be recorded as a CUDA graph. Train a new model with "
+                '`plan_kwargs={"cuda_graph": False}`, in a new process.'
+            ) from error
         self._output = _detached(output)
         self._gradients = [(p, p.grad) for p in parameters if p.grad is not None]
 

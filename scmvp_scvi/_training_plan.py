@@ -24,6 +24,8 @@ from scmvp_scvi._validate import (
     check_integer_at_least,
     check_one_of,
     check_positive,
+    check_positive_share,
+    check_share,
     did_you_mean,
     shown,
 )
@@ -172,15 +174,13 @@ class SCMVPTrainingPlan(TrainingPlan):
         _check_feature_numbers(optimizer, kwargs)
         for name, value in (
             ("lr", lr),
-            ("mixture_start", mixture_start),
             ("rna_output_scale", rna_output_scale),
             ("atac_output_scale", atac_output_scale),
             ("gaussian_kl_weight", gaussian_kl_weight),
         ):
             check_positive(value, name=name)
-        for name, share in (("mixture_start", mixture_start), ("kl_warmup", kl_warmup)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"`{name}` is a share of the training, 0 to 1, got {share}.")
+        check_positive_share(mixture_start, name="mixture_start")
+        check_share(kl_warmup, name="kl_warmup")
         if mixture_refit is not None and not 0 < mixture_refit < 1:
             raise ValueError(
                 "`mixture_refit` is a share of the epochs with the mixture, above 0 and below 1, "
@@ -499,7 +499,8 @@ class SCMVPTrainingPlan(TrainingPlan):
             self._fit_mixture()
 
     def on_train_end(self) -> None:
-        """Fit the mixture if training ended before its time."""
+        """Fit the mixture if training ended before its time, and let the recorded step go."""
+        self.recorded_step = None  # the trainer keeps this plan, and the step holds much memory
         if not bool(self.module.prior.is_fitted):
             self._fit_mixture()
 

@@ -52,6 +52,7 @@ LAYERS = (
     {"nn._encoders", "nn._decoders"},
     {"_data", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
+    {"_recorded_step"},
     {"_training_plan", "_posterior", "_differential", "_predictive", "_minify", "_query"},
     {"_model"},
 )

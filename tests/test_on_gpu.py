@@ -132,20 +132,34 @@ def test_training_lowers_the_loss_and_steps_whole_weights(make_mdata, register, 
 NOTHING_DROPPED = {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0}
 
 
+class Recording(Callback):
+    """Whether steps are recorded, in each epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        del trainer
+        self.seen.append(pl_module.recorded_step is not None)
+
+
 @pytest.mark.usefixtures("_means_for_draws")
 @pytest.mark.parametrize("plan", [{}, {"gradient_clip_val": 1.0}], ids=["plain", "clipped"])
 def test_recorded_steps_train_as_others_do(make_mdata, register, train, plan):
     latents = []
     for cuda_graph in (True, False):
+        recording = Recording()
         model = train(
             register(make_mdata(), batch_key="batch"),
             max_epochs=6,  # of five minibatches, the last of them shorter
             architecture=NOTHING_DROPPED,
             plan_kwargs={"cuda_graph": cuda_graph},
+            callbacks=[recording],
             **plan,
             **ON_GPU,
         )
-        assert (model.trainer.lightning_module.recorded_step is not None) == cuda_graph
+        assert recording.seen == 6 * [cuda_graph]
+        assert model.trainer.lightning_module.recorded_step is None  # it would hold memory
         latents.append(torch.as_tensor(model.get_latent_representation()))
     torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2 * float(latents[1].std()))
 

@@ -549,7 +549,7 @@ def test_threshold_gives_the_sparse_form_of_the_thresholded_profile(
 
 
 def test_negative_threshold_is_refused(trained_model):
-    with pytest.raises(ValueError, match=r"`threshold` must not be negative, got -0\.1"):
+    with pytest.raises(ValueError, match=r"`threshold` must be .* at least 0, got -0\.1"):
         trained_model.get_normalized_accessibility(threshold=-0.1)
 
 
