@@ -307,12 +307,12 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     )
 
 
-def has_empty_cells(adata_manager: AnnDataManager, key: str) -> bool:
-    """Whether any cell has no count in the modality that is registered as ``key``."""
-    counts = adata_manager.get_from_registry(key)
+def has_empty_cells(adata_manager: AnnDataManager, key: str, rows: np.ndarray) -> bool:
+    """Whether any of the cells has no count in the modality that is registered as ``key``."""
+    counts, rows = adata_manager.get_from_registry(key), np.sort(rows)
     return any(
-        bool((np.asarray(counts[start : start + _ROWS_PER_BLOCK].sum(1)) == 0).any())
-        for start in range(0, counts.shape[0], _ROWS_PER_BLOCK)
+        bool((np.asarray(counts[rows[start : start + _ROWS_PER_BLOCK]].sum(1)) == 0).any())
+        for start in range(0, len(rows), _ROWS_PER_BLOCK)
     )
 
 

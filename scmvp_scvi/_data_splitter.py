@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class SCMVPDataSplitter(DataSplitter):
-    """scvi-tools' splitter, whose sparse minibatches are not written out on the device.
+    """scvi-tools' splitter, whose minibatches come to the module as they are loaded.
 
     Parameters
     ----------

@@ -332,7 +332,14 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
         qz_joint = self.joint_encoder(rna_features, atac_features)
-        qz = _choose_posterior(qz_joint, qz_rna, qz_atac, rna_observed, atac_observed)
+        qz = _choose_posterior(
+            qz_joint,
+            qz_rna,
+            qz_atac,
+            rna_observed,
+            atac_observed,
+            validate=not self.training,  # a look would halt an accelerator in each step
+        )
         return {
             OUTPUT.QZ: qz,
             OUTPUT.QZ_RNA: qz_rna,
@@ -761,14 +768,14 @@ def _choose_posterior(
     atac: Normal,
     rna_observed: Float[Tensor, "cells"],
     atac_observed: Float[Tensor, "cells"],
+    validate: bool,
 ) -> Normal:
     """Joint posterior where both modalities were measured, else that of the one that was.
 
-    On a CPU it must be a number; to look would halt an accelerator, where the end of an epoch
-    shows it.
+    It is looked at for numbers that are none where ``validate`` says so.
     """
     both = (rna_observed * atac_observed).bool().unsqueeze(-1)
     has_rna = rna_observed.bool().unsqueeze(-1)
     loc = torch.where(both, joint.loc, torch.where(has_rna, rna.loc, atac.loc))
     scale = torch.where(both, joint.scale, torch.where(has_rna, rna.scale, atac.scale))
-    return Normal(loc, scale, validate_args=loc.device.type == "cpu")
+    return Normal(loc, scale, validate_args=validate)

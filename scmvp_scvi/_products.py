@@ -176,8 +176,10 @@ def profile_product(
         What becomes of the gradient of the weight; None holds it. On a CPU alone.
     """
     if isinstance(profile, DenseCounts):
-        return profile.values @ weight
+        # as precise as the product of a sparse profile
+        with torch.autocast(weight.device.type, enabled=False):
+            return profile.values @ weight
     # SciPy, which transposes the profile, knows no half precision
-    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
+    if weight.dtype in (torch.float32, torch.float64):
         return _SparseProduct.apply(weight, profile, wide_gradients)
     return _embedding_bag(profile, weight)

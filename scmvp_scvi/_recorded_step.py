@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
+from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput
+
+Step = Callable[[dict[str, Tensor]], SCMVPLossOutput]
+_FIRST_RECORDED = 3  # step; by then whatever libraries set up at their first call is there
 
 
 class RecordedStep:
@@ -24,8 +28,7 @@ class RecordedStep:
     parameters
         What the loss is differentiated by; their gradients are let go of.
     minibatch
-        Tensors on a CUDA device, dense or CSR. It is not trained on. A few others have been,
-        because what a library sets up at its first call is not to be recorded.
+        Tensors on a CUDA device, dense or CSR. To record the step does not take it.
 
     Raises
     ------
@@ -35,7 +38,7 @@ class RecordedStep:
 
     def __init__(
         self,
-        step: Callable[[dict[str, Tensor]], SCMVPLossOutput],
+        step: Step,
         parameters: Iterable[Tensor],
         minibatch: Mapping[str, Tensor],
     ) -> None:
@@ -44,8 +47,11 @@ class RecordedStep:
         for parameter in parameters:
             parameter.grad = None  # for the graph to make where it can write them again
         self._graph = torch.cuda.CUDAGraph()
+        # a stream of one's own, for torch keeps one for the device that was first; by threads, for
+        # one that pins minibatches asks for memory meanwhile
+        stream = torch.cuda.Stream(next(iter(minibatch.values())).device)
         try:
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                 output = step(dict(self._minibatch))
                 output.loss.backward()
         except RuntimeError as error:
@@ -82,6 +88,51 @@ class RecordedStep:
         """Give the parameters the gradients of the last replay, as a backward pass does."""
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
+
+
+class StepRecorder:
+    """Lets the first steps be taken as usual, records one, and replays it from then on.
+
+    Parameters
+    ----------
+    parameters
+        As of `RecordedStep`.
+    n_cells
+        Of the minibatches to record; others, such as a shorter last one, are never replayed.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], n_cells: int) -> None:
+        self._parameters = list(parameters)
+        self._n_cells = n_cells
+        self._recorded: RecordedStep | None = None
+        self._n_usual = 0
+        self._is_replayed = False  # the step under way
+
+    def replay(self, step: Step, minibatch: Mapping[str, Tensor]) -> SCMVPLossOutput | None:
+        """Take a step by a replay, or say by None that it is to be taken as usual.
+
+        Parameters
+        ----------
+        step, minibatch
+            As of `RecordedStep`.
+        """
+        if self._recorded is None:
+            is_full = len(minibatch[REGISTRY.BATCH]) == self._n_cells
+            if self._n_usual < _FIRST_RECORDED or not is_full:
+                self._n_usual += 1
+                return None
+            self._recorded = RecordedStep(step, self._parameters, minibatch)
+        if not self._recorded.fits(minibatch):
+            return None
+        self._is_replayed = True
+        return self._recorded.replay(minibatch)
+
+    def give_gradients(self) -> bool:
+        """Give the parameters the gradients of the step under way; False if it is no replay."""
+        is_replayed, self._is_replayed = self._is_replayed, False
+        if is_replayed and self._recorded is not None:
+            self._recorded.give_gradients()
+        return is_replayed
 
 
 def _detached(output: SCMVPLossOutput) -> SCMVPLossOutput:

@@ -78,12 +78,10 @@ def sample_features(probabilities: Float[Tensor, "features"], n_sampled: int) ->
         What the probabilities add up to.
     """
     order = torch.randperm(len(probabilities), device=probabilities.device)
-    # in double precision, and shorter than the distance of two points by more than it rounds, so
-    # that no feature is doubled
-    lengths = probabilities.index_select(0, order).double().clamp_max(1 - 1e-9)
-    ends = lengths.cumsum(0)
-    ends = ends * (n_sampled / ends[-1])
-    start = torch.rand((), dtype=ends.dtype, device=ends.device)
+    # in double precision a hundred thousand probabilities add up without a feature lost or doubled
+    ends = probabilities.index_select(0, order).double().cumsum(0)
+    # the last point is within the last interval, however the sum was rounded
+    start = torch.rand((), dtype=ends.dtype, device=ends.device) * (ends[-1] - (n_sampled - 1))
     points = start + torch.arange(n_sampled, dtype=ends.dtype, device=ends.device)
     places = torch.searchsorted(ends, points, right=True).clamp_max(len(order) - 1)
     columns = order.index_select(0, places).sort().values

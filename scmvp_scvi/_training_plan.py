@@ -1,5 +1,6 @@
 """`SCMVPTrainingPlan`: schedules, the fit of the mixture, and what is logged."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from scvi.dataloaders import DataSplitter
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainingPlan, TrainRunner
@@ -18,7 +20,7 @@ from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
-from scmvp_scvi._recorded_step import RecordedStep
+from scmvp_scvi._recorded_step import StepRecorder
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
@@ -29,6 +31,8 @@ from scmvp_scvi._validate import (
     did_you_mean,
     shown,
 )
+
+logger = logging.getLogger(__name__)
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
@@ -42,7 +46,6 @@ _NOT_ASKED = {
 # blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
 # took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
-_FIRST_RECORDED = 3  # step on a CUDA device; by then all libraries are loaded
 _KL_WEIGHT = "kl_weight"  # changes in each step, as the minibatch does
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
@@ -90,6 +93,14 @@ class SCMVPTrainRunner(TrainRunner):
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
+    def __call__(self) -> None:
+        """Train."""
+        try:
+            super().__call__()
+        finally:
+            # trainers and tracebacks keep the plan, and a recorded step holds much memory
+            self.training_plan.step_recorder = None
+
 
 class SCMVPTrainingPlan(TrainingPlan):
     """Train `SCMVPModule`: a broad Gaussian prior first, then a mixture, fitted twice.
@@ -131,9 +142,11 @@ class SCMVPTrainingPlan(TrainingPlan):
         objective is the ELBO.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
-        the time. Whatever the value, steps are not recorded in mixed precision, on several
-        devices, with accumulated gradients, under anomaly detection, or if training cells lack a
-        modality.
+        the time. The weights of the terms and the layers that learn are then those of the recorded
+        step: callbacks that change them need False. Whatever the value, steps are not recorded in
+        mixed precision, on several devices, with accumulated gradients, if training cells lack a
+        modality, or where torch compiles, looks for anomalies or is held to deterministic kernels;
+        the log says so.
     seed
         Of the fit of the mixture.
     surgery
@@ -226,9 +239,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.known_rows: KnownRows | None = None
         self.wide_gradients: SteppedGradients | None = None
         self.cuda_graph = cuda_graph
-        self.recorded_step: RecordedStep | None = None
-        self._n_unrecorded = 0
-        self._replayed: RecordedStep | None = None  # where it is the step under way
+        self.step_recorder: StepRecorder | None = None
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -373,7 +384,9 @@ class SCMVPTrainingPlan(TrainingPlan):
             (self.module.rna_encoder, REGISTRY.RNA),
             (self.module.atac_encoder, REGISTRY.ATAC),
         ):
-            encoder.some_unobserved = has_empty_cells(data.adata_manager, key)
+            encoder.some_unobserved = has_empty_cells(
+                data.adata_manager, key, np.asarray(data.train_idx)
+            )
         if not bool(self.module.feature_statistics_known):
             self.module.set_feature_statistics(
                 **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
@@ -399,7 +412,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Prepare the sampling of peaks, and the steps of what a query fixes or of wide weights.
+        """Prepare what the steps are taken by.
 
         What a query may not change is remembered; else the widest weights are stepped by blocks.
         """
@@ -414,6 +427,14 @@ class SCMVPTrainingPlan(TrainingPlan):
             self.wide_gradients = SteppedGradients(
                 self.optimizers(use_pl_optimizer=False), [layer.weight for layer in layers]
             )
+        if self.device.type == "cuda":
+            hindrance = self._hindrance_to_recording()
+            if hindrance is None:
+                data = self.trainer.datamodule
+                n_cells = min(data.batch_size, len(data.train_idx))
+                self.step_recorder = StepRecorder(self.module.parameters(), n_cells)
+            else:
+                logger.info("Training steps are not recorded as a CUDA graph: %s.", hindrance)
 
     def _may_step_by_blocks(self) -> bool:
         """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
@@ -434,45 +455,42 @@ class SCMVPTrainingPlan(TrainingPlan):
             and isinstance(self.optimizers(use_pl_optimizer=False), RowAdam)
         )
 
-    def _may_record(self) -> bool:
-        """Whether each step runs the same kernels on all that a minibatch holds."""
-        if not (self.cuda_graph and self.module.training and self.device.type == "cuda"):
-            return False
+    def _hindrance_to_recording(self) -> str | None:
+        """Why the kernels of a step may depend on more than the minibatch; None if they do not."""
         trainer = self.trainer
         encoders = (self.module.rna_encoder, self.module.atac_encoder)
-        return (
-            trainer.world_size == 1
-            and trainer.precision == "32-true"
-            and trainer.accumulate_grad_batches == 1
-            and not torch.is_anomaly_enabled()
-            and not any(encoder.some_unobserved for encoder in encoders)
-        )
+        hindrances = {
+            "`cuda_graph` is False": not self.cuda_graph,
+            "several devices may take part": not isinstance(
+                trainer.strategy, SingleDeviceStrategy
+            ),
+            f'the precision is "{trainer.precision}"': trainer.precision != "32-true",
+            "gradients are accumulated": trainer.accumulate_grad_batches > 1,
+            "some training cells lack a modality": any(e.some_unobserved for e in encoders),
+            "torch compiles the module": not isinstance(self.module, SCMVPModule),
+            "torch looks for anomalies": torch.is_anomaly_enabled(),
+            "kernels are to be deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+        return next((why for why, holds in hindrances.items() if holds), None)
 
     def forward(self, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Embed, decode and judge a minibatch, by scvi-tools' names; a replay does the last."""
-        if not self._may_record():
-            return self._forward(batch, *args, **kwargs)
-        inputs = {**batch, _KL_WEIGHT: kwargs["loss_kwargs"][_KL_WEIGHT]}
-        is_full = len(batch[REGISTRY.BATCH]) == self.trainer.datamodule.batch_size
-        if self.recorded_step is None and is_full and self._n_unrecorded >= _FIRST_RECORDED:
-            self.recorded_step = RecordedStep(self._step, self.module.parameters(), inputs)
-        if self.recorded_step is None or not self.recorded_step.fits(inputs):
-            self._n_unrecorded += 1
-            return self._forward(batch, *args, **kwargs)
-        self._replayed = self.recorded_step
-        return None, None, self.recorded_step.replay(inputs)
+        if self.step_recorder is not None and self.module.training:
+            loss_kwargs = kwargs["loss_kwargs"]
+            inputs = {**batch, _KL_WEIGHT: loss_kwargs[_KL_WEIGHT]}
 
-    def _step(self, inputs: dict[str, Tensor]) -> SCMVPLossOutput:
-        weight = {_KL_WEIGHT: inputs.pop(_KL_WEIGHT)}
-        return self._forward(inputs, loss_kwargs={**self.loss_kwargs, **weight})[2]
+            def step(inputs: dict[str, Tensor]) -> SCMVPLossOutput:
+                weight = {_KL_WEIGHT: inputs.pop(_KL_WEIGHT)}
+                return self._forward(inputs, loss_kwargs={**loss_kwargs, **weight})[2]
+
+            if (output := self.step_recorder.replay(step, inputs)) is not None:
+                return None, None, output
+        return self._forward(batch, *args, **kwargs)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Form the gradients, unless the replay of the step has."""
-        replayed, self._replayed = self._replayed, None
-        if replayed is None:
+        """Form the gradients, unless a replay of the step has."""
+        if self.step_recorder is None or not self.step_recorder.give_gradients():
             super().backward(loss, *args, **kwargs)
-        else:
-            replayed.give_gradients()
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         wide = {"wide_gradients": self.wide_gradients if self.module.training else None}
@@ -499,8 +517,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             self._fit_mixture()
 
     def on_train_end(self) -> None:
-        """Fit the mixture if training ended before its time, and let the recorded step go."""
-        self.recorded_step = None  # the trainer keeps this plan, and the step holds much memory
+        """Fit the mixture if training ended before its time."""
         if not bool(self.module.prior.is_fitted):
             self._fit_mixture()
 
@@ -557,6 +574,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         logged, and on small data that took a tenth of a step.
         """
         parts = {f"{name}_{mode}": value for name, value in loss_output.parts.items()}
+        self.epoch_parts[mode].add(parts, loss_output.n_obs_minibatch)
         if self.on_step:
             super().compute_and_log_metrics(loss_output, metrics, mode)
             self._log(parts, loss_output.n_obs_minibatch)
@@ -567,30 +585,36 @@ class SCMVPTrainingPlan(TrainingPlan):
             kl_global=loss_output.kl_global_sum,
             n_obs_minibatch=loss_output.n_obs_minibatch,
         )
-        self.epoch_parts[mode].add(parts, loss_output.n_obs_minibatch)
 
     def on_train_epoch_end(self) -> None:
         """Log what the training steps have added up."""
+        self._check_finite()
         self._log_epoch(self.train_metrics, "train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Look whether the training so far can be validated."""
+        self._check_finite()
 
     def on_validation_epoch_end(self) -> None:
         """Log what the validation steps have added up."""
         self._log_epoch(self.val_metrics, "validation")
 
     def _log_epoch(self, metrics: Mapping[str, Any], mode: str) -> None:
-        if self.on_step:
-            return
         means, n_cells = self.epoch_parts[mode].take()
-        if mode == "train":
-            self._check_finite(means)
-        self._log({**metrics, **means}, n_cells)
+        if not self.on_step:
+            self._log({**metrics, **means}, n_cells)
 
-    def _check_finite(self, means: Mapping[str, Tensor]) -> None:
+    def _check_finite(self) -> None:
+        """Refuse to go on with a loss that is no number; to look at each step would halt a GPU."""
+        if self.trainer.precision == "16-mixed":
+            return  # whose scaler leaves such steps out
+        means = self.epoch_parts["train"].means()
         lost = [name for name, mean in means.items() if not bool(mean.isfinite())]
         if lost:
             raise ValueError(
                 f"Training has diverged: in epoch {self.current_epoch}, {shown(lost)} became "
-                f"infinite or no number. Lower `lr` in `plan_kwargs`, which is {self.lr}."
+                f"infinite or no number. Lower the learning rate: `lr` in `plan_kwargs` is "
+                f"{self.lr}."
             )
 
     def _log(self, values: Mapping[str, Any], n_cells: int) -> None:
@@ -617,11 +641,15 @@ class _EpochMeans:
             self._sums[name] = self._sums.get(name, 0) + mean.float() * n_cells
         self._n_cells += n_cells
 
+    def means(self) -> dict[str, Tensor]:
+        """Return the means so far."""
+        return {name: total / self._n_cells for name, total in self._sums.items()}
+
     def take(self) -> tuple[dict[str, Tensor], int]:
         """Return the means and the number of cells, and begin anew."""
-        sums, n_cells = self._sums, self._n_cells
+        taken = self.means(), self._n_cells
         self._sums, self._n_cells = {}, 0
-        return {name: total / n_cells for name, total in sums.items()}, n_cells
+        return taken
 
 
 def _check_needs_no_validation(

@@ -1,4 +1,4 @@
-"""Sparse minibatches hold the same matrix as numpy, whatever they were read from."""
+"""Minibatches, sparse or written out, hold the matrix of numpy, whatever they are read from."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ import torch
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
-from scmvp_scvi._data import feature_statistics, raw_means
+from scmvp_scvi._data import feature_statistics, has_empty_cells, raw_means
 from scmvp_scvi._keys import REGISTRY
 
 N_CELLS, N_GENES, N_PEAKS = 60, 20, 30
@@ -438,3 +438,17 @@ def test_sampling_variance_of_raw_means_is_that_of_repeated_draws(rng, dispersio
 def test_sampling_variance_of_a_feature_without_counts_is_finite():
     found = raw_means(sp.csr_matrix((5, 3), dtype="float32"), np.arange(5))
     np.testing.assert_array_equal(found.log_variance, 1)
+
+
+def test_empty_cells_are_looked_for_among_the_asked_cells_alone(make_mdata, register):
+    mdata = make_mdata(n_cells=40)
+    counts = mdata["atac"].X.tolil()
+    counts[[3, 17]] = 0
+    mdata["atac"].X = counts.tocsr()
+    with pytest.warns(UserWarning, match="no counts"):
+        register(mdata)
+    manager = SCMVPModel(mdata).adata_manager
+    others = np.setdiff1d(np.arange(40), [3, 17])[::-1]
+    assert not has_empty_cells(manager, REGISTRY.ATAC, others)
+    assert has_empty_cells(manager, REGISTRY.ATAC, np.array([30, 17]))
+    assert not has_empty_cells(manager, REGISTRY.RNA, np.arange(40))

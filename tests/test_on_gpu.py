@@ -15,6 +15,7 @@ from torch.distributions import Normal
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._counts import read_counts
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._recorded_step import RecordedStep
 from scmvp_scvi.datasets import synthetic
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
@@ -132,44 +133,62 @@ def test_training_lowers_the_loss_and_steps_whole_weights(make_mdata, register, 
 NOTHING_DROPPED = {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0}
 
 
-class Recording(Callback):
-    """Whether steps are recorded, in each epoch."""
+@pytest.fixture
+def replays(monkeypatch) -> list[RecordedStep]:
+    """The recorded step of each replay."""
+    replays, original = [], RecordedStep.replay
 
-    def __init__(self):
-        self.seen = []
+    def counting(step, minibatch):
+        replays.append(step)
+        return original(step, minibatch)
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        del trainer
-        self.seen.append(pl_module.recorded_step is not None)
+    monkeypatch.setattr(RecordedStep, "replay", counting)
+    return replays
+
+
+FORMS = {
+    "defaults": {},
+    "clipped": {"trainer": {"gradient_clip_val": 1.0}},
+    "sampled peaks": {"plan": {"n_peaks_per_step": 150}},  # all of them
+    "written out by the loader": {"trainer": {"load_sparse_tensor": False}},
+    "worker processes": {"trainer": {"datasplitter_kwargs": {"num_workers": 1}}},
+    "dispersion by batch": {"model": {"dispersion": "gene-batch"}},
+    "TF-IDF": {"model": {"atac_target": "tfidf"}},
+    "covariates in the encoders": {"model": {"encode_covariates": True}},
+    "vectors of batches": {"model": {"batch_representation": "embedding"}},
+    "scalar attention": {"model": {"self_attention": "scalar"}},
+}
 
 
 @pytest.mark.usefixtures("_means_for_draws")
-@pytest.mark.parametrize("plan", [{}, {"gradient_clip_val": 1.0}], ids=["plain", "clipped"])
-def test_recorded_steps_train_as_others_do(make_mdata, register, train, plan):
+@pytest.mark.filterwarnings("ignore:The '.*' does not have many workers:UserWarning")
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_recorded_steps_train_as_others_do(make_mdata, register, train, replays, form):
     latents = []
     for cuda_graph in (True, False):
-        recording = Recording()
+        replays.clear()
         model = train(
             register(make_mdata(), batch_key="batch"),
-            max_epochs=6,  # of five minibatches, the last of them shorter
-            architecture=NOTHING_DROPPED,
-            plan_kwargs={"cuda_graph": cuda_graph},
-            callbacks=[recording],
-            **plan,
+            max_epochs=6,
+            batch_size=64,
+            architecture={**NOTHING_DROPPED, **form.get("model", {})},
+            plan_kwargs={"cuda_graph": cuda_graph, **form.get("plan", {})},
+            **form.get("trainer", {}),
             **ON_GPU,
         )
-        assert recording.seen == 6 * [cuda_graph]
-        assert model.trainer.lightning_module.recorded_step is None  # it would hold memory
+        # four full minibatches an epoch, the first three of which are taken as usual
+        assert len(replays) == (6 * 4 - 3 if cuda_graph else 0)
+        assert model.trainer.lightning_module.step_recorder is None  # it would hold memory
         latents.append(torch.as_tensor(model.get_latent_representation()))
     torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2 * float(latents[1].std()))
 
 
-class Replays(Callback):
+class LossesOfReplays(Callback):
     """Losses of a recorded step on the same minibatch, and on one of more counts."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         del trainer
-        step = pl_module.recorded_step
+        step = pl_module.step_recorder._recorded
         cells = {name: tensor.clone() for name, tensor in step._minibatch.items()}
         self.losses = [float(step.replay(cells).loss) for _ in range(3)]
         more = {**cells, REGISTRY.ATAC: 3 * cells[REGISTRY.ATAC]}
@@ -177,10 +196,10 @@ class Replays(Callback):
 
 
 def test_each_replay_draws_anew_and_reads_its_minibatch(make_mdata, register, train):
-    replays = Replays()
-    train(register(make_mdata()), max_epochs=2, callbacks=[replays], **ON_GPU)
-    assert len(set(replays.losses)) == 3
-    assert replays.loss_of_more > 1.1 * max(replays.losses)
+    seen = LossesOfReplays()
+    train(register(make_mdata()), max_epochs=2, callbacks=[seen], **ON_GPU)
+    assert len(set(seen.losses)) == 3
+    assert seen.loss_of_more > 1.1 * max(seen.losses)
 
 
 @pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")

@@ -25,7 +25,8 @@ class NoGraph:
 @pytest.fixture(autouse=True)
 def _no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "graph", lambda _, **options: nullcontext(options))
 
 
 @pytest.fixture

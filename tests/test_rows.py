@@ -109,3 +109,15 @@ def test_gradient_of_split_uses_is_that_of_the_weight_used_twice(rng, uses):
     expected = plain.grad.to_dense() if plain.grad.is_sparse else plain.grad
     torch.testing.assert_close(found, expected)
     assert found.any()
+
+
+def test_no_feature_is_drawn_twice_and_no_certain_one_is_left_out(rng):
+    abundance = torch.as_tensor(rng.gamma(0.05, size=3_000)).float()
+    probabilities = inclusion_probabilities(abundance, 1_200)
+    certain = (probabilities == 1).nonzero().flatten()
+    assert len(certain) > 200
+    for seed in range(300):
+        torch.manual_seed(seed)
+        columns = sample_features(probabilities, 1_200).columns
+        assert (columns.diff() > 0).all()
+        assert torch.isin(certain, columns).all()

@@ -9,18 +9,21 @@ import sys
 import warnings
 from functools import reduce
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import scvi
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel
+from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
+from scmvp_scvi._recorded_step import RecordedStep, StepRecorder
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, _EpochMeans
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 
@@ -494,54 +497,105 @@ def test_minibatches_are_pinned_for_a_gpu_unless_told_otherwise(
     assert splitter.train_dataloader().pin_memory == is_pinned
 
 
-NOT_RECORDED = {
-    "a CPU": {"device": torch.device("cpu")},
-    "validation": {"module.training": False},
-    "another wish": {"cuda_graph": False},
-    "several devices": {"trainer.world_size": 2},
-    "half precision": {"trainer.precision": "bf16-mixed"},
-    "accumulated gradients": {"trainer.accumulate_grad_batches": 2},
-    "cells without RNA": {"module.rna_encoder.some_unobserved": True},
-    "cells without ATAC": {"module.atac_encoder.some_unobserved": True},
+ALL_SEEN = SimpleNamespace(some_unobserved=False)
+HINDRANCES = {
+    "`cuda_graph` is False": {"cuda_graph": False},
+    "several devices": {"trainer.strategy": DDPStrategy()},
+    "precision": {"trainer.precision": "bf16-mixed"},
+    "accumulated": {"trainer.accumulate_grad_batches": 2},
+    "lack a modality": {"module.atac_encoder.some_unobserved": True},
+    "compiles": {"module": SimpleNamespace(rna_encoder=ALL_SEEN, atac_encoder=ALL_SEEN)},
 }
 
 
-def plan_on_gpu() -> SimpleNamespace:
-    """What decides of a plan whether its steps are recorded, such that they are."""
-    return SimpleNamespace(
-        cuda_graph=True,
-        device=torch.device("cuda"),
-        module=SimpleNamespace(
-            training=True,
-            rna_encoder=SimpleNamespace(some_unobserved=False),
-            atac_encoder=SimpleNamespace(some_unobserved=False),
-        ),
-        trainer=SimpleNamespace(world_size=1, precision="32-true", accumulate_grad_batches=1),
+def hindrance(**changes: object) -> str | None:
+    """What keeps a plan on a GPU from recording steps; nothing but for the changes."""
+    module = Mock(spec=SCMVPModule, rna_encoder=ALL_SEEN, atac_encoder=Mock())
+    module.atac_encoder.some_unobserved = False
+    trainer = SimpleNamespace(
+        strategy=SingleDeviceStrategy("cpu"), precision="32-true", accumulate_grad_batches=1
     )
-
-
-def test_steps_on_a_gpu_are_recorded():
-    assert SCMVPTrainingPlan._may_record(plan_on_gpu())
-    with torch.autograd.set_detect_anomaly(True, check_nan=False):
-        assert not SCMVPTrainingPlan._may_record(plan_on_gpu())
-
-
-@pytest.mark.parametrize("changes", NOT_RECORDED.values(), ids=NOT_RECORDED)
-def test_steps_are_not_recorded_under(changes):
-    plan = plan_on_gpu()
+    plan = SimpleNamespace(cuda_graph=True, module=module, trainer=trainer)
     for place, value in changes.items():
         *owners, name = place.split(".")
         setattr(reduce(getattr, owners, plan), name, value)
-    assert not SCMVPTrainingPlan._may_record(plan)
+    return SCMVPTrainingPlan._hindrance_to_recording(plan)
 
 
+def test_nothing_keeps_ordinary_training_on_a_gpu_from_being_recorded():
+    assert hindrance() is None
+
+
+@pytest.mark.parametrize(("words", "changes"), HINDRANCES.items(), ids=HINDRANCES)
+def test_what_keeps_steps_from_being_recorded_is_named(words, changes):
+    assert words in hindrance(**changes)
+
+
+def test_steps_are_not_recorded_where_torch_looks_at_values():
+    with torch.autograd.set_detect_anomaly(True, check_nan=False):
+        assert "anomalies" in hindrance()
+
+
+class RecordedOnCPU(RecordedStep):
+    """Recorded step that takes the step itself when it is replayed, there being no CUDA graph."""
+
+    n_replays = 0
+
+    def __init__(self, step, parameters, minibatch):
+        self._step, self._parameters = step, parameters
+        self._minibatch = dict(minibatch)
+
+    def replay(self, minibatch):
+        type(self).n_replays += 1
+        output = self._step(dict(minibatch))
+        output.loss.backward()
+        self._gradients = [(p, p.grad) for p in self._parameters if p.grad is not None]
+        return _recorded_step._detached(output)
+
+
+def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
+    make_mdata, register, train, monkeypatch
+):
+    monkeypatch.setattr(_recorded_step, "RecordedStep", RecordedOnCPU)
+    models = []
+    for n_cells in (None, 64):  # of a minibatch that is replayed
+        original = SCMVPTrainingPlan.on_train_start
+
+        def start(plan, n_cells=n_cells, original=original):
+            original(plan)
+            if n_cells is not None:
+                plan.step_recorder = StepRecorder(plan.module.parameters(), n_cells)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SCMVPTrainingPlan, "on_train_start", start)
+            mdata = register(make_mdata(), batch_key="batch")
+            models.append(train(mdata, max_epochs=3, batch_size=64, gradient_clip_val=1.0))
+    # 270 cells make four minibatches of 64 and a shorter one; the first three are not replayed
+    assert RecordedOnCPU.n_replays == 3 * 4 - 3
+    for of_usual, of_replayed in zip(*(m.module.parameters() for m in models), strict=True):
+        torch.testing.assert_close(of_usual, of_replayed)
+    history = [m.history["elbo_train"].to_numpy(float) for m in models]
+    np.testing.assert_allclose(*history, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"train_size": 1.0}], ids=["validated", "all cells"])
+@pytest.mark.parametrize("on_step", [True, False])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_training_that_diverges_is_stopped_with_a_way_out(fresh_mdata, train, monkeypatch, value):
+def test_training_that_diverges_is_stopped_after_the_epoch_with_a_way_out(
+    fresh_mdata, train, monkeypatch, value, on_step, options
+):
     monkeypatch.setattr(GaussianMixture, "kl", lambda _, qz, z: value * z.sum(-1) + qz.loc.sum(-1))
-    with pytest.raises(
-        ValueError, match=r"epoch 0, `kl_mixture_train` became .* Lower `lr` .* 0\.002"
-    ):
-        train(fresh_mdata, batch_size=300, train_size=1.0)
+    message = r"in epoch 0, .*`kl_mixture_train`.* Lower the learning rate: `lr` .* 0\.002"
+    with pytest.raises(ValueError, match=message):
+        train(fresh_mdata, batch_size=64, plan_kwargs={"on_step": on_step}, **options)
+
+
+def test_a_model_that_has_diverged_refuses_to_answer(fresh_mdata, train):
+    model = train(fresh_mdata)
+    with torch.no_grad():
+        model.module.joint_encoder.shared.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="invalid values"):
+        model.get_latent_representation()
 
 
 def test_training_without_validation_cells_logs_no_validation(fresh_mdata, train):
@@ -779,11 +833,11 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"mixture_start": 7}, "`mixture_start` is a share"),
+        ({"mixture_start": 7}, "`mixture_start` must be above 0 and at most 1, got 7"),
         ({"mixture_start": 0}, "`mixture_start`"),
         ({"mixture_refit": 1}, "`mixture_refit` is a share.*or None.*got 1"),
         ({"mixture_refit": 0}, "`mixture_refit` is a share"),
-        ({"kl_warmup": -0.1}, "`kl_warmup` is a share"),
+        ({"kl_warmup": -0.1}, "`kl_warmup` must be at least 0"),
         ({"lr_schedule": "cosin"}, "`lr_schedule`"),
         ({"atac_output_scale": 0}, "`atac_output_scale`"),
         ({"gaussian_kl_weight": 0}, "`gaussian_kl_weight`"),

@@ -18,7 +18,7 @@ from scmvp_scvi.distributions._blockwise import (
 
 @dataclass(frozen=True)
 class _NegativeBinomialSweep:
-    """The zero term on every entry, the gamma functions only at the non-zeros.
+    """The zero term on every entry, the gamma functions at the non-zeros.
 
     With ``theta`` the inverse dispersion and ``s = log(mean / theta)``, the log ratio, an entry's
     log-likelihood is
@@ -63,6 +63,7 @@ class _NegativeBinomialSweep:
             at_counts[entries] = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
             if upstream is None:
                 continue
+            # before the ratio is overwritten
             d_log_scale_at = torch.sigmoid(-log_ratio_at).mul_(values)
             d_log_scale = log_ratio.sigmoid_().mul_(theta).neg_()
             at.add(d_log_scale, d_log_scale_at)
@@ -87,20 +88,30 @@ def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[
     """
     terms = log_theta.expand_as(values).clone()
     slopes = torch.ones_like(terms)
-    # where all entries are written out, all are computed: to choose would halt an accelerator
-    others = positions_of(values != 1) if values.ndim == 1 else None
-    x = values if others is None else values.index_select(0, others)
-    theta = (log_theta if others is None else log_theta.index_select(0, others)).exp()
-    total = x + theta
-    of_others = [torch.lgamma(total) - torch.lgamma(theta)]
-    if with_slopes:
-        of_others.append(theta * (torch.digamma(total) - torch.digamma(theta)))
-    for result, others_result in zip((terms, slopes), of_others, strict=False):
-        if others is None:
-            torch.where(values != 1, others_result, result, out=result)
-        else:
-            result.index_copy_(0, others, others_result)
+    if values.ndim == 2:  # written out: to pick some would halt an accelerator
+        others = values != 1
+        of_others = _gamma_terms_of_any(values, log_theta, with_slopes)
+        for result, of_other in zip((terms, slopes), of_others, strict=True):
+            torch.where(others, of_other, result, out=result)
+        return terms, slopes
+    others = positions_of(values != 1)
+    of_others = _gamma_terms_of_any(
+        values.index_select(0, others), log_theta.index_select(0, others), with_slopes
+    )
+    for result, of_other in zip((terms, slopes), of_others, strict=True):
+        result.index_copy_(0, others, of_other)
     return terms, slopes
+
+
+def _gamma_terms_of_any(
+    values: Tensor, log_theta: Tensor, with_slopes: bool
+) -> tuple[Tensor, Tensor]:
+    theta = log_theta.exp()
+    total = values + theta
+    terms = torch.lgamma(total) - torch.lgamma(theta)
+    if not with_slopes:
+        return terms, torch.zeros_like(terms)
+    return terms, theta * (torch.digamma(total) - torch.digamma(theta))
 
 
 def negative_binomial_sum(

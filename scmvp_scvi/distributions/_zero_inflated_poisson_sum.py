@@ -52,7 +52,7 @@ class _Slopes:
 
 @dataclass(frozen=True)
 class _ZeroInflatedPoissonSweep:
-    """The zero term in closed form on every entry, the count terms only at the non-zeros.
+    """The zero term in closed form on every entry, the count terms in its place at the non-zeros.
 
     Parameters
     ----------
@@ -132,7 +132,8 @@ class _ZeroInflatedPoissonSweep:
         if slopes is None:
             return
 
-        # derivatives with respect to the two logits, zeros first
+        # derivatives with respect to the two logits, zeros first; what is read at the counts is
+        # read before it is overwritten
         excluded_given_zero = torch.div(excluded, zero, out=zero)
         d_rate_at = (1 - at.of(share)).mul_(block.values + minus_rate_at)
         d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)

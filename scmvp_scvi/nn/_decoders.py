@@ -84,7 +84,9 @@ class RNADecoder(nn.Module):
             hidden * cluster_weights,
             self.output.weight,
             self.output.bias,
-            dispersion[0] if dispersion_index is None else dispersion[dispersion_index],
+            dispersion[0]
+            if dispersion_index is None
+            else dispersion.index_select(0, dispersion_index),
             library,
             observed,
         )

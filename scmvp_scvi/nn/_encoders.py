@@ -133,8 +133,8 @@ class PosteriorHead(nn.Module):
         """Return q(z | .), batch shape ``(cells, latent)``."""
         exponent = self.log_variance(features).clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         variance = exponent.exp() + _VARIANCE_FLOOR
-        # not a number, if any, shows in the posterior chosen of these; a look at each would halt
-        # an accelerator
+        # not a number, if any, shows in the posterior chosen of these, or at the end of an epoch;
+        # a look at each would halt an accelerator
         return Normal(self.mean(features), variance.sqrt(), validate_args=False)
 
 

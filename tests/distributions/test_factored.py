@@ -123,7 +123,7 @@ def test_entries_are_found_where_their_place_exceeds_a_short_integer():
     assert places.tolist() == [1, 30_000 * 100_000 + 5]
 
 
-# float32 is cut from SciPy's transpose, half precision from that of accelerators
+# float32 is cut from SciPy's transpose, half precision from a sort
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
 def test_blocks_of_columns_hold_the_counts_of_the_matrix(monkeypatch, rng, dtype, index_dtype):
