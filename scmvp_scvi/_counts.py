@@ -2,29 +2,25 @@
 
 On a CPU the entries that are not zero are worth looking for. An accelerator moves an array of
 128 x 100,000 in some ten microseconds; there the kernels count, which the host launches one by
-one, and sizes that only the values tell, for which the host waits. Layers ask both forms for the
-same things; the likelihoods alone go about them in different ways.
+one, and sizes that only the values tell, for which the host waits. Layers ask both for the same.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Positions of the true entries of a flat mask on a CPU, ascending."""
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))  # in a ninth of torch's time
-
-
-def repeat_each(values: Tensor, times: Tensor, n_all: int) -> Tensor:
-    """Repeat each value as often as ``times`` says, ``n_all`` times altogether; no gradient."""
-    if values.device.type == "cpu":  # NumPy takes an eighth of torch's time
-        return torch.from_numpy(np.repeat(values.numpy(), times.numpy()))
-    return values.repeat_interleave(times, output_size=n_all)
+from scmvp_scvi._entries import (
+    ColumnBlock,
+    DenseColumnBlock,
+    Entries,
+    WrittenOut,
+    positions_of,
+    repeat_each,
+)
 
 
 @dataclass(frozen=True)
@@ -164,6 +160,49 @@ class SparseCounts:
             n_features=self.n_cells,
         )
 
+    @property
+    def entries(self) -> Entries:
+        """These entries of other matrices."""
+        return Entries(self.rows, self.columns, self.n_features)
+
+    def column_blocks(self, size: int) -> list[ColumnBlock]:
+        """Cut the matrix into blocks of so many columns; stored zeros belong to none.
+
+        Parameters
+        ----------
+        size
+            Columns of a block; the last may have fewer.
+        """
+        not_zero = self.values > 0
+        by_column = (self if bool(not_zero.all()) else self.keep(not_zero)).transposed()
+        blocks = _slices(self.n_features, size)
+        bounds = [*by_column.offsets[::size].tolist()[: len(blocks)], len(by_column.values)]
+        return [
+            ColumnBlock(
+                columns,
+                by_column.columns[bounds[i] : bounds[i + 1]],
+                by_column.values[bounds[i] : bounds[i + 1]],
+                by_column.offsets[columns.start : columns.stop + 1].diff(),
+            )
+            for i, columns in enumerate(blocks)
+        ]
+
+    def row_blocks(self, size: int) -> Iterator[tuple[slice, slice, Entries]]:
+        """Yield blocks of so many rows: which rows, which of the values, and its entries.
+
+        Parameters
+        ----------
+        size
+            Rows of a block; the last may have fewer.
+        """
+        blocks = _slices(self.n_cells, size)
+        ends = self.offsets[size::size].tolist()[: len(blocks) - 1]
+        bounds = [0, *ends, self.values.shape[0]]
+        for i, cells in enumerate(blocks):
+            values = slice(bounds[i], bounds[i + 1])
+            at = Entries(self.rows[values] - cells.start, self.columns[values], self.n_features)
+            yield cells, values, at
+
     def to_dense(self) -> Tensor:
         """``(cells, features)``, the zeros written out."""
         dense = self.values.new_zeros(self.n_cells, self.n_features)
@@ -172,7 +211,7 @@ class SparseCounts:
 
 @dataclass(frozen=True)
 class DenseCounts:
-    """All entries of a ``(cells, features)`` matrix, with the methods that layers ask for.
+    """All entries of a ``(cells, features)`` matrix, which answer as `SparseCounts` do.
 
     Parameters
     ----------
@@ -233,9 +272,29 @@ class DenseCounts:
         """
         return DenseCounts(self.values.index_select(1, columns))
 
+    @property
+    def entries(self) -> WrittenOut:
+        """All entries of other matrices."""
+        return WrittenOut(self.values)
+
+    def column_blocks(self, size: int) -> list[DenseColumnBlock]:
+        """Cut the matrix into blocks of so many columns; as of `SparseCounts`."""
+        blocks = _slices(self.n_features, size)
+        return [DenseColumnBlock(columns, self.values[:, columns]) for columns in blocks]
+
+    def row_blocks(self, size: int) -> Iterator[tuple[slice, slice, WrittenOut]]:
+        """Yield blocks of so many rows; as of `SparseCounts`."""
+        for cells in _slices(self.n_cells, size):
+            yield cells, cells, WrittenOut(self.values[cells])
+
     def to_dense(self) -> Tensor:
         """``(cells, features)``."""
         return self.values
+
+
+def _slices(n_all: int, size: int) -> list[slice]:
+    """Slices of so many, the last of what is left."""
+    return [slice(start, min(start + size, n_all)) for start in range(0, n_all, size)]
 
 
 Counts = SparseCounts | DenseCounts

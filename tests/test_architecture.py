@@ -19,7 +19,7 @@ LAYERS = (
     {
         "_keys",
         "_scvi",
-        "_counts",
+        "_entries",
         "_files",
         "_wide_gradients",
         "_side_by_side",
@@ -29,6 +29,7 @@ LAYERS = (
         "_validate._blocks",
         "_validate._messages",
     },
+    {"_counts"},
     {
         "_products",
         "_validate._arguments",

@@ -8,7 +8,6 @@ has to be written out.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scmvp_scvi._counts import Counts, DenseCounts, repeat_each
+from scmvp_scvi._counts import Counts, DenseCounts
+from scmvp_scvi._entries import ColumnBlock, DenseColumnBlock, Entries, WrittenOut
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
@@ -32,157 +32,17 @@ def _block_size(counts: Counts) -> int:
     return _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
 
 
-class Entries:
-    """Some entries of matrices of one width, read and written by their place in memory.
-
-    Parameters
-    ----------
-    rows, columns
-        ``(entries,)``, without repeats.
-    width
-        Columns of the matrices, which are contiguous.
-    """
-
-    def __init__(self, rows: Tensor, columns: Tensor, width: int) -> None:
-        self._places = rows.long() * width + columns
-
-    def of(self, matrix: Tensor) -> Tensor:
-        """Read the entries, ``(entries,)``."""
-        return matrix.view(-1).index_select(0, self._places)
-
-    def put(self, matrix: Tensor, values: Tensor) -> None:
-        """Write the entries."""
-        matrix.view(-1).index_copy_(0, self._places, values)
-
-    def add(self, matrix: Tensor, values: Tensor) -> None:
-        """Add to the entries."""
-        matrix.view(-1).index_add_(0, self._places, values)
-
-
-class WrittenOut:
-    """The entries of matrices where `DenseCounts` are positive, with the methods of `Entries`.
-
-    Values stand for all entries, ``(rows, columns)``, those without a count among them, which are
-    made up: to pick the others out would halt an accelerator.
-
-    Parameters
-    ----------
-    counts
-        ``(rows, columns)``.
-    """
-
-    def __init__(self, counts: Tensor) -> None:
-        self._are_positive = counts > 0
-
-    def of(self, matrix: Tensor) -> Tensor:
-        """Read the entries, before the matrix changes: no copy."""
-        return matrix
-
-    def put(self, matrix: Tensor, values: Tensor) -> None:
-        """Write the entries that have a count."""
-        torch.where(self._are_positive, values, matrix, out=matrix)
-
-    def add(self, matrix: Tensor, values: Tensor) -> None:
-        """Add to the entries; what is added to those without a count is zero."""
-        matrix.add_(values)
-
-
-def entries_of(counts: Counts) -> Entries | WrittenOut:
-    """Entries of matrices of the shape of the counts."""
-    if isinstance(counts, DenseCounts):
-        return WrittenOut(counts.values)
-    return Entries(counts.rows, counts.columns, counts.n_features)
-
-
-@dataclass(frozen=True)
-class ColumnBlock:
-    """Some columns of the counts, and their entries that are not zero, column by column.
-
-    Parameters
-    ----------
-    columns
-        Which columns.
-    rows, values
-        ``(entries,)``, of each entry.
-    per_column
-        ``(columns,)``, number of entries.
-    """
-
-    columns: slice
-    rows: Tensor
-    values: Tensor
-    per_column: Tensor
-
-    @property
-    def entries(self) -> Entries:
-        """The entries of matrices of these columns."""
-        n_columns = len(self.per_column)
-        within = torch.arange(n_columns, device=self.values.device)
-        columns = repeat_each(within, self.per_column, len(self.values))
-        return Entries(self.rows, columns, n_columns)
-
-
-@dataclass(frozen=True)
-class DenseColumnBlock:
-    """Some columns of counts that are written out.
-
-    Parameters
-    ----------
-    columns
-        Which columns.
-    values
-        ``(cells, columns)``.
-    """
-
-    columns: slice
-    values: Tensor
-
-    @property
-    def entries(self) -> WrittenOut:
-        """The entries of matrices of these columns."""
-        return WrittenOut(self.values)
-
-
 def column_blocks(counts: Counts) -> list[ColumnBlock] | list[DenseColumnBlock]:
     """Blocks of columns of the counts; entries that are stored and zero count for nothing."""
-    size = _block_size(counts)
-    starts = range(0, counts.n_features, size)
-    blocks = [slice(start, min(start + size, counts.n_features)) for start in starts]
-    if isinstance(counts, DenseCounts):
-        return [DenseColumnBlock(columns, counts.values[:, columns]) for columns in blocks]
-    not_zero = counts.values > 0
-    by_column = (counts if bool(not_zero.all()) else counts.keep(not_zero)).transposed()
-    bounds = [*by_column.offsets[::size].tolist()[: len(starts)], len(by_column.values)]
-    return [
-        ColumnBlock(
-            columns,
-            by_column.columns[bounds[i] : bounds[i + 1]],
-            by_column.values[bounds[i] : bounds[i + 1]],
-            by_column.offsets[columns.start : columns.stop + 1].diff(),
-        )
-        for i, columns in enumerate(blocks)
-    ]
+    return counts.column_blocks(_block_size(counts))
 
 
 def row_blocks(counts: Counts) -> Iterator[tuple[slice, slice, Entries | WrittenOut]]:
     """Yield each block of rows, which of ``counts.values`` are in it, and its entries.
 
-    A block has about as many elements as one of columns; its entries follow one another already.
+    A block has about as many elements as one of columns.
     """
-    block_size = _block_size(counts)
-    n_rows = max(1, _USUAL_CELLS * block_size // counts.n_features)
-    starts = range(0, counts.n_cells, n_rows)
-    if isinstance(counts, DenseCounts):
-        for start in starts:
-            cells = slice(start, start + n_rows)
-            yield cells, cells, WrittenOut(counts.values[cells])
-        return
-    ends = counts.offsets[n_rows::n_rows].tolist()[: len(starts) - 1]
-    bounds = [0, *ends, counts.values.shape[0]]
-    for i, start in enumerate(starts):
-        values = slice(bounds[i], bounds[i + 1])
-        at = Entries(counts.rows[values] - start, counts.columns[values], counts.n_features)
-        yield slice(start, start + n_rows), values, at
+    return counts.row_blocks(max(1, _USUAL_CELLS * _block_size(counts) // counts.n_features))
 
 
 def sum_of_log_factorials(

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import Counts, positions_of
+from scmvp_scvi._counts import Counts
+from scmvp_scvi._entries import positions_of
 from scmvp_scvi.distributions._blockwise import (
-    entries_of,
     row_blocks,
     sum_of_log_factorials,
     summed_likelihood,
@@ -41,9 +41,7 @@ class _NegativeBinomialSweep:
         log_scale, log_theta = parameters
         shared = log_theta.ndim == 1
         log_prob = -sum_of_log_factorials(counts)
-        log_theta_at = (
-            counts.of_features(log_theta) if shared else entries_of(counts).of(log_theta)
-        )
+        log_theta_at = counts.of_features(log_theta) if shared else counts.entries.of(log_theta)
         gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at, upstream is not None)
         at_counts = torch.empty_like(gamma_at)
         log_library = self.library.log()

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import Counts
+from scmvp_scvi._entries import ColumnBlock, DenseColumnBlock
 from scmvp_scvi._products import product, weight_gradient
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import BlockGradient, WideGradients, gradient_of, wide_empty_like
 from scmvp_scvi.distributions._blockwise import (
-    ColumnBlock,
-    DenseColumnBlock,
     Gradients,
     column_blocks,
     sum_of_log_factorials,

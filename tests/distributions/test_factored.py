@@ -12,6 +12,7 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from scmvp_scvi import _products
 from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
+from scmvp_scvi._entries import Entries
 from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
@@ -119,7 +120,7 @@ UPSTREAMS = {
 
 def test_entries_are_found_where_their_place_exceeds_a_short_integer():
     rows, columns = torch.tensor([0, 30_000], dtype=torch.int32), torch.tensor([1, 5])
-    places = _blockwise.Entries(rows, columns.int(), 100_000)._places
+    places = Entries(rows, columns.int(), 100_000)._places
     assert places.tolist() == [1, 30_000 * 100_000 + 5]
 
 
