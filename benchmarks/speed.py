@@ -405,7 +405,7 @@ def reach_quality(device: Device) -> None:
     """Fit WNN and ever longer trainings to the cortex, in turn, and score the clusters of each."""
     mdata = DATA["cortex"].load()
     labels = labels_of(mdata)
-    plan = {"n_peaks_per_step": 2048}
+    plan = {"n_peaks_per_step": PEAKS_PER_STEP}
     methods: dict[str, Callable[[], WNN | SCMVP]] = {
         "WNN": WNN,
         **{f"scmvp, {n} epochs": partial(SCMVP, epochs=n, plan=plan) for n in QUALITY_EPOCHS},
@@ -419,7 +419,7 @@ def reach_quality(device: Device) -> None:
         for name, make in methods.items():
             method = make()
             start = time.perf_counter()
-            method.fit(mdata.copy(), seed=0)
+            method.fit(mdata, seed=0)
             seconds = round(time.perf_counter() - start, 1)
             if name in rows:  # the same seed gives the same clusters
                 rows[name]["seconds"].append(seconds)

@@ -243,7 +243,7 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
     atac = adata_manager.get_from_registry(REGISTRY.ATAC)
     rna_totals, atac_totals = np.zeros(rna.shape[1]), np.zeros(atac.shape[1])
     rna_depths, atac_depths = [], []
-    for rows in np.array_split(np.sort(indices), -(-len(indices) // _ROWS_PER_BLOCK)):
+    for rows in _blocks_of(np.sort(indices)):
         rna_block, atac_block = rna[rows], atac[rows]
         rna_depths.append(np.asarray(rna_block.sum(1)).ravel())
         atac_depths.append(np.asarray(atac_block.sum(1)).ravel())
@@ -290,7 +290,7 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     """
     n_measured = 0
     total, squares, detected, normalized = np.zeros((4, counts.shape[1]))
-    for some in np.array_split(rows, -(-len(rows) // _ROWS_PER_BLOCK)):
+    for some in _blocks_of(rows):
         block = sparse.csr_matrix(counts[some])
         depth = np.asarray(block.sum(1)).ravel()
         total += np.asarray(block.sum(0)).ravel()
@@ -309,11 +309,15 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
 
 def has_empty_cells(adata_manager: AnnDataManager, key: str, rows: np.ndarray) -> bool:
     """Whether any of the cells has no count in the modality that is registered as ``key``."""
-    counts, rows = adata_manager.get_from_registry(key), np.sort(rows)
+    counts = adata_manager.get_from_registry(key)
     return any(
-        bool((np.asarray(counts[rows[start : start + _ROWS_PER_BLOCK]].sum(1)) == 0).any())
-        for start in range(0, len(rows), _ROWS_PER_BLOCK)
+        bool((np.asarray(counts[some].sum(1)) == 0).any()) for some in _blocks_of(np.sort(rows))
     )
+
+
+def _blocks_of(rows: np.ndarray) -> list[np.ndarray]:
+    """Cut rows into blocks whose counts fit into memory."""
+    return np.array_split(rows, max(1, -(-len(rows) // _ROWS_PER_BLOCK)))
 
 
 def _median_depth(depths: list[np.ndarray]) -> float:

@@ -1,6 +1,6 @@
 """Forward and backward pass of a training step as a CUDA graph, launched by one call."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,11 +39,10 @@ class RecordedStep:
     def __init__(
         self,
         step: Step,
-        parameters: Iterable[Tensor],
+        parameters: Sequence[Tensor],
         minibatch: Mapping[str, Tensor],
     ) -> None:
         self._minibatch = {name: written_out(t).clone() for name, t in minibatch.items()}
-        parameters = list(parameters)
         for parameter in parameters:
             parameter.grad = None  # for the graph to make where it can write them again
         self._graph = torch.cuda.CUDAGraph()
@@ -106,7 +105,7 @@ class StepRecorder:
         self._n_cells = n_cells
         self._recorded: RecordedStep | None = None
         self._n_usual = 0
-        self._is_replayed = False  # the step under way
+        self._under_way: RecordedStep | None = None  # replayed, its gradients not given yet
 
     def replay(self, step: Step, minibatch: Mapping[str, Tensor]) -> SCMVPLossOutput | None:
         """Take a step by a replay, or say by None that it is to be taken as usual.
@@ -124,15 +123,16 @@ class StepRecorder:
             self._recorded = RecordedStep(step, self._parameters, minibatch)
         if not self._recorded.fits(minibatch):
             return None
-        self._is_replayed = True
+        self._under_way = self._recorded
         return self._recorded.replay(minibatch)
 
     def give_gradients(self) -> bool:
         """Give the parameters the gradients of the step under way; False if it is no replay."""
-        is_replayed, self._is_replayed = self._is_replayed, False
-        if is_replayed and self._recorded is not None:
-            self._recorded.give_gradients()
-        return is_replayed
+        replayed, self._under_way = self._under_way, None
+        if replayed is None:
+            return False
+        replayed.give_gradients()
+        return True
 
 
 def _detached(output: SCMVPLossOutput) -> SCMVPLossOutput:

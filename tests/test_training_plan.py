@@ -556,20 +556,20 @@ class RecordedOnCPU(RecordedStep):
 def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
     make_mdata, register, train, monkeypatch
 ):
+    def trained() -> SCMVPModel:
+        mdata = register(make_mdata(), batch_key="batch")
+        return train(mdata, max_epochs=3, batch_size=64, gradient_clip_val=1.0)
+
+    original = SCMVPTrainingPlan.on_train_start
+
+    def start_recording(plan):
+        original(plan)
+        plan.step_recorder = StepRecorder(plan.module.parameters(), 64)
+
+    models = [trained()]
     monkeypatch.setattr(_recorded_step, "RecordedStep", RecordedOnCPU)
-    models = []
-    for n_cells in (None, 64):  # of a minibatch that is replayed
-        original = SCMVPTrainingPlan.on_train_start
-
-        def start(plan, n_cells=n_cells, original=original):
-            original(plan)
-            if n_cells is not None:
-                plan.step_recorder = StepRecorder(plan.module.parameters(), n_cells)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(SCMVPTrainingPlan, "on_train_start", start)
-            mdata = register(make_mdata(), batch_key="batch")
-            models.append(train(mdata, max_epochs=3, batch_size=64, gradient_clip_val=1.0))
+    monkeypatch.setattr(SCMVPTrainingPlan, "on_train_start", start_recording)
+    models.append(trained())
     # 270 cells make four minibatches of 64 and a shorter one; the first three are not replayed
     assert RecordedOnCPU.n_replays == 3 * 4 - 3
     for of_usual, of_replayed in zip(*(m.module.parameters() for m in models), strict=True):
