@@ -203,9 +203,10 @@ class SparseCounts:
             at = Entries(self.rows[values] - cells.start, self.columns[values], self.n_features)
             yield cells, values, at
 
-    def to_dense(self) -> Tensor:
-        """``(cells, features)``, the zeros written out."""
-        dense = self.values.new_zeros(self.n_cells, self.n_features)
+    def to_dense(self, out: Tensor | None = None) -> Tensor:
+        """``(cells, features)``, the zeros written out, into an array if there is one."""
+        shape = self.n_cells, self.n_features
+        dense = self.values.new_zeros(shape) if out is None else out.zero_()
         return dense.index_put_((self.rows, self.columns), self.values)
 
 
@@ -300,18 +301,20 @@ def _slices(n_all: int, size: int) -> list[slice]:
 Counts = SparseCounts | DenseCounts
 
 
-def written_out(tensor: Tensor) -> Tensor:
-    """Return a tensor as a dense one, of its own values if it is dense.
+def written_out(tensor: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return a tensor as a dense one, of its own values if it is dense and nothing else is asked.
 
     Parameters
     ----------
     tensor
         Dense or a matrix in CSR or CSC form.
+    out
+        Where to write it; None for a new array.
     """
     if tensor.layout == torch.strided:
-        return tensor
+        return tensor if out is None else out.copy_(tensor)
     # on an accelerator torch's `to_dense` takes several times as long
-    return SparseCounts.from_tensor(tensor).to_dense()
+    return SparseCounts.from_tensor(tensor).to_dense(out)
 
 
 def read_counts(counts: Tensor) -> Counts:

@@ -1,6 +1,7 @@
 """Adam by rows: of those that a sparse gradient holds, or of blocks as their gradient comes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,20 @@ def values_of_gradient(parameter: Tensor) -> Tensor | None:
         return parameter.grad
     parameter.grad = parameter.grad.coalesce()
     return parameter.grad.values()
+
+
+def trust_rows(parameters: Iterable[Tensor]) -> None:
+    """Mark sparse gradients as rows in order, each once, so that nobody looks whether they are.
+
+    Parameters
+    ----------
+    parameters
+        Their gradients are each of one use by `take_rows`, which forms them so; autograd forgets
+        it, and a look would halt an accelerator.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad._coalesced_(True)
 
 
 class RowAdam(torch.optim.Adam):
@@ -89,6 +104,26 @@ class RowAdam(torch.optim.Adam):
         for _, parameter, gradient in sparse:
             parameter.grad = gradient
         return loss
+
+    @contextmanager
+    def learning_rate(self, lr: Float[Tensor, ""]) -> Iterator[None]:
+        """Let steps be recorded that read the learning rate where it lies, in each replay anew.
+
+        Parameters
+        ----------
+        lr
+            On the device of the parameters.
+        """
+        kept = [
+            {name: group[name] for name in ("lr", "capturable")} for group in self.param_groups
+        ]
+        for group in self.param_groups:
+            group.update(lr=lr, capturable=True)
+        try:
+            yield
+        finally:
+            for group, values in zip(self.param_groups, kept, strict=True):
+                group.update(values)
 
     def begin_blocks(self, parameter: Parameter, held: Int[Tensor, "held"]) -> Tensor:
         """Begin the step of a parameter whose gradient comes in blocks.

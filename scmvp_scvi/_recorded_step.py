@@ -1,6 +1,6 @@
-"""Forward and backward pass of a training step as a CUDA graph, launched by one call."""
+"""A training step, its update of the weights included, as a CUDA graph, launched by one call."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -24,9 +24,8 @@ class RecordedStep:
     Parameters
     ----------
     step
-        From a minibatch to the loss. What else it reads either stays the same or changes in place.
-    parameters
-        What the loss is differentiated by; their gradients are let go of.
+        From a minibatch to the loss, after which the weights are updated. What else it reads
+        either stays the same or changes in place.
     minibatch
         Tensors on a CUDA device, dense or CSR. To record the step does not take it.
 
@@ -36,15 +35,8 @@ class RecordedStep:
         If the step does something that a CUDA graph cannot hold.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        parameters: Sequence[Tensor],
-        minibatch: Mapping[str, Tensor],
-    ) -> None:
+    def __init__(self, step: Step, minibatch: Mapping[str, Tensor]) -> None:
         self._minibatch = {name: written_out(t).clone() for name, t in minibatch.items()}
-        for parameter in parameters:
-            parameter.grad = None  # for the graph to make where it can write them again
         self._graph = torch.cuda.CUDAGraph()
         # a stream of one's own, for torch keeps one for the device that was first; by threads, for
         # one that pins minibatches asks for memory meanwhile
@@ -52,14 +44,12 @@ class RecordedStep:
         try:
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                 output = step(dict(self._minibatch))
-                output.loss.backward()
         except RuntimeError as error:
             raise RuntimeError(
                 "The training step could not be recorded as a CUDA graph. Train a new model with "
                 '`plan_kwargs={"cuda_graph": False}`, in a new process.'
             ) from error
         self._output = _detached(output)
-        self._gradients = [(p, p.grad) for p in parameters if p.grad is not None]
 
     def fits(self, minibatch: Mapping[str, Tensor]) -> bool:
         """Whether a minibatch has the shape of the recorded one."""
@@ -76,17 +66,12 @@ class RecordedStep:
 
         Returns
         -------
-        The loss, which holds until the next replay. `give_gradients` tells the parameters theirs.
+        The loss before the update, without a gradient. It holds until the next replay.
         """
         for name, tensor in minibatch.items():
-            self._minibatch[name].copy_(written_out(tensor))
+            written_out(tensor, self._minibatch[name])
         self._graph.replay()
         return self._output
-
-    def give_gradients(self) -> None:
-        """Give the parameters the gradients of the last replay, as a backward pass does."""
-        for parameter, gradient in self._gradients:
-            parameter.grad = gradient
 
 
 class StepRecorder:
@@ -94,18 +79,14 @@ class StepRecorder:
 
     Parameters
     ----------
-    parameters
-        As of `RecordedStep`.
     n_cells
         Of the minibatches to record; others, such as a shorter last one, are never replayed.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], n_cells: int) -> None:
-        self._parameters = list(parameters)
+    def __init__(self, n_cells: int) -> None:
         self._n_cells = n_cells
         self._recorded: RecordedStep | None = None
         self._n_usual = 0
-        self._under_way: RecordedStep | None = None  # replayed, its gradients not given yet
 
     def replay(self, step: Step, minibatch: Mapping[str, Tensor]) -> SCMVPLossOutput | None:
         """Take a step by a replay, or say by None that it is to be taken as usual.
@@ -120,19 +101,8 @@ class StepRecorder:
             if self._n_usual < _FIRST_RECORDED or not is_full:
                 self._n_usual += 1
                 return None
-            self._recorded = RecordedStep(step, self._parameters, minibatch)
-        if not self._recorded.fits(minibatch):
-            return None
-        self._under_way = self._recorded
-        return self._recorded.replay(minibatch)
-
-    def give_gradients(self) -> bool:
-        """Give the parameters the gradients of the step under way; False if it is no replay."""
-        replayed, self._under_way = self._under_way, None
-        if replayed is None:
-            return False
-        replayed.give_gradients()
-        return True
+            self._recorded = RecordedStep(step, minibatch)
+        return self._recorded.replay(minibatch) if self._recorded.fits(minibatch) else None
 
 
 def _detached(output: SCMVPLossOutput) -> SCMVPLossOutput:

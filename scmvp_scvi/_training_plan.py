@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
-from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
+from scmvp_scvi._optimizer import RowAdam, SteppedGradients, trust_rows, values_of_gradient
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._recorded_step import StepRecorder
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
@@ -46,7 +47,7 @@ _NOT_ASKED = {
 # blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
 # took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
-_KL_WEIGHT = "kl_weight"  # changes in each step, as the minibatch does
+_KL_WEIGHT, _LR = "kl_weight", "lr"  # change in each step, as the minibatch does
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -143,10 +144,11 @@ class SCMVPTrainingPlan(TrainingPlan):
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
         the time. The weights of the terms and the layers that learn are then those of the recorded
-        step: callbacks that change them need False. Whatever the value, steps are not recorded in
-        mixed precision, on several devices, with accumulated gradients, if training cells lack a
-        modality, or where torch compiles, looks for anomalies or is held to deterministic kernels;
-        the log says so.
+        step, and gradients come and go within it: callbacks that change or read them need False.
+        Whatever the value, steps are not recorded in mixed precision, on several devices, with
+        accumulated gradients, with an optimizer of one's own, if training cells lack a modality,
+        or where torch compiles, looks for anomalies or is held to deterministic kernels; the log
+        says so.
     seed
         Of the fit of the mixture.
     surgery
@@ -425,14 +427,14 @@ class SCMVPTrainingPlan(TrainingPlan):
             encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
             layers = (encoder.first_layer, decoder.rate, decoder.inclusion)
             self.wide_gradients = SteppedGradients(
-                self.optimizers(use_pl_optimizer=False), [layer.weight for layer in layers]
+                self._optimizer, [layer.weight for layer in layers]
             )
         if self.device.type == "cuda":
             hindrance = self._hindrance_to_recording()
             if hindrance is None:
                 data = self.trainer.datamodule
                 n_cells = min(data.batch_size, len(data.train_idx))
-                self.step_recorder = StepRecorder(self.module.parameters(), n_cells)
+                self.step_recorder = StepRecorder(n_cells)
             else:
                 logger.info("Training steps are not recorded as a CUDA graph: %s.", hindrance)
 
@@ -452,7 +454,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             and not trainer.gradient_clip_val
             and arguments.get("n_peaks_per_step") is None
             and n_waiting <= _MOST_WAITING * len(self.module.atac_idf)
-            and isinstance(self.optimizers(use_pl_optimizer=False), RowAdam)
+            and isinstance(self._optimizer, RowAdam)
         )
 
     def _hindrance_to_recording(self) -> str | None:
@@ -466,6 +468,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             ),
             f'the precision is "{trainer.precision}"': trainer.precision != "32-true",
             "gradients are accumulated": trainer.accumulate_grad_batches > 1,
+            "the optimizer is one of your own": not isinstance(self._optimizer, RowAdam),
             "some training cells lack a modality": any(e.some_unobserved for e in encoders),
             "torch compiles the module": not isinstance(self.module, SCMVPModule),
             "torch looks for anomalies": torch.is_anomaly_enabled(),
@@ -477,20 +480,45 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Embed, decode and judge a minibatch, by scvi-tools' names; a replay does the last."""
         if self.step_recorder is not None and self.module.training:
             loss_kwargs = kwargs["loss_kwargs"]
-            inputs = {**batch, _KL_WEIGHT: loss_kwargs[_KL_WEIGHT]}
-
-            def step(inputs: dict[str, Tensor]) -> SCMVPLossOutput:
-                weight = {_KL_WEIGHT: inputs.pop(_KL_WEIGHT)}
-                return self._forward(inputs, loss_kwargs={**loss_kwargs, **weight})[2]
-
+            lr = self._optimizer.param_groups[0]["lr"]  # the same in all groups
+            inputs = {
+                **batch,
+                _KL_WEIGHT: loss_kwargs[_KL_WEIGHT],
+                _LR: torch.full((), lr, device=self.device),
+            }
+            step = partial(self._whole_step, loss_kwargs)
             if (output := self.step_recorder.replay(step, inputs)) is not None:
                 return None, None, output
         return self._forward(batch, *args, **kwargs)
 
+    def _whole_step(
+        self, loss_kwargs: dict[str, Any], inputs: dict[str, Tensor]
+    ) -> SCMVPLossOutput:
+        """Judge a minibatch and learn from it, as Lightning does call by call."""
+        optimizer: RowAdam = self._optimizer
+        trainer = self.trainer
+        lr, kl_weight = inputs.pop(_LR), inputs.pop(_KL_WEIGHT)
+        optimizer.zero_grad()
+        _, _, output = self._forward(inputs, loss_kwargs={**loss_kwargs, _KL_WEIGHT: kl_weight})
+        output.loss.backward()
+        trust_rows(self.module.parameters())
+        self.configure_gradient_clipping(
+            optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        )
+        with optimizer.learning_rate(lr):
+            optimizer.step()
+        optimizer.zero_grad()  # what Lightning goes on with finds nothing to clip or step
+        return output
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Form the gradients, unless a replay of the step has."""
-        if self.step_recorder is None or not self.step_recorder.give_gradients():
+        """Form the gradients, unless a replay has used them up, which the loss shows."""
+        if self.step_recorder is None or loss.requires_grad:
             super().backward(loss, *args, **kwargs)
+
+    @property
+    def _optimizer(self) -> Any:
+        """The optimiser itself, without what Lightning wraps it in; `RowAdam` unless asked for."""
+        return self.optimizers(use_pl_optimizer=False)
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         wide = {"wide_gradients": self.wide_gradients if self.module.training else None}

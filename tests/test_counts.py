@@ -149,10 +149,14 @@ def test_chosen_entries_keep_the_type_of_their_indices(matrix, index_dtype):
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr, torch.sparse_csc])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
-def test_tensor_of_any_layout_is_written_out_as_the_matrix(matrix, layout):
+@pytest.mark.parametrize("into", [False, True], ids=["anew", "into an array"])
+def test_tensor_of_any_layout_is_written_out_as_the_matrix(matrix, layout, into):
     tensor = torch.as_tensor(matrix)
-    found = written_out(tensor if layout is torch.strided else tensor.to_sparse(layout=layout))
+    array = torch.full_like(tensor, -1) if into else None
+    sparse = tensor if layout is torch.strided else tensor.to_sparse(layout=layout)
+    found = written_out(sparse, array)
     np.testing.assert_array_equal(found, matrix)
+    assert (found is array) == into
 
 
 def test_counts_are_read_as_sparse_on_a_cpu_and_written_out_elsewhere(matrix):

@@ -5,7 +5,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from scmvp_scvi._optimizer import RowAdam, SteppedGradients, values_of_gradient
+from scmvp_scvi._optimizer import RowAdam, SteppedGradients, trust_rows, values_of_gradient
+from scmvp_scvi._rows import take_rows
 
 N_ROWS, OPTIONS = 8, {"lr": 0.05, "betas": (0.9, 0.99), "eps": 1e-8}
 DECAYS = [
@@ -183,6 +184,38 @@ def test_values_of_a_sparse_gradient_are_those_in_the_gradient(rng):
     weight.grad = as_rows(torch.ones(N_ROWS, 3, dtype=torch.float64), [1, 6])
     values_of_gradient(weight).mul_(0.5)
     assert weight.grad.to_dense().sum() == 3
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_steps_with_a_learning_rate_of_their_own_are_those_of_an_optimiser_that_has_it(
+    rng, is_sparse
+):
+    weight, gradient = parameter(rng, N_ROWS, 3), torch.as_tensor(rng.normal(size=(N_ROWS, 3)))
+    found, expected = copy(weight), copy(weight)
+    optimizer, other = (RowAdam([p], lr=lr) for p, lr in ((found, 0.5), (expected, 0.01)))
+    rate = torch.tensor(0.0)
+    for lr in (0.01, 0.03):
+        for p in (found, expected):
+            p.grad = as_rows(gradient, [1, 4, 6]) if is_sparse else gradient
+        rate.fill_(lr)
+        with optimizer.learning_rate(rate):
+            optimizer.step()
+        other.param_groups[0]["lr"] = lr
+        other.step()
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        assert not optimizer.param_groups[0]["capturable"]
+    torch.testing.assert_close(found, expected)
+
+
+def test_rows_that_were_taken_once_are_in_order_and_need_no_look(rng):
+    weight, factors = parameter(rng, N_ROWS, 3), torch.as_tensor(rng.normal(size=(3, 3)))
+    dense = parameter(rng, 2)
+    rows = torch.tensor([1, 4, 6])
+    ((take_rows(weight, rows) * factors).sum() + dense.sum()).backward()
+    trust_rows([weight, dense, parameter(rng, 1)])
+    assert weight.grad.is_coalesced()
+    torch.testing.assert_close(weight.grad.indices()[0], rows)
+    torch.testing.assert_close(weight.grad.values(), factors)
 
 
 def put_in_blocks(gradients: SteppedGradients, weight: torch.Tensor, gradient: torch.Tensor):

@@ -503,6 +503,7 @@ HINDRANCES = {
     "several devices": {"trainer.strategy": DDPStrategy()},
     "precision": {"trainer.precision": "bf16-mixed"},
     "accumulated": {"trainer.accumulate_grad_batches": 2},
+    "optimizer": {"_optimizer": Mock(spec=torch.optim.SGD)},
     "lack a modality": {"module.atac_encoder.some_unobserved": True},
     "compiles": {"module": SimpleNamespace(rna_encoder=ALL_SEEN, atac_encoder=ALL_SEEN)},
 }
@@ -515,7 +516,8 @@ def hindrance(**changes: object) -> str | None:
     trainer = SimpleNamespace(
         strategy=SingleDeviceStrategy("cpu"), precision="32-true", accumulate_grad_batches=1
     )
-    plan = SimpleNamespace(cuda_graph=True, module=module, trainer=trainer)
+    optimizer = Mock(spec=RowAdam)
+    plan = SimpleNamespace(cuda_graph=True, module=module, trainer=trainer, _optimizer=optimizer)
     for place, value in changes.items():
         *owners, name = place.split(".")
         setattr(reduce(getattr, owners, plan), name, value)
@@ -541,41 +543,45 @@ class RecordedOnCPU(RecordedStep):
 
     n_replays = 0
 
-    def __init__(self, step, parameters, minibatch):
-        self._step, self._parameters = step, parameters
-        self._minibatch = dict(minibatch)
+    def __init__(self, step, minibatch):
+        self._step, self._minibatch = step, dict(minibatch)
 
     def replay(self, minibatch):
         type(self).n_replays += 1
-        output = self._step(dict(minibatch))
-        output.loss.backward()
-        self._gradients = [(p, p.grad) for p in self._parameters if p.grad is not None]
-        return _recorded_step._detached(output)
+        return _recorded_step._detached(self._step(dict(minibatch)))
 
 
+@pytest.mark.parametrize("n_peaks_per_step", [None, 40])
 def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
-    make_mdata, register, train, monkeypatch
+    make_mdata, register, train, monkeypatch, n_peaks_per_step
 ):
     def trained() -> SCMVPModel:
-        mdata = register(make_mdata(), batch_key="batch")
-        return train(mdata, max_epochs=3, batch_size=64, gradient_clip_val=1.0)
+        return train(
+            register(make_mdata(), batch_key="batch"),
+            max_epochs=3,
+            batch_size=64,
+            gradient_clip_val=1.0,
+            plan_kwargs={"n_peaks_per_step": n_peaks_per_step},
+        )
 
     original = SCMVPTrainingPlan.on_train_start
 
     def start_recording(plan):
         original(plan)
-        plan.step_recorder = StepRecorder(plan.module.parameters(), 64)
+        plan.step_recorder = StepRecorder(64)
 
     models = [trained()]
+    monkeypatch.setattr(RecordedOnCPU, "n_replays", 0)
     monkeypatch.setattr(_recorded_step, "RecordedStep", RecordedOnCPU)
     monkeypatch.setattr(SCMVPTrainingPlan, "on_train_start", start_recording)
     models.append(trained())
     # 270 cells make four minibatches of 64 and a shorter one; the first three are not replayed
     assert RecordedOnCPU.n_replays == 3 * 4 - 3
-    for of_usual, of_replayed in zip(*(m.module.parameters() for m in models), strict=True):
-        torch.testing.assert_close(of_usual, of_replayed)
+    # biases before a BatchNorm have gradients of rounding alone, and differ
+    latents = [m.get_latent_representation() for m in models]
+    np.testing.assert_allclose(*latents, rtol=1e-3, atol=1e-3 * latents[0].std())
     history = [m.history["elbo_train"].to_numpy(float) for m in models]
-    np.testing.assert_allclose(*history, rtol=1e-6)
+    np.testing.assert_allclose(*history, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"train_size": 1.0}], ids=["validated", "all cells"])
