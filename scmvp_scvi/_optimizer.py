@@ -113,7 +113,16 @@ class RowAdam(torch.optim.Adam):
         ----------
         lr
             On the device of the parameters.
+
+        Raises
+        ------
+        RuntimeError
+            If a parameter has a gradient for the first time: what is remembered of it would be
+            made anew in each replay.
         """
+        for group in self.param_groups:
+            if any(p.grad is not None and not self.state[p] for p in group["params"]):
+                raise RuntimeError("A parameter began to learn in the step that was recorded.")
         kept = [
             {name: group[name] for name in ("lr", "capturable")} for group in self.param_groups
         ]

@@ -1,6 +1,7 @@
 """A training step, its update of the weights included, as a CUDA graph, launched by one call."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,10 +39,9 @@ class RecordedStep:
     def __init__(self, step: Step, minibatch: Mapping[str, Tensor]) -> None:
         self._minibatch = {name: written_out(t).clone() for name, t in minibatch.items()}
         self._graph = torch.cuda.CUDAGraph()
-        # a stream of one's own, for torch keeps one for the device that was first; by threads, for
-        # one that pins minibatches asks for memory meanwhile
-        stream = torch.cuda.Stream(next(iter(minibatch.values())).device)
+        stream = _stream_of(next(iter(minibatch.values())).device)
         try:
+            # by threads, for one that pins minibatches asks for memory meanwhile
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                 output = step(dict(self._minibatch))
         except RuntimeError as error:
@@ -103,6 +103,12 @@ class StepRecorder:
                 return None
             self._recorded = RecordedStep(step, minibatch)
         return self._recorded.replay(minibatch) if self._recorded.fits(minibatch) else None
+
+
+@cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """One stream a device: torch's own is of the device that was first, new ones hold memory."""
+    return torch.cuda.Stream(device)
 
 
 def _detached(output: SCMVPLossOutput) -> SCMVPLossOutput:

@@ -99,8 +99,10 @@ class SCMVPTrainRunner(TrainRunner):
         try:
             super().__call__()
         finally:
-            # trainers and tracebacks keep the plan, and a recorded step holds much memory
-            self.training_plan.step_recorder = None
+            if self.training_plan.step_recorder is not None:
+                # trainers and tracebacks keep the plan, and a recorded step holds much memory
+                self.training_plan.step_recorder = None
+                torch.cuda.empty_cache()  # whose blocks nothing else can use
 
 
 class SCMVPTrainingPlan(TrainingPlan):
@@ -143,12 +145,14 @@ class SCMVPTrainingPlan(TrainingPlan):
         objective is the ELBO.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
-        the time. The weights of the terms and the layers that learn are then those of the recorded
-        step, and gradients come and go within it: callbacks that change or read them need False.
-        Whatever the value, steps are not recorded in mixed precision, on several devices, with
-        accumulated gradients, with an optimizer of one's own, if training cells lack a modality,
-        or where torch compiles, looks for anomalies or is held to deterministic kernels; the log
-        says so.
+        the time, and memory beside that of the steps that are taken as usual, such as on a shorter
+        last minibatch. The weights of the terms, the layers that learn and the settings of the
+        optimiser, but for the learning rate, are then those of the recorded step, and gradients
+        come and go within it: callbacks that change or read them need False. Whatever the value,
+        steps are not recorded in mixed precision, on several devices, with accumulated gradients
+        or averaged weights, with an optimizer of one's own or with several learning rates, if
+        training cells lack a modality, or where torch compiles, looks for anomalies or is held to
+        deterministic kernels; the log says so.
     seed
         Of the fit of the mixture.
     surgery
@@ -354,9 +358,10 @@ class SCMVPTrainingPlan(TrainingPlan):
     ) -> None:
         """Clip the gradients, those of sampled peaks by the rows they hold."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if not gradient_clip_val or not any(
-            p.grad is not None and p.grad.is_sparse for p in parameters
-        ):
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:  # a replay has used them up; torch fails to clip none by value
+            return
+        if not gradient_clip_val or not any(gradient.is_sparse for gradient in gradients):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         # torch clips dense gradients alone: stand-ins share the values of the sparse ones
@@ -429,14 +434,19 @@ class SCMVPTrainingPlan(TrainingPlan):
             self.wide_gradients = SteppedGradients(
                 self._optimizer, [layer.weight for layer in layers]
             )
-        if self.device.type == "cuda":
-            hindrance = self._hindrance_to_recording()
-            if hindrance is None:
-                data = self.trainer.datamodule
-                n_cells = min(data.batch_size, len(data.train_idx))
-                self.step_recorder = StepRecorder(n_cells)
-            else:
+
+    def _record_steps_if_possible(self) -> None:
+        """Let steps on a CUDA device be recorded, unless something hinders it in this epoch."""
+        if self.device.type != "cuda":
+            return
+        hindrance = self._hindrance_to_recording()
+        if hindrance is not None:
+            if self.current_epoch == 0 or self.step_recorder is not None:
                 logger.info("Training steps are not recorded as a CUDA graph: %s.", hindrance)
+            self.step_recorder = None
+        elif self.step_recorder is None:
+            data = self.trainer.datamodule
+            self.step_recorder = StepRecorder(min(data.batch_size, len(data.train_idx)))
 
     def _may_step_by_blocks(self) -> bool:
         """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
@@ -461,6 +471,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Why the kernels of a step may depend on more than the minibatch; None if they do not."""
         trainer = self.trainer
         encoders = (self.module.rna_encoder, self.module.atac_encoder)
+        is_own = isinstance(self._optimizer, RowAdam)
+        rates = {group["lr"] for group in self._optimizer.param_groups}
         hindrances = {
             "`cuda_graph` is False": not self.cuda_graph,
             "several devices may take part": not isinstance(
@@ -468,7 +480,9 @@ class SCMVPTrainingPlan(TrainingPlan):
             ),
             f'the precision is "{trainer.precision}"': trainer.precision != "32-true",
             "gradients are accumulated": trainer.accumulate_grad_batches > 1,
-            "the optimizer is one of your own": not isinstance(self._optimizer, RowAdam),
+            "the optimizer is one of your own": not is_own,
+            "some parameters have a learning rate of their own": len(rates) > 1,
+            "weights are averaged": trainer.fit_loop._skip_backward,
             "some training cells lack a modality": any(e.some_unobserved for e in encoders),
             "torch compiles the module": not isinstance(self.module, SCMVPModule),
             "torch looks for anomalies": torch.is_anomaly_enabled(),
@@ -480,7 +494,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Embed, decode and judge a minibatch, by scvi-tools' names; a replay does the last."""
         if self.step_recorder is not None and self.module.training:
             loss_kwargs = kwargs["loss_kwargs"]
-            lr = self._optimizer.param_groups[0]["lr"]  # the same in all groups
+            lr = self._optimizer.param_groups[0]["lr"]  # or steps would not be recorded
             inputs = {
                 **batch,
                 _KL_WEIGHT: loss_kwargs[_KL_WEIGHT],
@@ -533,7 +547,11 @@ class SCMVPTrainingPlan(TrainingPlan):
             freeze_layers(self.module, self.surgery)
 
     def on_train_epoch_start(self) -> None:
-        """Fit the mixture when its time has come, and once more."""
+        """Fit the mixture when its time has come, and once more.
+
+        What hinders the recording of steps is asked anew, for callbacks may change it.
+        """
+        self._record_steps_if_possible()
         trainer = self.trainer
         n_steps = trainer.estimated_stepping_batches  # of all epochs, or fewer if so asked for
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -149,6 +149,9 @@ def replays(monkeypatch) -> list[RecordedStep]:
 FORMS = {
     "defaults": {},
     "clipped": {"trainer": {"gradient_clip_val": 1.0}},
+    "clipped by value": {
+        "trainer": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}
+    },
     "sampled peaks": {"plan": {"n_peaks_per_step": 150}},  # all of them
     "written out by the loader": {"trainer": {"load_sparse_tensor": False}},
     "worker processes": {"trainer": {"datasplitter_kwargs": {"num_workers": 1}}},

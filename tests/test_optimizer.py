@@ -194,9 +194,18 @@ def test_steps_with_a_learning_rate_of_their_own_are_those_of_an_optimiser_that_
     found, expected = copy(weight), copy(weight)
     optimizer, other = (RowAdam([p], lr=lr) for p, lr in ((found, 0.5), (expected, 0.01)))
     rate = torch.tensor(0.0)
-    for lr in (0.01, 0.03):
+
+    def give_gradients():
         for p in (found, expected):
             p.grad = as_rows(gradient, [1, 4, 6]) if is_sparse else gradient
+
+    give_gradients()
+    for one in (optimizer, other):
+        one.param_groups[0]["lr"] = 0.02
+        one.step()
+    optimizer.param_groups[0]["lr"] = 0.5
+    for lr in (0.01, 0.03):
+        give_gradients()
         rate.fill_(lr)
         with optimizer.learning_rate(rate):
             optimizer.step()
@@ -205,6 +214,21 @@ def test_steps_with_a_learning_rate_of_their_own_are_those_of_an_optimiser_that_
         assert optimizer.param_groups[0]["lr"] == 0.5
         assert not optimizer.param_groups[0]["capturable"]
     torch.testing.assert_close(found, expected)
+
+
+def test_a_parameter_that_begins_to_learn_is_not_recorded(rng):
+    known, new = parameter(rng, 3), parameter(rng, 3)
+    optimizer = RowAdam([known, new], lr=0.1)
+    known.grad = torch.ones_like(known)
+    optimizer.step()
+    new.grad = torch.ones_like(new)
+    kept = [p.detach().clone() for p in (known, new)]
+    with (
+        pytest.raises(RuntimeError, match="began to learn"),
+        optimizer.learning_rate(torch.tensor(0.1)),
+    ):
+        optimizer.step()
+    torch.testing.assert_close([known.detach(), new.detach()], kept)
 
 
 def test_rows_that_were_taken_once_are_in_order_and_need_no_look(rng):

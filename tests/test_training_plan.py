@@ -503,7 +503,9 @@ HINDRANCES = {
     "several devices": {"trainer.strategy": DDPStrategy()},
     "precision": {"trainer.precision": "bf16-mixed"},
     "accumulated": {"trainer.accumulate_grad_batches": 2},
-    "optimizer": {"_optimizer": Mock(spec=torch.optim.SGD)},
+    "optimizer": {"_optimizer": Mock(spec=torch.optim.SGD, param_groups=[{"lr": 0.1}])},
+    "learning rate": {"_optimizer": Mock(spec=RowAdam, param_groups=[{"lr": 0.1}, {"lr": 0.2}])},
+    "averaged": {"trainer.fit_loop": SimpleNamespace(_skip_backward=True)},
     "lack a modality": {"module.atac_encoder.some_unobserved": True},
     "compiles": {"module": SimpleNamespace(rna_encoder=ALL_SEEN, atac_encoder=ALL_SEEN)},
 }
@@ -514,9 +516,12 @@ def hindrance(**changes: object) -> str | None:
     module = Mock(spec=SCMVPModule, rna_encoder=ALL_SEEN, atac_encoder=Mock())
     module.atac_encoder.some_unobserved = False
     trainer = SimpleNamespace(
-        strategy=SingleDeviceStrategy("cpu"), precision="32-true", accumulate_grad_batches=1
+        strategy=SingleDeviceStrategy("cpu"),
+        precision="32-true",
+        accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(_skip_backward=False),
     )
-    optimizer = Mock(spec=RowAdam)
+    optimizer = Mock(spec=RowAdam, param_groups=[{"lr": 0.1}, {"lr": 0.1}])
     plan = SimpleNamespace(cuda_graph=True, module=module, trainer=trainer, _optimizer=optimizer)
     for place, value in changes.items():
         *owners, name = place.split(".")
@@ -551,35 +556,34 @@ class RecordedOnCPU(RecordedStep):
         return _recorded_step._detached(self._step(dict(minibatch)))
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
 @pytest.mark.parametrize("n_peaks_per_step", [None, 40])
 def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
-    make_mdata, register, train, monkeypatch, n_peaks_per_step
+    make_mdata, register, train, monkeypatch, n_peaks_per_step, algorithm
 ):
     def trained() -> SCMVPModel:
         return train(
             register(make_mdata(), batch_key="batch"),
             max_epochs=3,
             batch_size=64,
-            gradient_clip_val=1.0,
+            gradient_clip_val={"norm": 1.0, "value": 0.01}[algorithm],
+            gradient_clip_algorithm=algorithm,
             plan_kwargs={"n_peaks_per_step": n_peaks_per_step},
         )
 
-    original = SCMVPTrainingPlan.on_train_start
-
     def start_recording(plan):
-        original(plan)
-        plan.step_recorder = StepRecorder(64)
+        plan.step_recorder = plan.step_recorder or StepRecorder(64)
 
     models = [trained()]
     monkeypatch.setattr(RecordedOnCPU, "n_replays", 0)
     monkeypatch.setattr(_recorded_step, "RecordedStep", RecordedOnCPU)
-    monkeypatch.setattr(SCMVPTrainingPlan, "on_train_start", start_recording)
+    monkeypatch.setattr(SCMVPTrainingPlan, "_record_steps_if_possible", start_recording)
     models.append(trained())
     # 270 cells make four minibatches of 64 and a shorter one; the first three are not replayed
     assert RecordedOnCPU.n_replays == 3 * 4 - 3
     # biases before a BatchNorm have gradients of rounding alone, and differ
     latents = [m.get_latent_representation() for m in models]
-    np.testing.assert_allclose(*latents, rtol=1e-3, atol=1e-3 * latents[0].std())
+    np.testing.assert_allclose(*latents, rtol=1e-2, atol=1e-2 * latents[0].std())
     history = [m.history["elbo_train"].to_numpy(float) for m in models]
     np.testing.assert_allclose(*history, rtol=1e-5)
 
