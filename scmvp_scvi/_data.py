@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from mudata import MuData
 from scipy import sparse
 from scvi.data import AnnDataManager, fields
@@ -27,6 +28,7 @@ from scmvp_scvi._validate import (
     check_unique_features,
     find_counts,
     find_obs_column,
+    shown,
     warn_about_empty,
     warn_about_reads,
 )
@@ -143,6 +145,52 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
                 check_counts(
                     counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
                 )
+
+
+def check_known_categories(
+    mdata: MuData, registry: Mapping[str, Any], modalities: Mapping[str, str | None]
+) -> None:
+    """Refuse categories of new data that the model has no weights for.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    registry
+        Of the model.
+    modalities
+        As in `check_data`.
+
+    Raises
+    ------
+    ValueError
+        If a batch, a label or another categorical covariate is unknown.
+    """
+    arguments = registry["setup_args"]
+    states = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
+    known = {
+        (argument, arguments[argument]): states[key]["categorical_mapping"]
+        for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
+        if arguments[argument] is not None
+    }
+    covariates = states[REGISTRY.CATEGORICAL_COVARIATES].get("mappings", {})
+    known |= {("categorical_covariate_keys", key): names for key, names in covariates.items()}
+    for (argument, key), names in known.items():
+        column = find_obs_column(
+            mdata,
+            key,
+            argument=argument,
+            modality=modalities.get(argument),
+            modality_keys=(str(modalities["rna_layer"]), str(modalities["atac_layer"])),
+        )
+        unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
+        if len(unknown) > 0:
+            raise ValueError(
+                f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
+                f"{shown(names)}, got {shown(unknown)}. Rename those that mean a known one, or "
+                "have the model learn new batches: "
+                "`query = SCMVPModel.load_query_data(mdata, model)`."
+            )
 
 
 def _check_columns(

@@ -39,6 +39,7 @@ class MinifyMixin:
     _per_instance_manager_store: dict[str, dict[str, AnnDataManager]]
     _check_if_trained: Callable[..., None]
     _embed: Callable[..., Iterator[dict[str, Any]]]
+    _asked_minibatches: Callable[..., Iterator[dict[str, Tensor]]]
     _new_manager: Callable[[MuData], AnnDataManager]
     _register_manager_for_instance: Callable[[AnnDataManager], None]
 
@@ -161,15 +162,17 @@ class MinifyMixin:
         return_mean
             Average over the cells.
         **kwargs
-            Passed to :meth:`scvi.model.base.VAEMixin.get_elbo`.
+            Passed to the loss of the module.
 
         Returns
         -------
         The mean over the cells, or ``(cells,)``.
         """
+        self._check_if_trained(warn=False)
         loader = self._loader_with_counts("`get_elbo`", adata, dataloader)
+        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
         compute = inspect.unwrap(VAEMixin.get_elbo)
-        return compute(self, adata, indices, batch_size, loader, return_mean, **kwargs)
+        return compute(self, dataloader=minibatches, return_mean=return_mean, **kwargs)
 
     @torch.inference_mode()
     def get_reconstruction_error(
@@ -190,12 +193,14 @@ class MinifyMixin:
         adata, indices, batch_size, dataloader, return_mean
             As in `get_elbo`.
         **kwargs
-            Passed to :meth:`scvi.model.base.VAEMixin.get_reconstruction_error`.
+            Passed to the loss of the module.
 
         Returns
         -------
         The modality's name in the log to the mean over the cells, or to ``(cells,)``.
         """
+        self._check_if_trained(warn=False)
         loader = self._loader_with_counts("`get_reconstruction_error`", adata, dataloader)
+        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
         compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
-        return compute(self, adata, indices, batch_size, loader, return_mean, **kwargs)
+        return compute(self, dataloader=minibatches, return_mean=return_mean, **kwargs)

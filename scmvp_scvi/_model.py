@@ -1,7 +1,7 @@
 """`SCMVPModel`: what the user holds."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixi
 
 from scmvp_scvi._data import (
     check_data,
+    check_known_categories,
     check_still_as_registered,
     data_fields,
     registered_features,
@@ -36,12 +37,17 @@ from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
 from scmvp_scvi._scvi import DATA_UUID_KEY
 from scmvp_scvi._surgery import surgery_from
-from scmvp_scvi._training_plan import SCMVPTrainingPlan, SCMVPTrainRunner
+from scmvp_scvi._training_plan import (
+    SCMVPTrainingPlan,
+    SCMVPTrainRunner,
+    arguments_of_plan,
+)
 from scmvp_scvi._validate import (
     check_fraction,
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
+    did_you_mean,
     has_views,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
@@ -51,6 +57,14 @@ from scmvp_scvi.nn._decoders import Dispersion
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
 # in more, five hundred cells are learned by heart, and held-out counts foretold worse
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
+# arguments of the data splitter and of PyTorch's loader, which it makes
+_OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# arguments of the plan that the model brings, and where users choose them
+_OF_MODEL = {
+    "n_clusters": "pass it to `SCMVPModel(...)`",
+    "seeding_labels": "pass `labels_key` to `SCMVPModel.setup_mudata`",
+    "surgery": "pass `unfrozen=True` to `SCMVPModel.load_query_data` for a query that learns all",
+}
 
 
 class SCMVPModel(
@@ -150,6 +164,7 @@ class SCMVPModel(
         rna_input_dropout: float = 0.1,
         atac_input_dropout: float = 0.7,
     ) -> None:
+        self._check_is_set_up(mdata, registry)
         super().__init__(mdata, registry)
         silence_csr_warnings()
         _check_architecture(locals())
@@ -200,6 +215,21 @@ class SCMVPModel(
     # -- data -----------------------------------------------------------------------------------
 
     @classmethod
+    def _check_is_set_up(cls, mdata: MuData | None, registry: dict[str, Any] | None) -> None:
+        """Refuse data that no set-up has registered, which scvi-tools calls AnnData."""
+        if mdata is None and registry is None:
+            raise ValueError("`SCMVPModel` needs `mdata`, or the `registry` of a model, got none.")
+        if mdata is None:
+            return
+        check_is_mudata(mdata)
+        if cls._get_most_recent_anndata_manager(mdata) is None:
+            raise ValueError(
+                "`mdata` must be set up first, got one that is not. Run "
+                '`SCMVPModel.setup_mudata(mdata, modalities={"rna_layer": "rna", "atac_layer": '
+                '"atac"})` with the names of your modalities.'
+            )
+
+    @classmethod
     def setup_mudata(
         cls,
         mdata: MuData,
@@ -238,12 +268,14 @@ class SCMVPModel(
             Argument name to modality: where each of the above is. ``rna_layer`` and
             ``atac_layer`` are needed; keys that are left out are looked up in ``mdata.obs``.
         **kwargs
-            Passed to :meth:`scvi.data.AnnDataManager.register_fields`.
+            Passed to :meth:`scvi.data.AnnDataManager.register_fields`: ``source_registry``, and
+            the options that it takes with it.
 
         Raises
         ------
         TypeError, KeyError, ValueError
-            For data that would give wrong results, with the way out.
+            For names that are no arguments, and for data that would give wrong results, with the
+            way out.
 
         Examples
         --------
@@ -255,6 +287,10 @@ class SCMVPModel(
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         check_is_mudata(mdata)
+        known = set(signature(cls.setup_mudata).parameters) - {"mdata", "modalities", "kwargs"}
+        if "source_registry" not in kwargs:
+            _check_are_known(kwargs, known, what="`setup_mudata` takes no argument")
+        _check_are_known(modalities or {}, known, what="`modalities` names no argument")
         where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
         arguments = setup_method_args["setup_args"]
         source = kwargs.get("source_registry")
@@ -279,6 +315,63 @@ class SCMVPModel(
         del kwargs
         check_is_mudata(adata)
         raise TypeError("`setup_anndata` is not for MuData: call `SCMVPModel.setup_mudata`.")
+
+    @classmethod
+    def load(
+        cls, dir_path: str, adata: MuData | bool | None = None, *args: Any, **kwargs: Any
+    ) -> "SCMVPModel":
+        """Load a model that `save` has written.
+
+        Parameters
+        ----------
+        dir_path
+            Its folder.
+        adata
+            A MuData with the features of the model, which need not be set up; None for the data
+            that were saved with the model, False for no data.
+        *args, **kwargs
+            Passed to :meth:`scvi.model.base.BaseModelClass.load`: device, prefix of the files,
+            where to download them.
+
+        Raises
+        ------
+        TypeError
+            If ``adata`` is no MuData.
+        """
+        if not (adata is None or adata is False):
+            check_is_mudata(adata)
+        return super().load(dir_path, adata, *args, **kwargs)
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, Any]:
+        """Names of the features the model was set up with, modality to names.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            As in scvi-tools, where there are data.
+        """
+        if self.adata is not None:
+            return super().get_var_names(legacy_mudata_format=legacy_mudata_format)
+        modalities = self.registry["setup_args"]["modalities"]
+        features = registered_features(self.registry)
+        return {
+            modalities["rna_layer"]: features[REGISTRY.RNA],
+            modalities["atac_layer"]: features[REGISTRY.ATAC],
+        }
+
+    def view_anndata_setup(
+        self, adata: MuData | None = None, hide_state_registries: bool = False
+    ) -> None:
+        """Print what was set up of the model's data, or of others that are registered.
+
+        Parameters
+        ----------
+        adata
+            The data; None for those of the model.
+        hide_state_registries
+            Leave out the details of each field.
+        """
+        super().view_anndata_setup(self._data(adata), hide_state_registries)
 
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         """Check new data against the model before scvi-tools registers it."""
@@ -325,6 +418,7 @@ class SCMVPModel(
             type(self), mdata, arguments["modalities"], {"setup_args": arguments}
         )
         check_data(mdata, arguments, where, registered_features(self.registry))
+        check_known_categories(mdata, self.registry, where)
         return where
 
     def _new_manager(self, mdata: MuData) -> AnnDataManager:
@@ -431,8 +525,10 @@ class SCMVPModel(
         batch_size
             Cells a minibatch.
         early_stopping
-            Stop when the validation ELBO no longer improves, once the last mixture has its full
-            weight; see :class:`scvi.train.Trainer`.
+            Stop when the validation ELBO has not improved for a tenth of the epochs, at least 3
+            validations, once the last mixture has its full weight, at 70 % of the epochs by
+            default; ``early_stopping_patience`` and ``early_stopping_warmup_epochs``, counted in
+            validations, say otherwise.
         check_val_every_n_epoch
             Epochs between validations, where cells are held out for it; None for none.
         datasplitter_kwargs
@@ -458,6 +554,7 @@ class SCMVPModel(
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
         _check_trainer_arguments(trainer_kwargs)
+        _check_plan_arguments(plan_kwargs or {})
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
@@ -502,12 +599,34 @@ def default_max_epochs(n_cells: int) -> int:
 
 
 def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments of the plan, which other models of scvi-tools take with the trainer's."""
+    """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
+    of_plan = arguments_of_plan(SCMVPTrainingPlan, SCMVPModule)
+    of_plan |= {"n_epochs_kl_warmup", "n_steps_kl_warmup"}  # of which the plan knows the way out
     for name in arguments:
-        if name in signature(SCMVPTrainingPlan.__init__).parameters:
+        for taker, known in (("plan", of_plan), ("datasplitter", _OF_SPLITTER)):
+            if name in known:
+                raise TypeError(
+                    f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
+                    f'pass `{taker}_kwargs={{"{name}": ...}}`.'
+                )
+
+
+def _check_plan_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the plan is told by the model, which would not know that it is another."""
+    for name, way_out in _OF_MODEL.items():
+        if name in arguments:
             raise TypeError(
-                f"`{name}` is an argument of the training plan, got it among those of the "
-                f'trainer: pass `plan_kwargs={{"{name}": ...}}`.'
+                f"`plan_kwargs` takes no `{name}`, which the model brings, got "
+                f"{arguments[name]!r}: {way_out}."
+            )
+
+
+def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> None:
+    for name in found:
+        if name not in known:
+            raise TypeError(
+                f"{what} `{name}`.{did_you_mean(name, known)} There are "
+                f"{', '.join(f'`{one}`' for one in sorted(known))}."
             )
 
 

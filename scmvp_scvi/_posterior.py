@@ -285,7 +285,8 @@ class PosteriorMixin(VAEMixin):
             hold, ``"observed"`` for counts at the cell's own depth, or 1, with a warning, where a
             cell has none.
         threshold
-            Values below it become zero and the result is sparse.
+            Values below it become zero and the result is sparse. It is in units of
+            ``library_size``: shares are one over the number of peaks on average.
         return_numpy
             Return an array, or a CSR matrix with ``threshold``.
         from_modality
@@ -358,7 +359,8 @@ class PosteriorMixin(VAEMixin):
         from_modality
             As in `get_normalized_accessibility`.
         threshold
-            Values below it become zero and ``.X`` is a CSR matrix; None for a dense array.
+            As in `get_normalized_accessibility`, for a CSR matrix in ``.X``; None for a dense
+            array.
         overwrite
             Whether to replace what is at ``path``.
 

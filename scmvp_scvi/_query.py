@@ -220,9 +220,10 @@ class QueryMixin:
         matched = {key: match_features(mdata.mod[key], names[key], key) for key in names}
         with mudata.set_options(pull_on_update=False):
             prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs.copy(), uns=dict(mdata.uns))
-        for key, array in mdata.obsm.items():
-            if key not in mdata.mod:  # those are mudata's own: which rows each modality has
-                prepared.obsm[key] = array
+        for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
+            for key, array in of_cells.items():
+                if key not in mdata.mod:  # those are mudata's own: which rows each modality has
+                    kept[key] = array
         labels, holder = arguments["labels_key"], modalities.get("labels_key")
         if labels is not None:
             table = (prepared if holder is None else prepared.mod[holder]).obs
@@ -302,7 +303,9 @@ def _take_columns(matrix: Any, source: NDArray[np.int64]) -> sparse.csr_matrix:
 
 
 def _refuse(options: Mapping[str, Any]) -> None:
-    for name in options:
+    for name, value in options.items():
+        if name == "inplace" and value is False:  # what happens anyway
+            continue
         reason = _NOT_OFFERED.get(name, "there is no such option")
         raise TypeError(f"`{name}` is not offered: {reason}.")
 

@@ -48,6 +48,7 @@ _NOT_ASKED = {
 # took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
 _KL_WEIGHT, _LR = "kl_weight", "lr"  # change in each step, as the minibatch does
+_PATIENCE = 0.1  # share of the epochs without improvement after which training stops early
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -56,8 +57,9 @@ class SCMVPTrainRunner(TrainRunner):
 
     There are no validation epochs where no cell is held out for them, which Lightning refuses in
     terms of dataloaders. Early stopping waits until the mixture is fitted for the last time and
-    has its full weight, and checkpoints go by the validation ELBO; the loss has a weight that
-    changes.
+    has its full weight, and then for a tenth of the epochs without improvement, at least 3, unless
+    ``early_stopping_patience`` says otherwise; scvi-tools counts both in validations. Checkpoints
+    go by the validation ELBO; the loss has a weight that changes.
 
     Parameters
     ----------
@@ -87,9 +89,12 @@ class SCMVPTrainRunner(TrainRunner):
             _check_needs_no_validation(training_plan, trainer_kwargs)
             trainer_kwargs["check_val_every_n_epoch"] = None
         max_epochs = trainer_kwargs["max_epochs"]
+        n_changing = training_plan.epochs_to_last_objective(max_epochs)
+        validates_every = trainer_kwargs.get("check_val_every_n_epoch") or 1
         trainer_kwargs = {
             "checkpointing_monitor": "elbo_validation",
-            "early_stopping_warmup_epochs": training_plan.epochs_to_last_objective(max_epochs),
+            "early_stopping_warmup_epochs": n_changing // validates_every,
+            "early_stopping_patience": max(3, round(_PATIENCE * max_epochs / validates_every)),
             **trainer_kwargs,
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
@@ -714,6 +719,20 @@ def _check_needs_no_validation(
         )
 
 
+def arguments_of_plan(
+    plan: type[TrainingPlan], module: SCMVPModule | type[SCMVPModule]
+) -> set[str]:
+    """Names that ``plan_kwargs`` may have.
+
+    Parameters
+    ----------
+    plan, module
+        The plan, and the module whose loss it passes some of them on to.
+    """
+    takers = (plan.__init__, TrainingPlan.__init__, module.loss)
+    return {name for taker in takers for name in signature(taker).parameters} - _NOT_ASKED
+
+
 def _check_names(
     plan: type[TrainingPlan], module: SCMVPModule, arguments: Mapping[str, Any]
 ) -> None:
@@ -724,8 +743,7 @@ def _check_names(
             "`gaussian_kl_weight`, its weight before there is a mixture, and `max_kl_weight`, "
             "its weight with the mixture."
         )
-    takers = (plan.__init__, TrainingPlan.__init__, module.loss)
-    known = {name for taker in takers for name in signature(taker).parameters} - _NOT_ASKED
+    known = arguments_of_plan(plan, module)
     for name in arguments:
         if name not in known:
             raise TypeError(

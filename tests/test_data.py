@@ -74,10 +74,13 @@ def test_misspelled_modality_is_refused_with_the_near_name(raw, register):
         register(raw, modalities={"rna_layer": "rna", "atac_layer": "atak"})
 
 
-def test_unknown_key_of_modalities_is_refused(raw, register):
+def test_unknown_arguments_are_refused_before_the_data_are_looked_at(raw, register):
+    raw["rna"].X.data[:] = -1  # which would be refused
     modalities = {"rna_layer": "rna", "atac_layer": "atac", "bach_key": "rna"}
-    with pytest.raises(ValueError, match="Extraneous modality mapping"):
+    with pytest.raises(TypeError, match="`bach_key`. Did you mean `batch_key`"):
         register(raw, modalities=modalities)
+    with pytest.raises(TypeError, match="no argument `size_factor_key`. Did you mean .*_size_fac"):
+        register(raw, size_factor_key="depth")
 
 
 def test_one_modality_for_both_layers_is_refused(raw, register):

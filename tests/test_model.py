@@ -85,8 +85,14 @@ def test_heads_that_do_not_divide_the_width_are_refused(mdata):
 
 
 def test_data_that_are_not_registered_are_refused(make_mdata):
-    with pytest.raises(ValueError, match="Please set up your"):
+    with pytest.raises(
+        ValueError, match=r"must be set up first.* `SCMVPModel.setup_mudata\(mdata"
+    ):
         SCMVPModel(make_mdata())
+    with pytest.raises(TypeError, match="must be a MuData .* got an AnnData"):
+        SCMVPModel(make_mdata()["rna"])
+    with pytest.raises(ValueError, match="needs `mdata`, or the `registry`"):
+        SCMVPModel()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +191,6 @@ def test_model_loaded_without_data_embeds_new_data(model, saved, make_mdata):
     np.testing.assert_array_equal(found, model.get_latent_representation())
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # scvi-tools warns of the missing registry
 def test_model_loaded_without_data_is_saved_and_loaded_again(
     model, own_mdata, saved, make_mdata, tmp_path
 ):
@@ -251,6 +256,21 @@ def test_models_with_prefixes_share_a_folder(model, own_mdata, tmp_path):
     loaded = SCMVPModel.load(tmp_path / "models", adata=own_mdata, prefix="second_")
     latents = (m.get_latent_representation() for m in (loaded, model))
     np.testing.assert_array_equal(*latents)
+
+
+def test_loading_onto_one_modality_is_refused(saved, make_mdata):
+    with pytest.raises(TypeError, match="must be a MuData .* got an AnnData"):
+        SCMVPModel.load(saved, adata=make_mdata()["rna"])
+
+
+def test_model_without_data_names_its_features_and_has_no_setup_to_show(saved, model):
+    loaded = SCMVPModel.load(saved, adata=False)
+    found, expected = loaded.get_var_names(), model.get_var_names()
+    assert set(found) == set(expected) == {"rna", "atac"}
+    for modality, names in expected.items():
+        np.testing.assert_array_equal(found[modality], names)
+    with pytest.raises(ValueError, match="loaded without data"):
+        loaded.view_anndata_setup()
 
 
 def test_loading_onto_data_with_permuted_features_is_refused(saved, make_mdata, rng):
@@ -429,9 +449,24 @@ def test_argument_that_no_plan_would_heed_is_refused(fresh_mdata, train, name):
         train(fresh_mdata, plan_kwargs={name: 0.1})
 
 
-def test_argument_of_the_plan_among_those_of_the_trainer_is_sent_there(fresh_mdata, train):
-    with pytest.raises(TypeError, match=r'pass `plan_kwargs=\{"lr": ...\}`'):
-        train(fresh_mdata, lr=1e-3)
+@pytest.mark.parametrize(
+    ("name", "taker"),
+    [
+        *((name, "plan") for name in ("lr", "n_peaks_per_step", "reduce_lr_on_plateau")),
+        *((name, "datasplitter") for name in ("external_indexing", "num_workers")),
+    ],
+)
+def test_arguments_of_others_among_those_of_the_trainer_are_sent_there(
+    fresh_mdata, train, name, taker
+):
+    with pytest.raises(TypeError, match=rf'pass `{taker}_kwargs=\{{"{name}": ...\}}`'):
+        train(fresh_mdata, **{name: 1})
+
+
+@pytest.mark.parametrize("name", ["n_clusters", "seeding_labels", "surgery"])
+def test_plan_is_not_told_what_the_model_tells_it(fresh_mdata, train, name):
+    with pytest.raises(TypeError, match=f"no `{name}`, which the model brings, got 20: pass "):
+        train(fresh_mdata, plan_kwargs={name: 20})
 
 
 def test_unknown_argument_of_the_training_plan_suggests_a_near_one(fresh_mdata, train):

@@ -1,5 +1,7 @@
 """What a trained model says of cells: embeddings, clusters and denoised profiles."""
 
+import re
+
 import anndata as ad
 import mudata
 import numpy as np
@@ -136,6 +138,20 @@ def test_marginal_likelihood_takes_a_dataloader(trained_model, mdata):
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("method", ["get_elbo", "get_reconstruction_error", "get_marginal_ll"])
+def test_likelihoods_take_indices_as_embeddings_do(trained_model, mdata, method):
+    compute = getattr(trained_model, method)
+    mask = np.arange(N_CELLS) % 30 == 0
+    found = compute(indices=mask.tolist(), return_mean=False)
+    lengths = [len(part) for part in (found.values() if isinstance(found, dict) else [found])]
+    assert set(lengths) == {10}
+    with pytest.raises(ValueError, match="`indices` must lie between 0 and 299"):
+        compute(indices=[0, N_CELLS])
+    loader = trained_model._make_data_loader(mdata)
+    with pytest.raises(ValueError, match="`dataloader` brings its own cells"):
+        compute(dataloader=loader, indices=[1])
+
+
 def test_dataloader_together_with_indices_is_refused(trained_model, mdata):
     loader = trained_model._make_data_loader(mdata)
     with pytest.raises(ValueError, match="`dataloader` brings its own cells"):
@@ -244,10 +260,29 @@ def test_new_data_without_the_batch_are_refused(trained_model, some_cells):
         trained_model.get_latent_representation(some_cells)
 
 
-def test_new_data_of_an_unknown_batch_are_refused(trained_model, some_cells):
-    some_cells.obs["batch"] = "elsewhere"
-    with pytest.raises(ValueError, match="Category elsewhere not found in source registry"):
+@pytest.mark.parametrize("unknown", ["elsewhere", 0])  # scvi-tools passes the zero
+def test_new_data_of_an_unknown_batch_are_refused(trained_model, some_cells, unknown):
+    some_cells.obs["batch"] = unknown
+    known = ", ".join(f"`{name}`" for name in sorted(set(trained_model.adata.obs["batch"])))
+    with pytest.raises(ValueError, match=f"`batch_key` .* {known}, got `{unknown}`.*load_query"):
         trained_model.get_latent_representation(some_cells)
+
+
+@pytest.mark.parametrize("added", [[], [0, 1]], ids=["another order", "more"])
+def test_way_out_of_other_features_brings_those_of_the_model(trained_model, some_cells, added):
+    latent = trained_model.get_latent_representation(some_cells)
+    more = some_cells["atac"][:, added].copy()
+    more.var_names = [f"chrM:{i}-{i + 5}" for i in range(len(added))]
+    permuted = ad.concat([some_cells["atac"][:, ::-1], more], axis=1, merge="first")
+    other = MuData({"rna": some_cells["rna"].copy(), "atac": permuted})
+    other.obs = some_cells.obs.copy()
+    with pytest.raises(ValueError, match="features of the model") as error:
+        trained_model.get_latent_representation(other)
+    [line] = re.findall("`(mdata = [^`]*)`", str(error.value))
+    scope = {"mdata": other, "model": trained_model, "SCMVPModel": SCMVPModel}
+    exec(line, scope)
+    found = trained_model.get_latent_representation(scope["mdata"])
+    np.testing.assert_allclose(found, latent, rtol=1e-4, atol=1e-5)
 
 
 def test_anndata_is_refused_as_new_data(trained_model, some_cells):

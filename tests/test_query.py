@@ -402,7 +402,11 @@ def test_permuted_features_are_put_in_order_by_name_and_never_taken_as_they_are(
     permuted = with_features(query, rna=rng.permutation(80), atac=rng.permutation(150))
     with pytest.raises(ValueError, match="`rna` has the features of the model in another order"):
         load(permuted, reference)
-    prepared = SCMVPModel.prepare_query_mudata(permuted, reference)
+    permuted.obsp["distances"] = sparse.eye_array(permuted.n_obs, format="csr")
+    prepared = SCMVPModel.prepare_query_mudata(permuted, reference, inplace=False)
+    assert (prepared.obsp["distances"] != permuted.obsp["distances"]).nnz == 0
+    with pytest.raises(TypeError, match="`inplace` is not offered: data are never changed"):
+        SCMVPModel.prepare_query_mudata(permuted, reference, inplace=True)
     for key in ("rna", "atac"):
         assert prepared[key].var_names.equals(query[key].var_names)
         assert (prepared[key].X != query[key].X).nnz == 0

@@ -284,6 +284,20 @@ def test_training_does_not_stop_early_before_the_last_mixture_has_its_full_weigh
     assert model.trainer.current_epoch == least + 2
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_early_stopping_by_default_ends_a_training_that_gets_no_better(fresh_mdata, train, every):
+    model = train(
+        fresh_mdata,
+        max_epochs=40,
+        early_stopping=True,
+        early_stopping_min_delta=1e6,
+        check_val_every_n_epoch=every,
+    )
+    # no validation after the warm-up, 28 of 40 epochs, is better than the first by a million nats
+    patience = {1: 4, 2: 3 * 2}[every]
+    assert model.trainer.current_epoch == pytest.approx(28 + patience, abs=every)
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [

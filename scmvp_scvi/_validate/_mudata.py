@@ -181,12 +181,9 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
             "`mdata.obs` does not know all cells of its modalities: they were changed after "
             "`mdata` was built. Run `mdata.update()` first."
         )
-    # Written with the modalities alone: `mdata[shared]` trusts a map of rows that is out of date
-    # when a modality was replaced without `mdata.update()`.
     way_out = (
-        f'`shared = mdata["{rna_key}"].obs_names.intersection(mdata["{atac_key}"].obs_names); '
-        f'mdata = mudata.MuData({{key: mdata[key][shared].copy() for key in ("{rna_key}", '
-        f'"{atac_key}")}}, obs=mdata.obs.loc[shared])`'
+        f'`mdata = scmvp_scvi.pp.intersect_cells(mdata, rna_key="{rna_key}", '
+        f'atac_key="{atac_key}")`'
     )
     if len(shared) == len(rna) == len(atac) == mdata.n_obs:
         raise ValueError(

@@ -67,8 +67,8 @@ def check_feature_names(
     if model_names.equals(new_names):
         return
     way_out = (
-        f'`names = model.adata["{modality}"].var_names; mdata = mudata.MuData({{**mdata.mod, '
-        f'"{modality}": mdata["{modality}"][:, names].copy()}}, obs=mdata.obs)`'
+        "`mdata = SCMVPModel.prepare_query_mudata(mdata, model)`, with the model or the folder it "
+        "was saved in"
     )
     if not new_names.is_unique:
         twice = new_names[new_names.duplicated()].unique()

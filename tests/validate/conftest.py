@@ -11,6 +11,7 @@ import pytest
 import scipy
 import scipy.sparse as sp
 
+import scmvp_scvi
 from scmvp_scvi._validate import _blocks
 
 
@@ -81,7 +82,10 @@ def run_way_out():
 
     def run_way_out(error, mdata, starts_with, **names):
         lines = re.findall(rf"`({re.escape(starts_with)}[^`]*)`", error.value.args[0])
-        scope = {"mdata": mdata, "mudata": mudata, "numpy": np, "scipy": scipy, **names}
+        scope = {
+            **{"mdata": mdata, "mudata": mudata, "numpy": np, "scipy": scipy},
+            **{"scmvp_scvi": scmvp_scvi, **names},
+        }
         exec(lines[0], scope)
         return scope["mdata"]
 

@@ -120,7 +120,7 @@ def test_same_cells_in_another_order_are_refused_and_the_way_out_pairs_them(
     mdata = make_mdata(atac_cells=cells[::-1])
     with pytest.raises(ValueError, match="hold the same 6 cells in different orders") as error:
         check_paired(mdata, "rna", "atac")
-    fixed = run_way_out(error, mdata, "shared = ")
+    fixed = run_way_out(error, mdata, "mdata = scmvp_scvi.pp.inter")
     check_paired(fixed, "rna", "atac")
     assert fixed.n_obs == 6
     assert is_paired(fixed)
@@ -133,7 +133,7 @@ def test_modality_replaced_in_another_order_without_update_is_paired_by_the_way_
     mdata.mod["atac"] = mdata["atac"][::-1].copy()
     with pytest.raises(ValueError, match="different orders") as error:
         check_paired(mdata, "rna", "atac")
-    fixed = run_way_out(error, mdata, "shared = ")
+    fixed = run_way_out(error, mdata, "mdata = scmvp_scvi.pp.inter")
     check_paired(fixed, "rna", "atac")
     assert is_paired(fixed)
 
@@ -146,7 +146,7 @@ def test_modalities_in_another_order_than_mdata_obs_are_refused_and_the_way_out_
         mdata.mod[key] = mdata[key][::-1].copy()
     with pytest.raises(ValueError, match="different orders") as error:
         check_paired(mdata, "rna", "atac")
-    assert is_paired(run_way_out(error, mdata, "shared = "))
+    assert is_paired(run_way_out(error, mdata, "mdata = scmvp_scvi.pp.inter"))
 
 
 def test_unpaired_cells_are_counted_and_the_way_out_keeps_the_shared_ones(make_mdata, run_way_out):
@@ -154,7 +154,7 @@ def test_unpaired_cells_are_counted_and_the_way_out_keeps_the_shared_ones(make_m
     match = "7 cells in `mdata.obs`, 1 are missing in `rna` and 3 in `atac`. Keep the 3 shared"
     with pytest.raises(ValueError, match=match) as error:
         check_paired(mdata, "rna", "atac")
-    fixed = run_way_out(error, mdata, "shared = ")
+    fixed = run_way_out(error, mdata, "mdata = scmvp_scvi.pp.inter")
     check_paired(fixed, "rna", "atac")
     assert set(fixed.obs_names) == {"cell1", "cell3", "cell4"}
     assert is_paired(fixed)

@@ -1,6 +1,5 @@
 """Features, cells and names are matched, or refused with a way out that works."""
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,20 +30,13 @@ def test_equal_feature_names_pass_whatever_holds_them():
     check_feature_names(["a", "b"], np.array(["a", "b"], dtype=object), modality="rna")
 
 
-@pytest.mark.parametrize("order", [[3, 1, 0, 2], [3, 1, 0]])
-def test_way_out_of_other_or_added_features_gives_those_of_the_model(
-    order, make_mdata, run_way_out, cells
-):
-    mdata = make_mdata()
-    expected = mdata["atac"].var_names[order]
-    match = "another order" if len(order) == 4 else "1 were added: `peak2`. Leave them out"
-    with pytest.raises(ValueError, match=match) as error:
-        check_feature_names(expected, mdata["atac"].var_names, modality="atac")
-    model = type("Model", (), {"adata": mudata.MuData({"atac": mdata["atac"][:, order].copy()})})
-    fixed = run_way_out(error, mdata, "names = ", model=model)
-    check_feature_names(expected, fixed["atac"].var_names, modality="atac")
-    np.testing.assert_array_equal(fixed["atac"].X[0].toarray()[0], np.array(order) + 1)
-    assert fixed.obs["name"].tolist() == cells
+@pytest.mark.parametrize(
+    ("order", "match"), [([3, 1, 0, 2], "another order"), ([3, 1, 0], "1 were added: `peak2`")]
+)
+def test_other_or_added_features_are_refused(order, match, make_mdata):
+    found = make_mdata()["atac"].var_names
+    with pytest.raises(ValueError, match=match):
+        check_feature_names(found[order], found, modality="atac")
 
 
 def test_missing_and_added_features_are_counted_and_listed():
