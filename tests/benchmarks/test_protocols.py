@@ -18,7 +18,7 @@ from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.protocols import PROTOCOLS
 
 SMALL = {"n_latent": 5, "n_hidden": 32, "n_hidden_atac": 16, "n_shared": 32, "n_heads": 4}
-FAST = ("raw", "mean", "kNN 15", "linear", "RNA PCA", "PCA + LSI")
+FAST = ("raw", "mean", "mean of logs", "kNN 15", "linear", "RNA PCA", "PCA + LSI")
 pytestmark = pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
 
 

@@ -9,7 +9,7 @@ from harness.methods.base import Method
 from harness.methods.factors import MOFA
 from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.methods.original import OriginalSCMVP
-from harness.methods.simple import WNN, Components, Linear, Mean, Neighbors, Raw
+from harness.methods.simple import WNN, Components, Linear, Mean, MeanOfLogs, Neighbors, Raw
 
 # forms of the model with one thing changed: arguments of `SCMVP`
 CHANGES: dict[str, dict[str, Any]] = {
@@ -48,6 +48,7 @@ CHANGES |= {"200 epochs": {"epochs": 200}}
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
     "mean": Mean,
+    "mean of logs": MeanOfLogs,
     "kNN 15": partial(Neighbors, 15),
     "kNN 100": partial(Neighbors, 100),
     "linear": Linear,
