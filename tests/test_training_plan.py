@@ -557,6 +557,32 @@ def test_steps_are_not_recorded_where_torch_looks_at_values():
         assert "anomalies" in hindrance()
 
 
+def test_steps_are_recorded_in_the_epochs_that_nothing_hinders(caplog):
+    plan = SimpleNamespace(
+        device=torch.device("cuda"),
+        current_epoch=3,
+        step_recorder=None,
+        trainer=SimpleNamespace(
+            datamodule=SimpleNamespace(batch_size=64, train_idx=np.arange(10))
+        ),
+        _hindrance_to_recording=Mock(side_effect=[None, None, "a reason", "a reason", None]),
+    )
+    recorders = []
+    with caplog.at_level("INFO", logger="scmvp_scvi"):
+        for _ in range(5):
+            SCMVPTrainingPlan._record_steps_if_possible(plan)
+            recorders.append(plan.step_recorder)
+    first, same, none, still_none, new = recorders
+    assert first is same
+    assert none is still_none is None
+    assert new is not None
+    assert new is not first
+    assert new._n_cells == 10
+    assert [record.getMessage() for record in caplog.records] == [
+        "Training steps are not recorded as a CUDA graph: a reason."
+    ]
+
+
 class RecordedOnCPU(RecordedStep):
     """Recorded step that takes the step itself when it is replayed, there being no CUDA graph."""
 
