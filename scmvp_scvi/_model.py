@@ -601,7 +601,6 @@ def default_max_epochs(n_cells: int) -> int:
 def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
     of_plan = arguments_of_plan(SCMVPTrainingPlan, SCMVPModule)
-    of_plan |= {"n_epochs_kl_warmup", "n_steps_kl_warmup"}  # of which the plan knows the way out
     for name in arguments:
         for taker, known in (("plan", of_plan), ("datasplitter", _OF_SPLITTER)):
             if name in known:

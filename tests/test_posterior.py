@@ -268,6 +268,25 @@ def test_new_data_of_an_unknown_batch_are_refused(trained_model, some_cells, unk
         trained_model.get_latent_representation(some_cells)
 
 
+@pytest.mark.parametrize(
+    ("column", "argument"), [("site", "categorical_covariate_keys"), ("cell_type", "labels_key")]
+)
+def test_new_data_of_other_unknown_categories_are_refused(
+    make_mdata, register, train, column, argument
+):
+    def with_sites(mdata: MuData) -> MuData:
+        mdata.obs["site"] = np.where(np.arange(mdata.n_obs) % 2 == 0, "east", "west")
+        return mdata
+
+    keys = {"categorical_covariate_keys": ["site"], "labels_key": "cell_type"}
+    mdata = register(with_sites(make_mdata()), **keys)
+    model = train(mdata, max_epochs=1, architecture={"n_clusters": None})
+    new = with_sites(make_mdata())
+    new.obs[column] = "elsewhere"
+    with pytest.raises(ValueError, match=f"`{column}`, `{argument}` of .* got `elsewhere`"):
+        model.get_latent_representation(new)
+
+
 @pytest.mark.parametrize("added", [[], [0, 1]], ids=["another order", "more"])
 def test_way_out_of_other_features_brings_those_of_the_model(trained_model, some_cells, added):
     latent = trained_model.get_latent_representation(some_cells)
