@@ -39,6 +39,16 @@ _ROWS_PER_BLOCK = 4096
 _CATEGORIES = ("batch_key", "labels_key", "categorical_covariate_keys")
 _SIZE_FACTORS = ("rna_size_factor_key", "atac_size_factor_key")
 _CONTINUOUS = "continuous_covariate_keys"
+_WAYS_OUT_OF_UNKNOWN = {
+    "batch_key": (
+        "Rename those that mean a known one, or have the model learn new ones: "
+        "`query = SCMVPModel.load_query_data(mdata, model)`"
+    ),
+    "labels_key": (
+        "Rename those that mean a known one; no embedding goes by labels, so that any known one "
+        "will do for cells without"
+    ),
+}
 
 
 def check_data(
@@ -184,13 +194,16 @@ def check_known_categories(
             modality_keys=(str(modalities["rna_layer"]), str(modalities["atac_layer"])),
         )
         unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
-        if len(unknown) > 0:
-            raise ValueError(
-                f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
-                f"{shown(names)}, got {shown(unknown)}. Rename those that mean a known one, or "
-                "have the model learn new batches: "
-                "`query = SCMVPModel.load_query_data(mdata, model)`."
-            )
+        if len(unknown) == 0:
+            continue
+        way_out = _WAYS_OUT_OF_UNKNOWN.get(argument, "Rename those that mean a known one")
+        if set(map(str, unknown)) <= set(map(str, names)):
+            known_as, found_as = (type(values[0]).__name__ for values in (names, unknown))
+            way_out = f"They are of type {known_as}, and {found_as} in the data: convert them"
+        raise ValueError(
+            f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
+            f"{shown(names)}, got {shown(unknown)}. {way_out}."
+        )
 
 
 def _check_columns(

@@ -151,7 +151,6 @@ class MinifyMixin:
         batch_size: int | None = None,
         dataloader: Loader | None = None,
         return_mean: bool = True,
-        **kwargs: Any,
     ) -> float | Tensor:
         """Evidence lower bound of the counts, in nats; higher is better.
 
@@ -161,8 +160,6 @@ class MinifyMixin:
             As in `get_latent_representation`; counts are needed.
         return_mean
             Average over the cells.
-        **kwargs
-            Passed to the loss of the module.
 
         Returns
         -------
@@ -172,7 +169,7 @@ class MinifyMixin:
         loader = self._loader_with_counts("`get_elbo`", adata, dataloader)
         minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
         compute = inspect.unwrap(VAEMixin.get_elbo)
-        return compute(self, dataloader=minibatches, return_mean=return_mean, **kwargs)
+        return compute(self, dataloader=minibatches, return_mean=return_mean)
 
     @torch.inference_mode()
     def get_reconstruction_error(
@@ -182,7 +179,6 @@ class MinifyMixin:
         batch_size: int | None = None,
         dataloader: Loader | None = None,
         return_mean: bool = True,
-        **kwargs: Any,
     ) -> dict[str, float | Tensor]:
         """Negative log likelihood of the counts given draws of z, for each modality, in nats.
 
@@ -192,8 +188,6 @@ class MinifyMixin:
         ----------
         adata, indices, batch_size, dataloader, return_mean
             As in `get_elbo`.
-        **kwargs
-            Passed to the loss of the module.
 
         Returns
         -------
@@ -203,4 +197,4 @@ class MinifyMixin:
         loader = self._loader_with_counts("`get_reconstruction_error`", adata, dataloader)
         minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
         compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
-        return compute(self, dataloader=minibatches, return_mean=return_mean, **kwargs)
+        return compute(self, dataloader=minibatches, return_mean=return_mean)

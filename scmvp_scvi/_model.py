@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
@@ -222,11 +221,15 @@ class SCMVPModel(
         if mdata is None:
             return
         check_is_mudata(mdata)
-        if cls._get_most_recent_anndata_manager(mdata) is None:
+        try:
+            is_set_up = cls._get_most_recent_anndata_manager(mdata) is not None
+        except ValueError:  # of a copy, in words of AnnData
+            is_set_up = False
+        if not is_set_up:
             raise ValueError(
-                "`mdata` must be set up first, got one that is not. Run "
-                '`SCMVPModel.setup_mudata(mdata, modalities={"rna_layer": "rna", "atac_layer": '
-                '"atac"})` with the names of your modalities.'
+                "`mdata` must be set up first, itself and not what it was copied from, got one "
+                "that is not. Run `SCMVPModel.setup_mudata(mdata, modalities={"
+                '"rna_layer": "rna", "atac_layer": "atac"})` with the names of your modalities.'
             )
 
     @classmethod
@@ -287,8 +290,8 @@ class SCMVPModel(
         """
         setup_method_args = cls._get_setup_method_args(**locals())
         check_is_mudata(mdata)
-        known = set(signature(cls.setup_mudata).parameters) - {"mdata", "modalities", "kwargs"}
-        if "source_registry" not in kwargs:
+        known = set(setup_method_args["setup_args"]) - {"modalities"}
+        if "source_registry" not in kwargs:  # which comes with options of scvi-tools' own
             _check_are_known(kwargs, known, what="`setup_mudata` takes no argument")
         _check_are_known(modalities or {}, known, what="`modalities` names no argument")
         where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
@@ -525,10 +528,11 @@ class SCMVPModel(
         batch_size
             Cells a minibatch.
         early_stopping
-            Stop when the validation ELBO has not improved for a tenth of the epochs, at least 3
-            validations, once the last mixture has its full weight, at 70 % of the epochs by
-            default; ``early_stopping_patience`` and ``early_stopping_warmup_epochs``, counted in
-            validations, say otherwise.
+            Stop when the validation ELBO no longer improves. It is watched once the last mixture
+            has its full weight, by default after 70 % of the epochs, and at once if the model has
+            been trained before; training stops after a tenth of the epochs without improvement.
+            ``early_stopping_warmup_epochs`` and ``early_stopping_patience`` change both, in
+            validations.
         check_val_every_n_epoch
             Epochs between validations, where cells are held out for it; None for none.
         datasplitter_kwargs

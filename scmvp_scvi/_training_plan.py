@@ -22,6 +22,7 @@ from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, SteppedGradients, trust_rows, values_of_gradient
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._recorded_step import StepRecorder
+from scmvp_scvi._scvi import merge_kwargs
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
@@ -57,9 +58,10 @@ class SCMVPTrainRunner(TrainRunner):
 
     There are no validation epochs where no cell is held out for them, which Lightning refuses in
     terms of dataloaders. Early stopping waits until the mixture is fitted for the last time and
-    has its full weight, and then for a tenth of the epochs without improvement, at least 3, unless
-    ``early_stopping_patience`` says otherwise; scvi-tools counts both in validations. Checkpoints
-    go by the validation ELBO; the loss has a weight that changes.
+    has its full weight, and then for a tenth of the epochs without improvement, unless
+    ``early_stopping_warmup_epochs`` and ``early_stopping_patience`` say otherwise; scvi-tools
+    counts both in validations. Checkpoints go by the validation ELBO; the loss has a weight that
+    changes.
 
     Parameters
     ----------
@@ -90,11 +92,14 @@ class SCMVPTrainRunner(TrainRunner):
             trainer_kwargs["check_val_every_n_epoch"] = None
         max_epochs = trainer_kwargs["max_epochs"]
         n_changing = training_plan.epochs_to_last_objective(max_epochs)
-        validates_every = trainer_kwargs.get("check_val_every_n_epoch") or 1
+        config = trainer_kwargs.pop("trainer_config", None)
+        trainer_kwargs = merge_kwargs(config, trainer_kwargs, name="trainer")
+        n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
+        per_epoch = _validations_per_epoch(trainer_kwargs, n_batches)
         trainer_kwargs = {
             "checkpointing_monitor": "elbo_validation",
-            "early_stopping_warmup_epochs": n_changing // validates_every,
-            "early_stopping_patience": max(3, round(_PATIENCE * max_epochs / validates_every)),
+            "early_stopping_warmup_epochs": int(n_changing * per_epoch),
+            "early_stopping_patience": max(1, round(_PATIENCE * max_epochs * per_epoch)),
             **trainer_kwargs,
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
@@ -104,10 +109,8 @@ class SCMVPTrainRunner(TrainRunner):
         try:
             super().__call__()
         finally:
-            if self.training_plan.step_recorder is not None:
-                # trainers and tracebacks keep the plan, and a recorded step holds much memory
-                self.training_plan.step_recorder = None
-                torch.cuda.empty_cache()  # whose blocks nothing else can use
+            # trainers and tracebacks keep the plan, and a recorded step holds much memory
+            self.training_plan.forget_recorded_step()
 
 
 class SCMVPTrainingPlan(TrainingPlan):
@@ -150,14 +153,16 @@ class SCMVPTrainingPlan(TrainingPlan):
         objective is the ELBO.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
-        the time, and memory beside that of the steps that are taken as usual, such as on a shorter
-        last minibatch. The weights of the terms, the layers that learn and the settings of the
-        optimiser, but for the learning rate, are then those of the recorded step, and gradients
-        come and go within it: callbacks that change or read them need False. Whatever the value,
-        steps are not recorded in mixed precision, on several devices, with accumulated gradients
-        or averaged weights, with an optimizer of one's own or with several learning rates, if
-        training cells lack a modality, or where torch compiles, looks for anomalies or is held to
-        deterministic kernels; the log says so.
+        the time, and memory beside that of the steps that are taken as usual. The weights of the
+        terms, the layers that learn and the settings of the optimiser, but for the learning rate,
+        are then those of the recorded step, and gradients come and go within it: callbacks that
+        change or read them need False. Whatever the value, steps are taken as usual, and the log
+        says why,
+
+        - in mixed precision, on several devices, with accumulated gradients or averaged weights;
+        - with an optimizer of one's own, or with several learning rates;
+        - if training cells lack a modality;
+        - where torch compiles, looks for anomalies, or is held to deterministic kernels.
     seed
         Of the fit of the mixture.
     surgery
@@ -251,6 +256,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.wide_gradients: SteppedGradients | None = None
         self.cuda_graph = cuda_graph
         self.step_recorder: StepRecorder | None = None
+        self._hindrance: str | None = None  # to the recording of steps, in the last epoch
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -444,14 +450,21 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Let steps on a CUDA device be recorded, unless something hinders it in this epoch."""
         if self.device.type != "cuda":
             return
-        hindrance = self._hindrance_to_recording()
+        hindrance, was = self._hindrance_to_recording(), self._hindrance
+        self._hindrance = hindrance
         if hindrance is not None:
-            if self.current_epoch == 0 or self.step_recorder is not None:
+            if hindrance != was:
                 logger.info("Training steps are not recorded as a CUDA graph: %s.", hindrance)
-            self.step_recorder = None
+            self.forget_recorded_step()
         elif self.step_recorder is None:
             data = self.trainer.datamodule
             self.step_recorder = StepRecorder(min(data.batch_size, len(data.train_idx)))
+
+    def forget_recorded_step(self) -> None:
+        """Let go of the step that is replayed, if there is one, and of its memory."""
+        if self.step_recorder is not None:
+            self.step_recorder = None
+            torch.cuda.empty_cache()  # whose blocks nothing else can use
 
     def _may_step_by_blocks(self) -> bool:
         """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
@@ -701,6 +714,15 @@ class _EpochMeans:
         taken = self.means(), self._n_cells
         self._sums, self._n_cells = {}, 0
         return taken
+
+
+def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) -> float:
+    """How often the trainer validates, of an epoch with so many minibatches."""
+    every = trainer_kwargs.get("check_val_every_n_epoch") or 1
+    interval = trainer_kwargs.get("val_check_interval") or 1.0
+    if isinstance(interval, int):  # Lightning's way to tell minibatches from shares of an epoch
+        interval = interval / n_batches
+    return 1 / (every * interval)
 
 
 def _check_needs_no_validation(

@@ -84,11 +84,14 @@ def test_heads_that_do_not_divide_the_width_are_refused(mdata):
         SCMVPModel(mdata, n_hidden_atac=32, n_heads=3)
 
 
-def test_data_that_are_not_registered_are_refused(make_mdata):
+def test_data_that_are_not_registered_are_refused(make_mdata, register):
     with pytest.raises(
         ValueError, match=r"must be set up first.* `SCMVPModel.setup_mudata\(mdata"
     ):
         SCMVPModel(make_mdata())
+    copied = register(make_mdata()).copy()
+    with pytest.raises(ValueError, match="itself and not what it was copied from"):
+        SCMVPModel(copied)
     with pytest.raises(TypeError, match="must be a MuData .* got an AnnData"):
         SCMVPModel(make_mdata()["rna"])
     with pytest.raises(ValueError, match="needs `mdata`, or the `registry`"):

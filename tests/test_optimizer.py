@@ -236,6 +236,7 @@ def test_rows_that_were_taken_once_are_in_order_and_need_no_look(rng):
     dense = parameter(rng, 2)
     rows = torch.tensor([1, 4, 6])
     ((take_rows(weight, rows) * factors).sum() + dense.sum()).backward()
+    assert not weight.grad.is_coalesced()  # which autograd forgot
     trust_rows([weight, dense, parameter(rng, 1)])
     assert weight.grad.is_coalesced()
     torch.testing.assert_close(weight.grad.indices()[0], rows)

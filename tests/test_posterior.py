@@ -285,6 +285,19 @@ def test_new_data_of_other_unknown_categories_are_refused(
     new.obs[column] = "elsewhere"
     with pytest.raises(ValueError, match=f"`{column}`, `{argument}` of .* got `elsewhere`"):
         model.get_latent_representation(new)
+    # as the message has it for labels, and for a covariate that means a known one
+    new.obs[column] = mdata.obs[column].iloc[0]
+    assert np.isfinite(model.get_latent_representation(new)).all()
+
+
+def test_known_categories_of_another_type_are_told_apart(make_mdata, register, train):
+    mdata = make_mdata()
+    mdata.obs["donor"] = np.arange(mdata.n_obs) % 2
+    model = train(register(mdata, batch_key="donor"), max_epochs=1)
+    new = make_mdata()
+    new.obs["donor"] = (np.arange(new.n_obs) % 2).astype(str)
+    with pytest.raises(ValueError, match="got `0`, `1`. They are of type int64, and str in"):
+        model.get_latent_representation(new)
 
 
 @pytest.mark.parametrize("added", [[], [0, 1]], ids=["another order", "more"])

@@ -402,15 +402,20 @@ def test_permuted_features_are_put_in_order_by_name_and_never_taken_as_they_are(
     permuted = with_features(query, rna=rng.permutation(80), atac=rng.permutation(150))
     with pytest.raises(ValueError, match="`rna` has the features of the model in another order"):
         load(permuted, reference)
-    permuted.obsp["distances"] = sparse.eye_array(permuted.n_obs, format="csr")
-    prepared = SCMVPModel.prepare_query_mudata(permuted, reference, inplace=False)
-    assert (prepared.obsp["distances"] != permuted.obsp["distances"]).nnz == 0
-    with pytest.raises(TypeError, match="`inplace` is not offered: data are never changed"):
-        SCMVPModel.prepare_query_mudata(permuted, reference, inplace=True)
+    prepared = SCMVPModel.prepare_query_mudata(permuted, reference)
     for key in ("rna", "atac"):
         assert prepared[key].var_names.equals(query[key].var_names)
         assert (prepared[key].X != query[key].X).nnz == 0
     load(prepared, reference)
+
+
+def test_query_is_prepared_in_a_new_object_with_what_is_known_of_pairs_of_cells(reference, query):
+    query.obsp["distances"] = sparse.eye_array(query.n_obs, format="csr")
+    prepared = SCMVPModel.prepare_query_mudata(query, reference, inplace=False)
+    assert prepared is not query
+    assert (prepared.obsp["distances"] != query.obsp["distances"]).nnz == 0
+    with pytest.raises(TypeError, match="`inplace` is not offered: data are never changed"):
+        SCMVPModel.prepare_query_mudata(query, reference, inplace=True)
 
 
 @pytest.mark.filterwarnings("ignore:`(rna|atac)` lacks")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from functools import reduce
+from functools import partial, reduce
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step
+from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step, _training_plan
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._optimizer import RowAdam
@@ -284,18 +284,27 @@ def test_training_does_not_stop_early_before_the_last_mixture_has_its_full_weigh
     assert model.trainer.current_epoch == least + 2
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_early_stopping_by_default_ends_a_training_that_gets_no_better(fresh_mdata, train, every):
-    model = train(
-        fresh_mdata,
-        max_epochs=40,
-        early_stopping=True,
-        early_stopping_min_delta=1e6,
-        check_val_every_n_epoch=every,
-    )
-    # no validation after the warm-up, 28 of 40 epochs, is better than the first by a million nats
-    patience = {1: 4, 2: 3 * 2}[every]
-    assert model.trainer.current_epoch == pytest.approx(28 + patience, abs=every)
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        # of 40 epochs 28 are not watched; the next validation sets a bar that none reaches
+        ({"max_epochs": 40}, 28 + 1 + 4),
+        ({"max_epochs": 40, "check_val_every_n_epoch": 2}, 28 + 2 * (1 + 2)),
+        ({"max_epochs": 40, "val_check_interval": 0.5}, 28 + (1 + 8) / 2),
+        ({"max_epochs": 10}, 7 + 1 + 1),
+        ({"max_epochs": 40, "trainer_config": {"early_stopping_patience": 1}}, 28 + 1 + 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning")
+def test_early_stopping_by_default_ends_a_training_that_gets_no_better(
+    fresh_mdata, train, options, last
+):
+    model = train(fresh_mdata, early_stopping=True, early_stopping_min_delta=1e6, **options)
+    assert model.trainer.current_epoch == math.ceil(last)
+
+
+def test_validations_of_an_epoch_may_be_counted_in_minibatches():
+    assert _training_plan._validations_per_epoch({"val_check_interval": 4}, 20) == 5
 
 
 @pytest.mark.parametrize(
@@ -562,11 +571,13 @@ def test_steps_are_recorded_in_the_epochs_that_nothing_hinders(caplog):
         device=torch.device("cuda"),
         current_epoch=3,
         step_recorder=None,
+        _hindrance=None,
         trainer=SimpleNamespace(
             datamodule=SimpleNamespace(batch_size=64, train_idx=np.arange(10))
         ),
         _hindrance_to_recording=Mock(side_effect=[None, None, "a reason", "a reason", None]),
     )
+    plan.forget_recorded_step = partial(SCMVPTrainingPlan.forget_recorded_step, plan)
     recorders = []
     with caplog.at_level("INFO", logger="scmvp_scvi"):
         for _ in range(5):
