@@ -41,10 +41,6 @@ CHANGES |= {
 CHANGES |= {
     "256 wide RNA": {"model": {"n_hidden": 256}},
     "15 dimensions": {"model": {"n_latent": 15}},
-    "KL weight 1, 15 dimensions": {
-        "plan": {"gaussian_kl_weight": 1.0},
-        "model": {"n_latent": 15},
-    },
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
 }
