@@ -277,8 +277,7 @@ class SCMVPModel(
         Raises
         ------
         TypeError, KeyError, ValueError
-            For names that are no arguments, and for data that would give wrong results, with the
-            way out.
+            For unknown arguments and for data that would give wrong results, with the way out.
 
         Examples
         --------
