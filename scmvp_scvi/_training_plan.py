@@ -722,6 +722,8 @@ def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) ->
     interval = trainer_kwargs.get("val_check_interval") or 1.0
     if isinstance(interval, int):  # Lightning's way to tell minibatches from shares of an epoch
         interval = interval / n_batches
+    elif not isinstance(interval, float):  # a time, which says nothing of epochs
+        interval = 1.0
     return 1 / (every * interval)
 
 

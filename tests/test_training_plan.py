@@ -303,8 +303,11 @@ def test_early_stopping_by_default_ends_a_training_that_gets_no_better(
     assert model.trainer.current_epoch == math.ceil(last)
 
 
-def test_validations_of_an_epoch_may_be_counted_in_minibatches():
-    assert _training_plan._validations_per_epoch({"val_check_interval": 4}, 20) == 5
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(4, 5.0), (0.25, 4.0), (None, 1.0), ("00:10:00", 1.0)]
+)
+def test_validations_of_an_epoch_are_counted_by_minibatches_or_shares(interval, expected):
+    assert _training_plan._validations_per_epoch({"val_check_interval": interval}, 20) == expected
 
 
 @pytest.mark.parametrize(
