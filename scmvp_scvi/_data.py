@@ -1,7 +1,7 @@
 """What is registered of a MuData: its checks, its fields, and sums over the training cells."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +118,7 @@ def check_data(
         check_column_names(arguments.get(argument), argument=argument)
     # categories of new data are those of the model, or else each needs cells that train it
     needs_cells = expected_features is None or extends_categories
-    _check_columns(mdata, arguments, modalities, (rna, atac), needs_cells=needs_cells)
+    _check_columns(mdata, arguments, modalities, needs_cells=needs_cells)
 
 
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
@@ -181,18 +181,11 @@ def check_known_categories(
     known = {
         (argument, arguments[argument]): states[key]["categorical_mapping"]
         for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
-        if arguments[argument] is not None
     }
     covariates = states[REGISTRY.CATEGORICAL_COVARIATES].get("mappings", {})
     known |= {("categorical_covariate_keys", key): names for key, names in covariates.items()}
-    for (argument, key), names in known.items():
-        column = find_obs_column(
-            mdata,
-            key,
-            argument=argument,
-            modality=modalities.get(argument),
-            modality_keys=(str(modalities["rna_layer"]), str(modalities["atac_layer"])),
-        )
+    for argument, key, column in _columns(mdata, arguments, modalities, _CATEGORIES):
+        names = known[argument, key]
         unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
         if len(unknown) == 0:
             continue
@@ -210,7 +203,6 @@ def _check_columns(
     mdata: MuData,
     arguments: Mapping[str, Any],
     modalities: Mapping[str, str | None],
-    modality_keys: tuple[str, str],
     *,
     needs_cells: bool,
 ) -> None:
@@ -219,7 +211,19 @@ def _check_columns(
         **dict.fromkeys(_SIZE_FACTORS, check_positive_column),
         _CONTINUOUS: check_numeric_finite,
     }
-    for argument, check in checks.items():
+    for argument, _, column in _columns(mdata, arguments, modalities, checks):
+        checks[argument](column, argument=argument)
+
+
+def _columns(
+    mdata: MuData,
+    arguments: Mapping[str, Any],
+    modalities: Mapping[str, str | None],
+    names: Iterable[str],
+) -> Iterator[tuple[str, str, pd.Series]]:
+    """Yield each column that these arguments name: the argument, the key and the column."""
+    modality_keys = str(modalities["rna_layer"]), str(modalities["atac_layer"])
+    for argument in names:
         asked = arguments.get(argument)
         for key in [asked] if isinstance(asked, str) else asked or []:
             column = find_obs_column(
@@ -229,7 +233,7 @@ def _check_columns(
                 modality=modalities.get(argument),
                 modality_keys=modality_keys,
             )
-            check(column, argument=argument)
+            yield argument, key, column
 
 
 def data_fields(

@@ -141,6 +141,19 @@ class MinifyMixin:
         self._check_has_counts(needed_by, adata)
         return None
 
+    def _minibatches_with_counts(
+        self,
+        needed_by: str,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+        dataloader: Loader | None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Minibatches of a loader or of data, for what reads their counts with a trained model."""
+        self._check_if_trained(warn=False)
+        loader = self._loader_with_counts(needed_by, adata, dataloader)
+        return self._asked_minibatches(adata, indices, batch_size, loader)
+
     # -- scvi-tools refuses these wherever the model's own data are minified ---------------------
 
     @torch.inference_mode()
@@ -165,9 +178,9 @@ class MinifyMixin:
         -------
         The mean over the cells, or ``(cells,)``.
         """
-        self._check_if_trained(warn=False)
-        loader = self._loader_with_counts("`get_elbo`", adata, dataloader)
-        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
+        minibatches = self._minibatches_with_counts(
+            "`get_elbo`", adata, indices, batch_size, dataloader
+        )
         compute = inspect.unwrap(VAEMixin.get_elbo)
         return compute(self, dataloader=minibatches, return_mean=return_mean)
 
@@ -193,8 +206,8 @@ class MinifyMixin:
         -------
         The modality's name in the log to the mean over the cells, or to ``(cells,)``.
         """
-        self._check_if_trained(warn=False)
-        loader = self._loader_with_counts("`get_reconstruction_error`", adata, dataloader)
-        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
+        minibatches = self._minibatches_with_counts(
+            "`get_reconstruction_error`", adata, indices, batch_size, dataloader
+        )
         compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
         return compute(self, dataloader=minibatches, return_mean=return_mean)

@@ -68,6 +68,7 @@ class PosteriorMixin(VAEMixin):
     _cluster_names: Callable[[], pd.Index]
     _check_has_counts: Callable[..., None]
     _loader_with_counts: Callable[..., Iterator[dict[str, Tensor]] | None]
+    _minibatches_with_counts: Callable[..., Iterator[dict[str, Tensor]]]
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -417,9 +418,9 @@ class PosteriorMixin(VAEMixin):
         more draws.
         """
         check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
-        self._check_if_trained(warn=False)
-        loader = self._loader_with_counts("`get_marginal_ll`", adata, dataloader)
-        minibatches = self._asked_minibatches(adata, indices, batch_size, loader)
+        minibatches = self._minibatches_with_counts(
+            "`get_marginal_ll`", adata, indices, batch_size, dataloader
+        )
         of_cells = torch.cat(
             [self.module.marginal_ll(tensors, n_mc_samples) for tensors in minibatches]
         )

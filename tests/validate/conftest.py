@@ -82,10 +82,8 @@ def run_way_out():
 
     def run_way_out(error, mdata, starts_with, **names):
         lines = re.findall(rf"`({re.escape(starts_with)}[^`]*)`", error.value.args[0])
-        scope = {
-            **{"mdata": mdata, "mudata": mudata, "numpy": np, "scipy": scipy},
-            **{"scmvp_scvi": scmvp_scvi, **names},
-        }
+        packages = {"mudata": mudata, "numpy": np, "scipy": scipy, "scmvp_scvi": scmvp_scvi}
+        scope = {"mdata": mdata, **packages, **names}
         exec(lines[0], scope)
         return scope["mdata"]
 
