@@ -11,13 +11,12 @@ import argparse
 import warnings
 from pathlib import Path
 
-import mudata
-
 from harness.data import DATA
 from harness.methods import METHODS, ONLY_NAMED, missing_package
 from harness.protocols import PROTOCOLS
 from harness.report import report
 from harness.runner import RUNS, carry_out, is_done, planned
+from scmvp_scvi._mudata import without_pulling
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -64,21 +63,21 @@ def describe() -> str:
 
 def main() -> None:
     """Run what has no result yet, then report."""
-    # third parties announce what they will change; cells without counts are part of the protocols
-    warnings.simplefilter("ignore")
-    mudata.set_options(pull_on_update=False)  # the default of mudata 0.4
     chosen = parse()
     if chosen.list:
         print(describe())
         return
-    if not chosen.summarise:
-        runs = planned(chosen.data, chosen.protocols, chosen.methods, chosen.seeds)
-        if chosen.plan:
-            left = [run for run in runs if not is_done(run, chosen.results, chosen.renew)]
-            print("\n".join(run.name for run in left))
-            return
-        carry_out(runs, chosen.results, chosen.renew)
-    report(chosen.results)
+    # third parties announce what they will change; cells without counts are part of the protocols
+    with warnings.catch_warnings(), without_pulling():
+        warnings.simplefilter("ignore")
+        if not chosen.summarise:
+            runs = planned(chosen.data, chosen.protocols, chosen.methods, chosen.seeds)
+            if chosen.plan:
+                left = [run for run in runs if not is_done(run, chosen.results, chosen.renew)]
+                print("\n".join(run.name for run in left))
+                return
+            carry_out(runs, chosen.results, chosen.renew)
+        report(chosen.results)
 
 
 if __name__ == "__main__":

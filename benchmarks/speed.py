@@ -57,6 +57,7 @@ from harness.report import README, fill_in
 from harness.runner import forget_peak_memory, machine, peak_memory
 from harness.scores.embedding import leiden_scores, leiden_scores_of_graph
 from scmvp_scvi import SCMVPModel, datasets
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._neighbors import leiden_partitions, preserved_torch_threads
 from scmvp_scvi.metrics import leiden_agreement
 
@@ -166,7 +167,7 @@ def generate(n_cells: int, n_peaks: int) -> mudata.MuData:
     atac = AnnData(draw_counts(n_cells, n_peaks, int(PEAK_DENSITY * n_peaks), seed=1))
     rna.var_names = [f"gene{i}" for i in range(N_GENES)]
     atac.var_names = [f"chr1:{500 * i}-{500 * i + 400}" for i in range(n_peaks)]
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return mudata.MuData({"rna": rna, "atac": atac})
 
 

@@ -100,7 +100,8 @@ def main() -> None:
     arguments = parse_arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
     scvi.settings.seed = arguments.seed
-    mudata.set_options(pull_on_update=False)
+    if hasattr(mudata, "set_options"):  # mudata 0.3, which warns of what 0.4 does
+        mudata.set_options(pull_on_update=False)
     mdata = read(arguments)
     print(mdata)
 

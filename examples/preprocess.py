@@ -83,7 +83,8 @@ def main() -> None:
         raise SystemExit(f"There is no folder {DATA}: name that of the data in SCMVP_DATA.")
     arguments.output.mkdir(parents=True, exist_ok=True)
     scvi.settings.seed = arguments.seed
-    mudata.set_options(pull_on_update=False)
+    if hasattr(mudata, "set_options"):  # mudata 0.3, which warns of what 0.4 does
+        mudata.set_options(pull_on_update=False)
 
     for recipe in RECIPES:
         mdata = mudata.read_h5mu(DATA / recipe.file)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Final, Literal, NamedTuple
 
-import mudata
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
@@ -13,6 +12,7 @@ from scvi.data import fields
 from torch import Tensor
 
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._mudata import named_layers, without_pulling
 from scmvp_scvi._scvi import DATA_UUID_KEY, MANAGER_UUID_KEY, MINIFY_TYPE_UNS_KEY
 from scmvp_scvi._validate import check_is_among
 
@@ -102,7 +102,7 @@ def minified_copy(mdata: MuData, emptied: tuple[str, str], cells: CachedCells) -
         for key, adata in mdata.mod.items()
     }
     # columns are copied from `mdata`, not pulled from the modalities once more
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         minified = MuData(modalities)
     minified.obs, minified.var = mdata.obs.copy(), mdata.var.copy()
     for name in ("obsm", "varm", "obsp", "varp", "uns"):
@@ -127,7 +127,7 @@ def _without_counts(adata: AnnData) -> AnnData:
         empty,
         obs=adata.obs.copy(),
         var=adata.var.copy(),
-        layers={name: empty.copy() for name in adata.layers},
+        layers={name: empty.copy() for name in named_layers(adata)},
         **copied,
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Self
 
-import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -17,6 +16,7 @@ from scvi import settings
 from scmvp_scvi._data import registered_features
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._mudata import named_layers, without_pulling
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
 from scmvp_scvi._validate import (
@@ -218,7 +218,7 @@ class QueryMixin:
         layers = {name: arguments[name] for name in ("rna_layer", "atac_layer")}
         check_modalities(mdata, {name: modalities[name] for name in layers}, layers)
         matched = {key: match_features(mdata.mod[key], names[key], key) for key in names}
-        with mudata.set_options(pull_on_update=False):
+        with without_pulling():
             prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs.copy(), uns=dict(mdata.uns))
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
             for key, array in of_cells.items():
@@ -285,7 +285,7 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         uns=dict(adata.uns),
         obsm={key: array.copy() for key, array in adata.obsm.items()},
         obsp={key: array.copy() for key, array in adata.obsp.items()},
-        layers={key: _take_columns(layer, source) for key, layer in adata.layers.items()},
+        layers={key: _take_columns(layer, source) for key, layer in named_layers(adata).items()},
     )
 
 

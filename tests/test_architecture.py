@@ -21,6 +21,7 @@ LAYERS = (
         "_scvi",
         "_entries",
         "_files",
+        "_mudata",
         "_wide_gradients",
         "_side_by_side",
         "_rows",
@@ -59,7 +60,7 @@ LAYERS = (
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
 BESIDE = {"datasets", "hub", "metrics", "pp", "tl", "pl"}
-BESIDE_MAY_IMPORT = {"_files", "_keys", "_validate", "_neighbors"}
+BESIDE_MAY_IMPORT = {"_files", "_keys", "_mudata", "_validate", "_neighbors"}
 # These faces, `__init__.py`, only re-export: the face of the package alone imports them.
 FACES = {"", "distributions", "nn", *BESIDE}
 

@@ -1,6 +1,5 @@
 """Registration end to end: what `setup_mudata` refuses, registers, and leaves alone."""
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +10,7 @@ from mudata import MuData
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._data import feature_statistics, has_empty_cells, raw_means
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._mudata import without_pulling
 
 N_CELLS, N_GENES, N_PEAKS = 60, 20, 30
 
@@ -23,7 +23,7 @@ def raw(make_mdata) -> MuData:
 
 def rebuilt(rna, atac, obs: pd.DataFrame | None = None) -> MuData:
     """Build a MuData that leaves the columns of its modalities where they are."""
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return MuData({"rna": rna, "atac": atac}, **({} if obs is None else {"obs": obs}))
 
 
@@ -267,7 +267,7 @@ def test_counts_are_registered_from_layers(raw, register):
 
 
 def test_modalities_are_found_by_name_whatever_their_order(raw, register):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         reversed_order = MuData({"atac": raw["atac"], "rna": raw["rna"]})
     register(reversed_order)
     np.testing.assert_array_equal(registered(reversed_order, "X"), raw["rna"].X.toarray())
@@ -275,14 +275,14 @@ def test_modalities_are_found_by_name_whatever_their_order(raw, register):
 
 
 def test_modalities_may_have_any_name(raw, register):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         renamed = MuData({"GEX": raw["rna"], "peaks": raw["atac"]})
     register(renamed, modalities={"rna_layer": "GEX", "atac_layer": "peaks"})
     assert SCMVPModel(renamed, n_hidden=8).summary_stats["n_atac"] == N_PEAKS
 
 
 def test_further_modalities_are_left_out(raw, register):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         adt = raw["rna"][:, :3].copy()
         adt.var_names = ["CD3", "CD4", "CD8"]
         three = MuData({"adt": adt, "rna": raw["rna"], "atac": raw["atac"]})

@@ -2,7 +2,6 @@
 
 import warnings
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ from scipy.stats import binom
 from scvi.model.base import DifferentialComputation
 
 from scmvp_scvi import SCMVPModel, _differential
+from scmvp_scvi._mudata import without_pulling
 
 N_GENES, N_PEAKS, N_TYPES = 120, 400, 4
 DELTA, FDR = 0.25, 0.05
@@ -288,7 +288,7 @@ def test_outlier_cells_may_be_left_out(compare, planted):
 
 
 def test_new_data_are_compared(model, planted):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         modalities = {key: planted[key][100:400].copy() for key in ("rna", "atac")}
         new = MuData(modalities, obs=planted.obs[["batch", "cell_type"]].iloc[100:400].copy())
     with warnings.catch_warnings():

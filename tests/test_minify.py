@@ -2,7 +2,6 @@
 
 import warnings
 
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ from mudata import MuData
 
 from scmvp_scvi import SCMVPModel, tl
 from scmvp_scvi._minified import MINIFIED, is_minified
+from scmvp_scvi._mudata import without_pulling
 
 # a variance that is stored, rooted and squared again comes back to single precision
 CLOSE = {"rtol": 2e-6, "atol": 0}
@@ -162,7 +162,7 @@ def test_data_given_to_the_model_keep_their_counts(make_mdata, register, train):
 
 
 def test_minified_data_keep_annotations_and_other_modalities(make_mdata, register, train):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         paired = make_mdata(n_cells=120, n_genes=30, n_peaks=60)
         protein = paired["rna"][:, :3].copy()
         protein.var_names = ["CD3", "CD4", "CD8"]

@@ -12,6 +12,7 @@ import torch
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
+from scmvp_scvi._mudata import without_pulling
 
 N_CELLS, N_GENES, N_PEAKS, N_LATENT, N_CLUSTERS = 300, 80, 150, 5, 4
 
@@ -34,7 +35,7 @@ def accessibility(trained_model) -> pd.DataFrame:
 @pytest.fixture
 def some_cells(mdata) -> MuData:
     """Cells 30 to 229 of the training data, as data of their own."""
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         modalities = {key: mdata[key][30:230].copy() for key in ("rna", "atac")}
         return MuData(modalities, obs=mdata.obs[["batch"]].iloc[30:230].copy())
 
@@ -202,7 +203,7 @@ def test_outputs_of_empty_cells_are_finite(with_empty_cells):
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_new_data_with_permuted_features_are_refused(trained_model, some_cells, rng, modality):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         modalities = {**some_cells.mod, modality: shuffled(some_cells[modality], rng)}
         permuted = MuData(modalities, obs=some_cells.obs)
     with pytest.raises(ValueError, match=f"`{modality}` has the features .* in another order"):
@@ -211,7 +212,7 @@ def test_new_data_with_permuted_features_are_refused(trained_model, some_cells, 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 def test_new_data_with_missing_features_are_refused(trained_model, some_cells, modality):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         modalities = {**some_cells.mod, modality: some_cells[modality][:, 1:].copy()}
         missing = MuData(modalities, obs=some_cells.obs)
     with pytest.raises(ValueError, match=rf"`{modality}` must have the \d+ .* 1 are missing"):
@@ -219,7 +220,7 @@ def test_new_data_with_missing_features_are_refused(trained_model, some_cells, m
 
 
 def test_new_data_with_permuted_cells_are_refused(trained_model, some_cells, rng):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         atac = some_cells["atac"][rng.permutation(200)].copy()
         permuted = MuData({"rna": some_cells["rna"], "atac": atac}, obs=some_cells.obs)
     with pytest.raises(ValueError, match="hold the same 200 cells in different orders"):
@@ -329,7 +330,7 @@ def test_normalized_new_data_are_refused(trained_model, some_cells):
 
 
 def test_new_data_are_not_asked_to_drop_features_that_the_model_needs(trained_model, mdata):
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         modalities = {key: mdata[key][50:80].copy() for key in ("rna", "atac")}
         few = MuData(modalities, obs=mdata.obs[["batch"]].iloc[50:80].copy())
     assert (few["atac"].X.sum(0) == 0).any()
@@ -464,7 +465,7 @@ def test_denoised_profiles_of_new_data_are_those_of_the_training_cells(
 
 
 def test_denoised_expression_sums_to_one(expression):
-    np.testing.assert_allclose(expression.sum(1), 1, rtol=1e-4)
+    np.testing.assert_allclose(expression.sum(axis=1), 1, rtol=1e-4)
 
 
 def test_library_size_scales_the_profile(trained_model, expression, accessibility):

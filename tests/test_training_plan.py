@@ -406,7 +406,7 @@ def test_unlabeled_cells_seed_no_component(make_mdata, register, train):
     model = train(mdata, architecture={"n_clusters": None}, max_epochs=1)
     probs = model.get_cluster_probabilities()
     assert sorted(probs.columns) == sorted(types.unique())
-    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_unlabeled_category_may_have_another_name(make_mdata, register, train):

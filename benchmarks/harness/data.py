@@ -18,6 +18,7 @@ from mudata import MuData
 from scipy import sparse
 
 from scmvp_scvi import datasets, pp
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._neighbors import preserved_torch_threads
 
 Counts = dict[str, sparse.csr_matrix]
@@ -39,7 +40,7 @@ def build(counts: Counts, cells: MuData) -> MuData:
         parts[modality] = mudata.AnnData(
             values, obs=cells[modality].obs[[]].copy(), var=cells[modality].var[[]].copy()
         )
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(parts)
     mdata.obs = cells.obs.copy()
     return mdata
@@ -53,7 +54,7 @@ def counts_of(mdata: MuData) -> Counts:
 def subset(mdata: MuData, rows: np.ndarray) -> MuData:
     """Return a copy of some cells."""
     counts = {modality: values[rows] for modality, values in counts_of(mdata).items()}
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return build(counts, mdata[rows])
 
 
@@ -90,7 +91,7 @@ def read(
     path = Path(os.environ.get("SCMVP_DATA", FOLDER)) / file
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: set SCMVP_DATA to the folder of the data.")
-    with warnings.catch_warnings(), mudata.set_options(pull_on_update=False):
+    with warnings.catch_warnings(), without_pulling():
         warnings.simplefilter("ignore", FutureWarning)
         mdata = mudata.read_h5mu(path)
     mdata.obs = mdata.obs[["cell_type", "batch"] if has_batches else ["cell_type"]]

@@ -219,7 +219,7 @@ def _where_counts_are(argument: str, layer: str | None, layers: Mapping[str, Any
     named = [
         name
         for name, matrix in (layers or {}).items()
-        if name != layer and _is_counts_matrix(matrix)
+        if name not in (None, layer) and _is_counts_matrix(matrix)
     ]
     if named:
         choices = " or ".join(f'`{argument}="{name}"`' for name in named)

@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import mudata
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._validate import shown
 from scmvp_scvi.datasets._counts import Modality
 
@@ -74,7 +74,7 @@ def pair(
         for name, modality in (("rna", rna), ("atac", atac))
     }
     # mudata 0.3 would copy the columns of the modalities into the joint tables otherwise.
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(modalities)
     tables = [
         table.reindex(modality.cells[taken[name]]).set_axis(cells)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -12,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._validate import check_integer_at_least, check_not_negative, check_share
 
 Floats = NDArray[np.float64]
@@ -343,7 +343,7 @@ def synthetic(
         "atac": _to_anndata(_empty_rows(atac_counts, atac_missing), obs.index, peaks, atac),
     }
     # mudata 0.3 would copy the columns of the modalities into the joint tables otherwise.
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData(modalities)
     mdata.obs = obs
     mdata.uns["truth"] = {

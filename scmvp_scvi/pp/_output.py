@@ -5,10 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, NamedTuple
 
-import mudata
 import numpy as np
 import pandas as pd
 from mudata import MuData
+
+from scmvp_scvi._mudata import without_pulling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,7 +64,7 @@ def take(
     }
     rows = mdata.obs_names.get_indexer(cells)
     columns = np.flatnonzero(np.concatenate(list(masks.values())))
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         taken = MuData(
             mod,
             obs=mdata.obs.iloc[rows].copy(),

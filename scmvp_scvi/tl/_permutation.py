@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import mudata
 import numpy as np
 import pandas as pd
 from mudata import MuData
 
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._validate import check_integer_at_least, check_positive, find_grouping
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
 from scmvp_scvi.tl._values import check_pair
@@ -98,7 +98,7 @@ def permute_pairing(
         source[cells] = rng.permutation(cells)
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac})
     permuted.obs = mdata.obs.copy()
     return permuted

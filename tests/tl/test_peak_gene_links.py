@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from scmvp_scvi import tl
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi.datasets import synthetic
 
 WINDOW = {"window": 100_000}
@@ -303,7 +304,7 @@ def test_views_have_the_links_of_their_copies(make_mdata):
 
 def test_unpaired_cells_are_refused(make_mdata):
     mdata = make_mdata()
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         unpaired = MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][::-1].copy()})
     with pytest.raises(ValueError, match="different orders"):
         tl.peak_gene_links(unpaired)

@@ -6,10 +6,11 @@ from pathlib import Path
 import muon
 import numpy as np
 import scanpy as sc
-from mudata import MuData, set_options
+from mudata import MuData
 
 from harness.methods.base import OTHER, Embedder, View
 from harness.methods.simple import N_COMPONENTS, TFIDF, log_normalise
+from scmvp_scvi._mudata import without_pulling
 
 MOST_PEAKS = 5_000  # MOFA+ holds all values in several dense arrays
 
@@ -41,7 +42,7 @@ class MOFA(Embedder):
         }
         for modality, part in parts.items():
             part.var_names = [f"{modality}{i}" for i in range(part.n_vars)]
-        with tempfile.TemporaryDirectory() as folder, set_options(pull_on_update=False):
+        with tempfile.TemporaryDirectory() as folder, without_pulling():
             mdata = MuData(parts)
             muon.tl.mofa(
                 mdata,

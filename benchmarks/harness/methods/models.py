@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import scvi
 import torch
-from mudata import MuData, set_options
+from mudata import MuData
 from torch.distributions import Distribution
 
 from harness.data import build, counts_of, without
@@ -13,6 +13,7 @@ from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projecto
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import OUTPUT
 from scmvp_scvi._model import default_max_epochs
+from scmvp_scvi._mudata import without_pulling
 
 MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
 LAWS: dict[Modality, tuple[str, str]] = {
@@ -215,5 +216,5 @@ class SCVI(Projector):
 
     def project(self, cells: MuData, view: View) -> np.ndarray:
         del view
-        with set_options(pull_on_update=False):
+        with without_pulling():
             return self.model.get_latent_representation(self._rna(cells))

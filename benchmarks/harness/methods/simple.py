@@ -3,7 +3,7 @@
 import muon
 import numpy as np
 import scanpy as sc
-from mudata import MuData, set_options
+from mudata import MuData
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA, TruncatedSVD
@@ -22,6 +22,7 @@ from harness.methods.base import (
     View,
 )
 from harness.scores.imputation import DEPTH
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._neighbors import preserved_torch_threads
 
 N_COMPONENTS = 30
@@ -186,7 +187,7 @@ class WNN(Grapher):
         components = Components("rna", "atac")
         components.fit(train, seed)
         parts = {}
-        with preserved_torch_threads(), set_options(pull_on_update=False):
+        with preserved_torch_threads(), without_pulling():
             for modality in OTHER:
                 parts[modality] = sc.AnnData(
                     obs=train.obs[[]].copy(), obsm={"X": components.embed(modality)}

@@ -1,0 +1,31 @@
+"""Tests of what versions of mudata and anndata do differently."""
+
+import mudata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scmvp_scvi._mudata import named_layers, without_pulling
+
+
+def modality(n_features: int, prefix: str) -> AnnData:
+    return AnnData(
+        np.ones((3, n_features), dtype=np.float32),
+        obs=pd.DataFrame({"batch": ["a", "b", "a"]}, index=["cell0", "cell1", "cell2"]),
+        var=pd.DataFrame(index=[f"{prefix}{i}" for i in range(n_features)]),
+        layers={"counts": np.zeros((3, n_features))},
+    )
+
+
+def test_columns_of_modalities_stay_where_they_are():
+    with without_pulling():
+        mdata = mudata.MuData({"rna": modality(2, "gene"), "atac": modality(4, "peak")})
+    assert list(mdata.obs.columns) == []
+    assert list(mdata["rna"].obs.columns) == ["batch"]
+
+
+def test_x_is_not_among_the_named_layers():
+    adata = modality(2, "gene")
+    layers = named_layers(adata)
+    assert list(layers) == ["counts"]
+    np.testing.assert_array_equal(layers["counts"], np.zeros((3, 2)))
