@@ -111,6 +111,10 @@ class SCMVPModel(
         What the ATAC decoder reconstructs: the counts, or the log1p of their TF-IDF.
     encode_covariates
         Whether batch and covariates enter the encoders as well as the decoders.
+    center_batches
+        Whether the encoders take off their first layers what the cells of a batch have in common
+        beyond all cells. Batches mix more, and so do types that only one batch has: for batches
+        of like composition.
     batch_representation
         ``"one-hot"``: weights of its own for each batch; ``"embedding"``: a vector of five numbers
         for each batch, which `get_batch_representation` returns and all layers share. The vector
@@ -158,6 +162,7 @@ class SCMVPModel(
         dispersion: Dispersion = "gene",
         atac_target: Literal["counts", "tfidf"] = "counts",
         encode_covariates: bool = False,
+        center_batches: bool = False,
         batch_representation: BatchRepresentation = "one-hot",
         dropout_rate: float = 0.0,
         rna_input_dropout: float = 0.1,
@@ -174,6 +179,11 @@ class SCMVPModel(
                 'reconstruct the counts, `atac_target="counts"`.'
             )
         stats = self.summary_stats
+        if center_batches and stats["n_batch"] < 2:
+            raise ValueError(
+                "`center_batches` centres the cells of each batch, and there is one batch: name "
+                "the column of the batches with `batch_key` in `setup_mudata`, or leave it out."
+            )
         cat_covs = self.registry["field_registries"][REGISTRY.CATEGORICAL_COVARIATES]
         self.module = SCMVPModule(
             n_genes=stats["n_vars"],
@@ -193,6 +203,7 @@ class SCMVPModel(
             dispersion=dispersion,
             atac_target=atac_target,
             encode_covariates=encode_covariates,
+            center_batches=center_batches,
             batch_representation=batch_representation,
             dropout_rate=dropout_rate,
             rna_input_dropout=rna_input_dropout,

@@ -80,6 +80,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         the encoder reads, as published.
     encode_covariates
         Whether covariates enter the encoders; they always enter the decoders.
+    center_batches
+        Whether the encoders' first layers are centred by batch.
     batch_representation
         Whether a batch enters by weights of its own, or by a vector of a few numbers.
     dropout_rate
@@ -110,6 +112,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         dispersion: Dispersion,
         atac_target: Literal["counts", "tfidf"],
         encode_covariates: bool,
+        center_batches: bool,
         batch_representation: BatchRepresentation,
         dropout_rate: float,
         rna_input_dropout: float,
@@ -123,13 +126,14 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             (n_batch, *n_categories), n_continuous, _BATCH_DIMS if by_vector else 0
         )
         encoded = decoded if encode_covariates else CovariateSizes((), 0)
+        n_centered = n_batch if center_batches else 0
 
         # one vector a batch, which all layers that the batch enters share
         self.batch_vectors = (
             torch.nn.Parameter(torch.randn(n_batch, _BATCH_DIMS)) if by_vector else None
         )
         self.rna_encoder = rna_encoder(
-            n_genes, n_hidden, n_latent, encoded, dropout_rate, rna_input_dropout
+            n_genes, n_hidden, n_latent, encoded, dropout_rate, rna_input_dropout, n_centered
         )
         self.atac_encoder = atac_encoder(
             n_peaks,
@@ -140,6 +144,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             atac_input_dropout,
             n_heads,
             self_attention,
+            n_centered,
         )
         self.joint_encoder = JointEncoder(n_hidden, n_hidden_atac, n_shared, n_latent)
         self.prior = GaussianMixture(max_clusters, n_latent)

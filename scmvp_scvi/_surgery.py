@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from scmvp_scvi.nn._covariates import BatchCentering
 from scmvp_scvi.nn._encoders import ProfileLinear
 
 
 class Surgery(NamedTuple):
     """What a query may change in the module of its reference."""
 
-    known_rows: dict[str, int]  # parameter to its first rows, which are of known categories
+    known_rows: dict[str, int]  # parameter or buffer to its first rows, of known categories
     learned: tuple[str, ...]  # blocks and parameters that learn as a whole, by their names
     freeze_dropout: bool
 
@@ -26,7 +27,8 @@ def extend_state(
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Fill the state of a module with more categories from that of its reference.
 
-    Categories are rows, and new ones come last. A new row starts at the mean of the known ones.
+    Categories are rows, and new ones come last. A new row starts at the mean of the known ones,
+    and a counter at zero.
 
     Parameters
     ----------
@@ -46,8 +48,9 @@ def extend_state(
             known = torch.zeros_like(fresh[:1])
         state[name] = known
         if known.shape != fresh.shape:
-            new = known.mean(0).expand(len(fresh) - len(known), -1)
-            state[name] = torch.cat((known, new))
+            new = fresh[len(known) :]
+            start = known.mean(0) if known.is_floating_point() else torch.zeros_like(known[0])
+            state[name] = torch.cat((known, start.expand_as(new)))
             known_rows[name] = len(known)
     return state, known_rows
 
@@ -69,7 +72,8 @@ def freeze_parameters(module: nn.Module, surgery: Surgery) -> None:
 def freeze_layers(module: nn.Module, surgery: Surgery) -> None:
     """Keep BatchNorm layers that do not learn, and dropout on request, out of train mode.
 
-    A BatchNorm in train mode normalises by the minibatch, whatever its running statistics.
+    A BatchNorm in train mode normalises by the minibatch, whatever its running statistics. The
+    running means of known batches stay, and so does the one of all cells.
 
     Parameters
     ----------
@@ -83,6 +87,8 @@ def freeze_layers(module: nn.Module, surgery: Surgery) -> None:
         drops = isinstance(layer, nn.Dropout | ProfileLinear)
         if holds_still or (drops and surgery.freeze_dropout):
             layer.eval()
+        if isinstance(layer, BatchCentering):
+            layer.n_held = surgery.known_rows.get(f"{name}.means", len(layer.means))
 
 
 class KnownRows:
@@ -104,7 +110,7 @@ class KnownRows:
         self._kept = [
             (parameters[name], parameters[name][:n_rows].detach().clone())
             for name, n_rows in surgery.known_rows.items()
-            if not surgery.learns(name)
+            if name in parameters and not surgery.learns(name)
         ]
 
     @torch.no_grad()

@@ -107,6 +107,7 @@ def test_data_that_are_not_registered_are_refused(make_mdata, register):
         {"dispersion": "gene-label"},
         {"atac_target": "tfidf"},
         {"encode_covariates": True},
+        {"center_batches": True},
         {"batch_representation": "embedding", "encode_covariates": True},
     ],
     ids=str,
@@ -116,6 +117,11 @@ def test_every_architecture_trains_and_answers(fresh_mdata, train, architecture)
     assert np.isfinite(model.get_latent_representation()).all()
     assert np.isfinite(model.get_normalized_expression(return_numpy=True)).all()
     assert np.isfinite(model.get_normalized_accessibility(return_numpy=True)).all()
+
+
+def test_centring_of_a_single_batch_is_refused(make_mdata, register):
+    with pytest.raises(ValueError, match="`center_batches` centres .* `batch_key`"):
+        SCMVPModel(register(make_mdata(), batch_key=None), center_batches=True)
 
 
 def test_representation_tells_the_arguments(mdata, capsys):

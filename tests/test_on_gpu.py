@@ -158,6 +158,7 @@ FORMS = {
     "dispersion by batch": {"model": {"dispersion": "gene-batch"}},
     "TF-IDF": {"model": {"atac_target": "tfidf"}},
     "covariates in the encoders": {"model": {"encode_covariates": True}},
+    "centred batches": {"model": {"center_batches": True}},
     "vectors of batches": {"model": {"batch_representation": "embedding"}},
     "scalar attention": {"model": {"self_attention": "scalar"}},
 }

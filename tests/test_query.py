@@ -9,10 +9,12 @@ from mudata import MuData
 from scipy import sparse
 
 from scmvp_scvi import SCMVPModel
+from scmvp_scvi._counts import read_counts
 from scmvp_scvi._surgery import extend_state
 
 EVERYTHING = {
     "encode_covariates": True,
+    "center_batches": True,
     "dispersion": "gene-batch",
     "batch_representation": "embedding",
 }
@@ -152,6 +154,27 @@ def test_new_batch_has_a_dispersion_of_its_own(cells_of, register, train, train_
     assert not torch.equal(now[2], start[2])
 
 
+def test_new_batch_is_centred_by_its_own_mean_and_the_known_ones_as_before(
+    cells_of, register, train, train_more, query
+):
+    mdata = register(cells_of(0, 1), batch_key="batch")
+    reference = train(mdata, architecture={"center_batches": True})
+    model = load(query, reference)
+    train_more(model, max_epochs=15)
+    for channel in ("rna_encoder", "atac_encoder"):
+        known, now = (getattr(m.module, channel).centering for m in (reference, model))
+        assert torch.equal(now.means[:2], known.means)
+        assert torch.equal(now.overall, known.overall)
+        # what its cells have there; dropped input values make the running mean a noisy one
+        profile = getattr(model.module, channel.replace("encoder", "profile"))
+        counts = query[channel.removesuffix("_encoder")].X.toarray()
+        weight = getattr(model.module, channel).first_layer.weight
+        hidden = profile(read_counts(torch.as_tensor(counts))).to_dense() @ weight
+        expected = hidden.mean(0) + getattr(model.module, channel).first_layer.bias
+        distance = (now.means[2] - expected).norm()
+        assert distance < 0.3 * (now.overall - expected).norm()
+
+
 def test_new_categories_stand_behind_the_known_ones_of_their_own_covariate(
     cells_of, register, train, query
 ):
@@ -179,14 +202,24 @@ def test_reference_of_one_batch_takes_in_a_second(cells_of, register, train, tra
         np.testing.assert_array_equal(after, before)
 
 
-def test_extended_state_starts_new_rows_at_the_mean_of_the_known():
-    reference = {"rows": torch.tensor([[1.0, 4.0], [3.0, 0.0]]), "other": torch.ones(3)}
-    blank = {"rows": torch.rand(3, 2), "other": torch.rand(3), "first": torch.rand(2, 2)}
+def test_extended_state_starts_new_rows_at_the_mean_of_the_known_and_counters_at_zero():
+    reference = {
+        "rows": torch.tensor([[1.0, 4.0], [3.0, 0.0]]),
+        "counter": torch.tensor([[7], [9]]),
+        "other": torch.ones(3),
+    }
+    blank = {
+        "rows": torch.rand(3, 2),
+        "counter": torch.tensor([[0], [0], [0]]),
+        "other": torch.rand(3),
+        "first": torch.rand(2, 2),
+    }
     state, known_rows = extend_state(reference, blank)
     torch.testing.assert_close(state["rows"], torch.tensor([[1.0, 4], [3, 0], [2, 2]]))
     assert torch.equal(state["other"], torch.ones(3))
     assert torch.equal(state["first"], torch.zeros(2, 2))
-    assert known_rows == {"rows": 2, "first": 1}
+    assert state["counter"].flatten().tolist() == [7, 9, 0]
+    assert known_rows == {"rows": 2, "counter": 2, "first": 1}
 
 
 @pytest.mark.parametrize(

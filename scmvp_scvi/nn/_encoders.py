@@ -18,7 +18,12 @@ from scmvp_scvi.nn._attention import (
     SelfAttentionForm,
     without_running_statistics,
 )
-from scmvp_scvi.nn._covariates import Covariates, CovariateShift, CovariateSizes
+from scmvp_scvi.nn._covariates import (
+    BatchCentering,
+    Covariates,
+    CovariateShift,
+    CovariateSizes,
+)
 
 # Columns of a dense profile and its values there, ``(cells, columns)``.
 ProfileBlock = tuple[slice | Tensor, Tensor]
@@ -151,6 +156,8 @@ class ChannelEncoder(nn.Module):
         Widths.
     dropout_rate
         Dropout on the channel's features, in training.
+    n_centered
+        Batches that the first layer is centred by; 0 where it is not.
     """
 
     def __init__(
@@ -160,9 +167,11 @@ class ChannelEncoder(nn.Module):
         n_hidden: int,
         n_latent: int,
         dropout_rate: float,
+        n_centered: int = 0,
     ) -> None:
         super().__init__()
         self.first_layer = first_layer
+        self.centering = BatchCentering(n_centered, n_hidden) if n_centered > 0 else None
         self.attention = attention
         self.dropout = nn.Dropout(dropout_rate)
         self.head = PosteriorHead(n_hidden, n_latent)
@@ -193,6 +202,10 @@ class ChannelEncoder(nn.Module):
             As in `ProfileLinear.forward`.
         """
         linear = self.first_layer(counts, covariates, weight, wide_gradients, transform)
+        if self.centering is not None:
+            if self.training:
+                self.centering.learn(linear, covariates, observed)
+            linear = self.centering(linear, covariates)
         if not self.training or not self.some_unobserved:
             return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         keep = observed > 0
@@ -210,7 +223,7 @@ class ChannelEncoder(nn.Module):
         covariates: Covariates,
         weight: Tensor | None = None,
     ) -> Float[Tensor, "cells hidden"]:
-        """Features of an imputed profile, which leaves the statistics of the BatchNorm alone.
+        """Features of an imputed profile, which leaves all running statistics alone.
 
         Parameters
         ----------
@@ -222,6 +235,8 @@ class ChannelEncoder(nn.Module):
             As in `ProfileLinear.forward`.
         """
         linear = self.first_layer.of_blocks(blocks, covariates, weight)
+        if self.centering is not None:
+            linear = self.centering(linear, covariates)
         with without_running_statistics(self):
             return self.dropout(self.attention(linear))
 
@@ -233,10 +248,12 @@ def rna_encoder(
     sizes: CovariateSizes,
     dropout_rate: float,
     input_dropout: float,
+    n_centered: int = 0,
 ) -> ChannelEncoder:
     """Build the RNA channel: mask attention (equations 1 to 6)."""
     first_layer = ProfileLinear(n_genes, n_hidden, sizes, input_dropout)
-    return ChannelEncoder(first_layer, MaskAttention(n_hidden), n_hidden, n_latent, dropout_rate)
+    attention = MaskAttention(n_hidden)
+    return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate, n_centered)
 
 
 def atac_encoder(
@@ -248,11 +265,12 @@ def atac_encoder(
     input_dropout: float,
     n_heads: int,
     form: SelfAttentionForm,
+    n_centered: int = 0,
 ) -> ChannelEncoder:
     """Build the ATAC channel: multi-head self attention (equations 7 to 10)."""
     first_layer = ProfileLinear(n_peaks, n_hidden, sizes, input_dropout)
     attention = SelfAttention(n_hidden, n_heads, form, dropout_rate)
-    return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate)
+    return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate, n_centered)
 
 
 class JointEncoder(nn.Module):

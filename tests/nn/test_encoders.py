@@ -52,12 +52,16 @@ ALL_OBSERVED = torch.ones(N_CELLS)
 
 
 def build(
-    modality: str, sizes: CovariateSizes, dropout_rate: float = 0.1, input_dropout: float = 0.0
+    modality: str,
+    sizes: CovariateSizes,
+    dropout_rate: float = 0.1,
+    input_dropout: float = 0.0,
+    n_centered: int = 0,
 ) -> ChannelEncoder:
     arguments = (N_FEATURES, N_HIDDEN, N_LATENT, sizes, dropout_rate, input_dropout)
     if modality == "rna":
-        return rna_encoder(*arguments)
-    return atac_encoder(*arguments, n_heads=4, form="token")
+        return rna_encoder(*arguments, n_centered)
+    return atac_encoder(*arguments, n_heads=4, form="token", n_centered=n_centered)
 
 
 def sparse(dense: torch.Tensor) -> SparseCounts:
@@ -285,6 +289,34 @@ def test_moving_cells_to_a_batch_keeps_their_other_covariates(covariates):
     assert moved.batch.shape == covariates.batch.shape
     assert moved.categorical[1] is covariates.categorical[1]
     assert moved.continuous is covariates.continuous
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_centred_channel_reads_what_all_batches_share(dense, covariates, modality):
+    encoder = build(modality, NO_SIZES, dropout_rate=0.0, n_centered=3).train()
+    encoder(sparse(dense), covariates, OBSERVED)
+    encoder.eval()
+    linear = encoder.first_layer(sparse(dense), covariates)
+    expected = linear.clone()
+    for batch in range(3):
+        of_batch = covariates.batch[:, 0] == batch
+        if (seen := of_batch & (OBSERVED > 0)).any():
+            expected[of_batch] += linear[OBSERVED > 0].mean(0) - linear[seen].mean(0)
+    features = encoder.attention(expected) * OBSERVED.unsqueeze(-1)
+    torch.testing.assert_close(encoder(sparse(dense), covariates, OBSERVED), features)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_imputed_profiles_are_centred_and_leave_the_means_alone(dense, covariates, modality):
+    encoder = build(modality, NO_SIZES, dropout_rate=0.0, n_centered=3).train()
+    encoder(sparse(dense), covariates, ALL_OBSERVED)
+    before = encoder.centering.means.clone()
+    encoder.of_imputed(whole(dense + 1), covariates)
+    assert before.any()
+    assert torch.equal(encoder.centering.means, before)
+    encoder.eval()
+    observed = encoder(sparse(dense), covariates, ALL_OBSERVED)
+    torch.testing.assert_close(encoder.of_imputed(whole(dense), covariates), observed)
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
