@@ -37,10 +37,12 @@ CHANGES |= {
         if "KL weight" not in name
     },
 }
-# widths, and which of the two terms of the cycle does what
+# widths, batches, and which of the two terms of the cycle does what
 CHANGES |= {
     "256 wide RNA": {"model": {"n_hidden": 256}},
     "15 dimensions": {"model": {"n_latent": 15}},
+    "centred batches": {"model": {"center_batches": True}},
+    "centred batches, 15 dimensions": {"model": {"center_batches": True, "n_latent": 15}},
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
 }
