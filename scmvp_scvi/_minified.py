@@ -12,7 +12,7 @@ from scvi.data import fields
 from torch import Tensor
 
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._mudata import named_layers, without_pulling
+from scmvp_scvi._mudata import layer_names, without_pulling
 from scmvp_scvi._scvi import DATA_UUID_KEY, MANAGER_UUID_KEY, MINIFY_TYPE_UNS_KEY
 from scmvp_scvi._validate import check_is_among
 
@@ -127,7 +127,7 @@ def _without_counts(adata: AnnData) -> AnnData:
         empty,
         obs=adata.obs.copy(),
         var=adata.var.copy(),
-        layers={name: empty.copy() for name in named_layers(adata)},
+        layers={name: empty.copy() for name in layer_names(adata)},
         **copied,
     )
 

@@ -113,8 +113,8 @@ class SCMVPModel(
         Whether batch and covariates enter the encoders as well as the decoders.
     center_batches
         Whether the encoders take off their first layers what the cells of a batch have in common
-        beyond all cells. Batches mix more, and so do types that only one batch has: for batches
-        of like composition.
+        beyond all cells, in place of weights for each batch. Batches mix more, and so do types
+        that only one batch has: for batches of like composition.
     batch_representation
         ``"one-hot"``: weights of its own for each batch; ``"embedding"``: a vector of five numbers
         for each batch, which `get_batch_representation` returns and all layers share. The vector

@@ -126,7 +126,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             (n_batch, *n_categories), n_continuous, _BATCH_DIMS if by_vector else 0
         )
         encoded = decoded if encode_covariates else CovariateSizes((), 0)
-        n_centered = n_batch if center_batches else 0
+        n_centered = 0
+        if center_batches:  # which takes off whatever rows of a batch would add
+            n_centered = n_batch
+            encoded = CovariateSizes((1, *encoded.n_categories[1:]), encoded.n_continuous)
 
         # one vector a batch, which all layers that the batch enters share
         self.batch_vectors = (

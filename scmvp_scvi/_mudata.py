@@ -1,7 +1,6 @@
 """What versions of mudata and anndata do differently."""
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import mudata
 from anndata import AnnData
@@ -17,12 +16,12 @@ def without_pulling() -> AbstractContextManager[object]:
     return mudata.set_options(pull_on_update=False)
 
 
-def named_layers(adata: AnnData) -> dict[str, Any]:
-    """Layers by their names, without ``.X``, which anndata 0.13 has among them as ``None``.
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers, without that of ``.X``, which anndata 0.13 calls the layer ``None``.
 
     Parameters
     ----------
     adata
         One modality.
     """
-    return {name: layer for name, layer in adata.layers.items() if name is not None}
+    return [name for name in adata.layers if name is not None]

@@ -16,7 +16,7 @@ from scvi import settings
 from scmvp_scvi._data import registered_features
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._mudata import named_layers, without_pulling
+from scmvp_scvi._mudata import layer_names, without_pulling
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
 from scmvp_scvi._validate import (
@@ -78,9 +78,10 @@ class QueryMixin:
         """Make a model of new batches from a trained one: scArches :cite:p:`Lotfollahi2022`.
 
         Call `train` on what is returned. It learns the weights of categories that the reference
-        does not know and nothing else: prior, mixture, constants of the input transforms and all
-        other parameters are the reference's, and for cells of the reference every answer stays as
-        it was. Saved and loaded, the model still learns no more than that.
+        does not know, the means of new batches where batches are centred, and nothing else: prior,
+        mixture, constants of the input transforms and all other parameters are the reference's,
+        and for cells of the reference every answer stays as it was. Saved and loaded, the model
+        still learns no more than that.
 
         Parameters
         ----------
@@ -285,7 +286,7 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         uns=dict(adata.uns),
         obsm={key: array.copy() for key, array in adata.obsm.items()},
         obsp={key: array.copy() for key, array in adata.obsp.items()},
-        layers={key: _take_columns(layer, source) for key, layer in named_layers(adata).items()},
+        layers={key: _take_columns(adata.layers[key], source) for key in layer_names(adata)},
     )
 
 

@@ -73,7 +73,7 @@ def freeze_layers(module: nn.Module, surgery: Surgery) -> None:
     """Keep BatchNorm layers that do not learn, and dropout on request, out of train mode.
 
     A BatchNorm in train mode normalises by the minibatch, whatever its running statistics. The
-    running means of known batches stay, and so does the one of all cells.
+    running means of all cells and of known batches stay.
 
     Parameters
     ----------
@@ -106,11 +106,11 @@ class KnownRows:
     """
 
     def __init__(self, module: nn.Module, surgery: Surgery) -> None:
-        parameters = dict(module.named_parameters())
+        state = module.state_dict(keep_vars=True)
         self._kept = [
-            (parameters[name], parameters[name][:n_rows].detach().clone())
+            (state[name], state[name][:n_rows].detach().clone())
             for name, n_rows in surgery.known_rows.items()
-            if name in parameters and not surgery.learns(name)
+            if isinstance(state[name], nn.Parameter) and not surgery.learns(name)
         ]
 
     @torch.no_grad()

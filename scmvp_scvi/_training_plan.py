@@ -38,9 +38,10 @@ logger = logging.getLogger(__name__)
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
-# parameters of the plans and of the loss that are no business of `plan_kwargs`
+# parameters of the plans and of the loss that are no business of `plan_kwargs`; our optimiser is
+# fused anyway
 _NOT_ASKED = {
-    *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder"),
+    *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder", "fused_optimizer"),
     *("tensors", "inference_outputs", "generative_outputs"),
     *("peak_probabilities", "wide_gradients"),
 }
@@ -438,7 +439,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         if n_sampled is not None:
             self.loss_kwargs["peak_probabilities"] = self.module.peak_probabilities(n_sampled)
         if self.surgery is not None:
-            self.known_rows = KnownRows(self.module, self.surgery)
+            self.known_rows = KnownRows(self._uncompiled, self.surgery)
         elif self._may_step_by_blocks():
             encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
             layers = (encoder.first_layer, decoder.rate, decoder.inclusion)
@@ -548,6 +549,12 @@ class SCMVPTrainingPlan(TrainingPlan):
             super().backward(loss, *args, **kwargs)
 
     @property
+    def _uncompiled(self) -> SCMVPModule:
+        """The module itself: one that torch has compiled calls its parts by other names."""
+        module: Any = self.module
+        return getattr(module, "_orig_mod", module)
+
+    @property
     def _optimizer(self) -> Any:
         """The optimiser itself, without what Lightning wraps it in; `RowAdam` unless asked for."""
         return self.optimizers(use_pl_optimizer=False)
@@ -562,7 +569,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""
         del args
         if self.surgery is not None:
-            freeze_layers(self.module, self.surgery)
+            freeze_layers(self._uncompiled, self.surgery)
 
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come, and once more.
@@ -582,6 +589,7 @@ class SCMVPTrainingPlan(TrainingPlan):
 
     def on_train_end(self) -> None:
         """Fit the mixture if training ended before its time."""
+        super().on_train_end()
         if not bool(self.module.prior.is_fitted):
             self._fit_mixture()
 

@@ -56,7 +56,7 @@ SETUPS = {
             "categorical_covariate_keys": ["half"],
             "continuous_covariate_keys": ["size"],
         },
-        {"dispersion": "gene-batch", "encode_covariates": True},
+        {"dispersion": "gene-batch", "encode_covariates": True, "center_batches": True},
     ),
     "labels": ({}, {"labels_key": "cell_type"}, {"dispersion": "gene-label", "n_clusters": None}),
     "tf-idf": ({}, {}, {"atac_target": "tfidf"}),

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scmvp_scvi._mudata import named_layers, without_pulling
+from scmvp_scvi._mudata import layer_names, without_pulling
 
 
 def modality(n_features: int, prefix: str) -> AnnData:
@@ -17,7 +17,9 @@ def modality(n_features: int, prefix: str) -> AnnData:
     )
 
 
-def test_columns_of_modalities_stay_where_they_are():
+def test_columns_of_modalities_stay_where_they_are(monkeypatch):
+    if hasattr(mudata, "settings"):  # which do not pull by themselves
+        monkeypatch.setattr(mudata.settings, "pull_on_update", True)
     with without_pulling():
         mdata = mudata.MuData({"rna": modality(2, "gene"), "atac": modality(4, "peak")})
     assert list(mdata.obs.columns) == []
@@ -25,7 +27,4 @@ def test_columns_of_modalities_stay_where_they_are():
 
 
 def test_x_is_not_among_the_named_layers():
-    adata = modality(2, "gene")
-    layers = named_layers(adata)
-    assert list(layers) == ["counts"]
-    np.testing.assert_array_equal(layers["counts"], np.zeros((3, 2)))
+    assert layer_names(modality(2, "gene")) == ["counts"]

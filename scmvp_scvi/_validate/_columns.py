@@ -113,8 +113,11 @@ def find_grouping(
         )
     else:
         found = pd.concat([mdata.mod[name].obs[key] for name in holders])
-        column = found[~found.index.duplicated()]
-        if not np.array_equal(column[found.index].astype(str), found.astype(str)):
+        is_first = ~found.index.duplicated()
+        column = found[is_first]
+        names = found.astype(object).map(str, na_action="ignore")
+        codes = pd.Series(pd.factorize(names)[0], index=found.index)  # -1 where one is missing
+        if not np.array_equal(codes[is_first][codes.index], codes):
             places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
             raise ValueError(
                 f'`{argument}="{key}"` is a column of {places}, with different values. Say '

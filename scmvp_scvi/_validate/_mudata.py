@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from anndata import AnnData
 from mudata import MuData
 
-from scmvp_scvi._mudata import named_layers
+from scmvp_scvi._mudata import layer_names
 from scmvp_scvi._validate._messages import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def find_counts(adata: AnnData, layer: str | None, *, argument: str, modality: s
     ValueError
         If `.X` is empty.
     """
-    names = list(named_layers(adata))
+    names = layer_names(adata)
     if layer is not None and layer not in names:
         raise KeyError(
             f'`{argument}="{layer}"` is not a layer of `mdata["{modality}"]`, which has '

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 BatchRepresentation = Literal["one-hot", "embedding"]
 
-_LEAST_RATE = 0.1  # at which a minibatch moves the running means of batches
+_WINDOW = 640  # cells that a running mean of a batch remembers
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,8 @@ class CovariateShift(nn.Module):
 class BatchCentering(nn.Module):
     """Take off a hidden layer what the cells of a batch have in common beyond all cells.
 
-    The means are running ones of the minibatches, as those of BatchNorm are in use, and no
-    gradient passes through them. A batch counts by its mean alone, so that what differs because
-    its cells are of other types is taken off as well.
+    The means are running ones, in training as in use, and constants to the gradient. A batch is
+    known by its mean alone: what differs because its cells are of other types is taken off too.
 
     Parameters
     ----------
@@ -148,24 +147,20 @@ class BatchCentering(nn.Module):
     """
 
     means: Tensor
-    overall: Tensor
-    n_steps: Tensor
-    n_steps_overall: Tensor
+    n_cells: Tensor
 
     def __init__(self, n_batch: int, n_hidden: int) -> None:
         super().__init__()
-        self.register_buffer("means", torch.zeros(n_batch, n_hidden))
-        self.register_buffer("overall", torch.zeros(1, n_hidden))
-        # minibatches that had cells of each batch, and minibatches: the first ones count for more
-        self.register_buffer("n_steps", torch.zeros(n_batch, 1, dtype=torch.long))
-        self.register_buffer("n_steps_overall", torch.zeros(1, 1, dtype=torch.long))
-        self.n_held = 0  # first rows that training leaves alone, as queries do with known batches
+        # of all cells, and of each batch
+        self.register_buffer("means", torch.zeros(1 + n_batch, n_hidden))
+        self.register_buffer("n_cells", torch.zeros(1 + n_batch, 1, dtype=torch.long))
+        self.n_held = 0  # first rows that training leaves alone, as queries do with known ones
 
     def forward(
         self, hidden: Float[Tensor, "cells hidden"], covariates: Covariates
     ) -> Float[Tensor, "cells hidden"]:
         """Centre the cells of each batch by the means as they are; those of a new batch stay."""
-        shifts = (self.means - self.overall) * (self.n_steps > 0)
+        shifts = (self.means[1:] - self.means[0]) * (self.n_cells[1:] > 0)
         return hidden - F.embedding(covariates.batch[:, 0], shifts)
 
     @torch.no_grad()
@@ -177,6 +172,10 @@ class BatchCentering(nn.Module):
     ) -> None:
         """Take the cells of a minibatch into the running means.
 
+        A mean is that of all cells so far, or about the last `_WINDOW` of them: the more of a
+        minibatch are of a batch, the more they move it. It is formed in full precision under
+        autocast too, and without a look at a number, which would halt an accelerator.
+
         Parameters
         ----------
         hidden
@@ -186,26 +185,16 @@ class BatchCentering(nn.Module):
         observed
             1 for the cells that count, else 0.
         """
-        batches = torch.arange(len(self.means), device=hidden.device)
-        counts = (observed > 0).unsqueeze(-1)
-        member = (covariates.batch == batches) & (batches >= self.n_held) & counts
-        _move_means(self.means, self.n_steps, member.to(hidden), hidden)
-        if self.n_held == 0:
-            _move_means(self.overall, self.n_steps_overall, counts.to(hidden), hidden)
-
-
-def _move_means(
-    means: Float[Tensor, "groups hidden"],
-    n_steps: Int[Tensor, "groups 1"],
-    member: Float[Tensor, "cells groups"],
-    hidden: Float[Tensor, "cells hidden"],
-) -> None:
-    """Move the mean of each group that has members, in place and without a look at a number."""
-    sizes = member.sum(0).unsqueeze(-1)
-    has_members = sizes > 0
-    n_steps += has_members
-    rate = (1 / n_steps.clamp_min(1)).clamp_min(_LEAST_RATE) * has_members
-    means += rate * (member.T @ hidden / sizes.clamp_min(1) - means)
+        rows = torch.arange(len(self.means), device=hidden.device)
+        is_member = (rows == 0) | (covariates.batch + 1 == rows)
+        is_member &= (rows >= self.n_held) & (observed > 0).unsqueeze(-1)
+        sizes = is_member.sum(0).unsqueeze(-1)
+        self.n_cells += sizes
+        share = (sizes / self.n_cells.clamp(1, _WINDOW)).clamp_max(1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            full = hidden.to(self.means)
+            sums = is_member.to(full).T @ full
+            self.means += share * (sums / sizes.clamp_min(1) - self.means)
 
 
 class ConditionedLinear(nn.Module):

@@ -38,7 +38,7 @@ def take(
     """Copy cells and features of all modalities, with all that is known of them.
 
     mudata's own slices go by a map of rows that is out of date once a modality was changed, and
-    its `update` fails on integers in `.obsm` and `.varm`. Neither is used here.
+    its `update`, in 0.3, fails on integers in `.obsm` and `.varm`. Neither is used here.
 
     Parameters
     ----------

@@ -45,21 +45,39 @@ def test_centred_batches_have_the_mean_of_all_cells(rng):
 
 
 def test_running_means_of_batches_follow_a_plain_loop(rng):
-    centering, expected, n_steps = BatchCentering(3, 2).double(), np.zeros((3, 2)), np.zeros(3)
+    centering, expected, n_cells = BatchCentering(3, 2).double(), np.zeros((4, 2)), np.zeros(4)
     for _ in range(15):
-        codes, observed = rng.integers(0, 2, 5), rng.integers(0, 2, 5)  # none of the last batch
-        hidden = rng.normal(size=(5, 2))
-        for batch in range(3):
-            rows = (codes == batch) & (observed == 1)
-            if rows.any():
-                n_steps[batch] += 1
-                rate = max(0.1, 1 / n_steps[batch])
-                expected[batch] += rate * (hidden[rows].mean(0) - expected[batch])
+        # none of the last batch
+        codes, observed = rng.integers(0, 2, 100), rng.integers(0, 2, 100)
+        hidden = rng.normal(size=(100, 2))
+        for row in range(4):
+            cells = ((codes == row - 1) | (row == 0)) & (observed == 1)
+            if cells.any():
+                n_cells[row] += cells.sum()
+                share = cells.sum() / min(n_cells[row], 640)
+                expected[row] += share * (hidden[cells].mean(0) - expected[row])
         centering.learn(
             torch.as_tensor(hidden), of_batches(codes.tolist()), torch.as_tensor(observed).float()
         )
-    assert n_steps.max() > 10
+    assert n_cells[0] > 640 > n_cells[1]
     np.testing.assert_allclose(centering.means, expected)
+
+
+def test_running_means_are_those_of_all_cells_at_first(rng):
+    hidden, codes = torch.as_tensor(rng.normal(size=(50, 2))), rng.integers(0, 2, 50)
+    centering = BatchCentering(2, 2).double()
+    for cells in np.array_split(np.arange(50), 7):  # minibatches of other shares
+        centering.learn(hidden[cells], of_batches(codes[cells].tolist()), torch.ones(len(cells)))
+    groups = [hidden, *(hidden[codes == batch] for batch in range(2))]
+    torch.testing.assert_close(centering.means, torch.stack([group.mean(0) for group in groups]))
+
+
+def test_running_means_are_in_full_precision_under_autocast(rng):
+    hidden = torch.as_tensor(rng.normal(size=(40, 3)), dtype=torch.float32) + 100
+    centering = BatchCentering(1, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        centering.learn(hidden, of_batches([0] * 40), torch.ones(40))
+    torch.testing.assert_close(centering.means[1], hidden.mean(0), rtol=1e-6, atol=0)
 
 
 def test_cells_of_a_batch_that_was_never_seen_stay_as_they_are():
@@ -73,7 +91,6 @@ def test_cells_of_a_batch_that_was_never_seen_stay_as_they_are():
 def test_held_batches_keep_their_means_and_so_do_all_cells():
     centering = BatchCentering(2, 1)
     centering.learn(torch.tensor([[1.0], [5.0]]), of_batches([0, 1]), torch.ones(2))
-    centering.n_held = 1
+    centering.n_held = 2
     centering.learn(torch.tensor([[9.0], [9.0]]), of_batches([0, 1]), torch.ones(2))
-    assert centering.means.flatten().tolist() == [1, 7]
-    assert centering.overall.item() == 3
+    assert centering.means.flatten().tolist() == [3, 1, 7]

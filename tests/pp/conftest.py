@@ -68,8 +68,8 @@ def assert_untouched(dense):
 
     def assert_untouched(mdata: MuData, before: MuData) -> None:
         # mudata 0.4 copies strings into another dtype
-        assert_frame_equal(mdata.obs, before.obs, check_dtype=False)
-        assert_frame_equal(mdata.var, before.var, check_dtype=False)
+        assert_frame_equal(mdata.obs, before.obs, check_dtype=False, check_exact=True)
+        assert_frame_equal(mdata.var, before.var, check_dtype=False, check_exact=True)
         for key, adata in mdata.mod.items():
             assert (dense(adata.X) == dense(before[key].X)).all()
             assert list(adata.layers) == list(before[key].layers)

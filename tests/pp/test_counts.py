@@ -7,7 +7,7 @@ from mudata import MuData
 from scvi.data import reads_to_fragments
 
 from scmvp_scvi import pp
-from scmvp_scvi._mudata import named_layers
+from scmvp_scvi._mudata import layer_names
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_promoted_counts_are_in_x_and_in_their_layer(pair, dense):
     promoted = pp.promote_counts(pair, rna_layer="counts", atac_layer="counts")
     for key in ("rna", "atac"):
         assert (dense(promoted[key].X) == dense(pair[key].layers["counts"])).all()
-        assert list(named_layers(promoted[key])) == ["counts"]
+        assert layer_names(promoted[key]) == ["counts"]
         assert not np.shares_memory(promoted[key].X.data, promoted[key].layers["counts"].data)
 
 
@@ -42,7 +42,7 @@ def test_counts_are_promoted_where_x_is_empty(pair, dense):
     pair["rna"].X = None
     promoted = pp.promote_counts(pair, rna_layer="counts", former_layer="former")
     assert (dense(promoted["rna"].X) == dense(pair["rna"].layers["counts"])).all()
-    assert list(named_layers(promoted["rna"])) == ["counts"]
+    assert layer_names(promoted["rna"]) == ["counts"]
 
 
 def test_promotion_leaves_the_given_object_as_it_is(pair, assert_untouched):

@@ -35,6 +35,17 @@ def test_grouping_of_mdata_comes_before_that_of_a_modality(make_mdata):
     assert "".join(find_type(mdata)) == "aabbcc"
 
 
+@pytest.mark.parametrize("dtype", ["object", "category", "str"])
+def test_cells_without_a_group_in_both_modalities_are_no_disagreement(make_mdata, dtype):
+    mdata, values = make_mdata(), ["a", None, "b", "b", None, "c"]
+    for modality in ("rna", "atac"):
+        mdata[modality].obs["type"] = pd.Series(values, mdata.obs_names, dtype=dtype)
+    assert find_type(mdata, allow_missing=True).notna().tolist() == [v is not None for v in values]
+    mdata["atac"].obs["type"] = pd.Series([*values[:-1], None], mdata.obs_names, dtype=dtype)
+    with pytest.raises(ValueError, match="different values"):
+        find_type(mdata, allow_missing=True)
+
+
 def test_grouping_that_modalities_disagree_about_is_refused(make_mdata, run_way_out):
     mdata = make_mdata()
     mdata["rna"].obs["type"], mdata["atac"].obs["type"] = list("aabbcc"), list("xxyyzz")
