@@ -56,6 +56,7 @@ bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all
 	$(BENCH) --data cortex --protocols embedding held-out --seeds 0 1 2 3 4
 	$(BENCH) --data cortex-4k --protocols thinning cross-modal modalities --seeds 0 1 2 3 4
 	$(BENCH) --data cortex-4k --protocols clusters robustness
+	$(BENCH) --data cortex-4k-shares --protocols embedding --methods "RNA PCA" scmvp "scmvp, centred batches"
 	$(BENCH) --data $(SMALL) --seeds 0 1 2 3 4
 	$(BENCH) --data generated-20-deep --protocols embedding held-out --seeds 0 1 2
 

@@ -26,11 +26,15 @@ FOLDER = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 class DataSet(NamedTuple):
-    """How to get a data set, and what it is in a line of the report."""
+    """How to get a data set, and what it is in a line of the report.
+
+    Where the model stands is not asked of a control, whose batches no method should correct for.
+    """
 
     load: Callable[[], MuData]
     caption: str
     is_generated: bool = False
+    is_control: bool = False
 
 
 def build(counts: Counts, cells: MuData) -> MuData:
@@ -106,6 +110,21 @@ def read(
     return mdata
 
 
+def in_batches_of_other_shares(mdata: MuData) -> MuData:
+    """Put cells into two batches by chance, which is another for each type and all that differs.
+
+    Parameters
+    ----------
+    mdata
+        Cells without batches.
+    """
+    rng = np.random.default_rng(0)
+    types, codes = np.unique(mdata.obs["cell_type"], return_inverse=True)
+    is_first = rng.uniform(size=mdata.n_obs) < rng.uniform(size=len(types))[codes]
+    mdata.obs["batch"] = np.where(is_first, "first", "second")
+    return mdata
+
+
 def generate(**options: float) -> MuData:
     """Draw cells with planted types and no batches, by the options of `datasets.synthetic`."""
     with preserved_torch_threads():
@@ -123,6 +142,12 @@ DATA: dict[str, DataSet] = {
     "cortex-4k": DataSet(
         partial(read, "snareseq_adult_cortex.h5mu", "Mis", n_cells=4_000),
         f"{CORTEX}: 4,000 of its cells, the same for all seeds, and all features",
+    ),
+    "cortex-4k-shares": DataSet(
+        lambda: in_batches_of_other_shares(DATA["cortex-4k"].load()),
+        f"{CORTEX}: the 4,000 cells in two made-up batches that differ in the shares of the types "
+        "alone",
+        is_control=True,
     ),
     "bmmc": DataSet(
         partial(read, "neurips_bmmc_starter.h5mu", has_batches=True, has_reads=True),

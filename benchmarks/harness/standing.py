@@ -138,7 +138,7 @@ def stands(means: pd.DataFrame, score: Score) -> Standing | None:
 
 
 def compared(means: dict[str, pd.DataFrame]) -> Standings:
-    """Compare by every score in every data set.
+    """Compare by every score in every data set that is no control.
 
     Parameters
     ----------
@@ -149,6 +149,7 @@ def compared(means: dict[str, pd.DataFrame]) -> Standings:
         (score, data): standing
         for score in SCORES
         for data, frame in means.items()
+        if not (data in DATA and DATA[data].is_control)
         if (standing := stands(frame, score)) is not None
     }
 

@@ -4,6 +4,7 @@ import inspect
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from mudata import MuData
 from scipy import sparse
@@ -191,6 +192,17 @@ def test_generated_data_have_counts_labels_and_no_batches():
     assert list(mdata.obs) == ["cell_type"]
     assert mdata.obs["cell_type"].nunique() == 5
     assert sparse.issparse(mdata["atac"].X)
+
+
+def test_made_up_batches_differ_in_the_shares_of_the_types_alone(cells):
+    mdata = data.in_batches_of_other_shares(data.subset(cells, np.arange(cells.n_obs)))
+    for modality, counts in data.counts_of(cells).items():
+        assert (mdata[modality].X != counts).nnz == 0
+    shares = pd.crosstab(mdata.obs["cell_type"], mdata.obs["batch"], normalize="index")
+    expected = np.random.default_rng(0)
+    expected.uniform(size=cells.n_obs)
+    np.testing.assert_allclose(shares["first"], expected.uniform(size=len(shares)), atol=0.2)
+    assert np.ptp(shares["first"]) > 0.3
 
 
 def test_data_that_are_not_there_are_asked_for(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.data import DATA
 from harness.report import README, report, summarise
 from harness.runner import RUNS, Run, save
 
@@ -154,6 +155,19 @@ def test_standing_leaves_out_other_forms_of_the_model_and_marks_single_seeds(fol
     write([result(0, 0.7), form, other], folder)
     text = (folder.parent / "standing.md").read_text()
     assert "| embedding | Leiden NMI | -0.100\\* WNN |" in text
+
+
+def test_standing_is_not_asked_of_a_control(folder):
+    records = [
+        {**result(0, nmi), "data": data, "method": method}
+        for data in ("cortex", "cortex-4k-shares")
+        for method, nmi in (("scmvp", 0.7), ("WNN", 0.6))
+    ]
+    write(records, folder)
+    text = (folder.parent / "standing.md").read_text()
+    assert "Of 2 comparisons" in text
+    assert "cortex-4k-shares" not in text
+    assert DATA["cortex-4k-shares"].caption in (folder.parent / "benchmark.md").read_text()
 
 
 def test_standing_says_how_much_rests_on_one_seed_and_on_generated_data(folder):
