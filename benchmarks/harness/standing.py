@@ -149,7 +149,7 @@ def compared(means: dict[str, pd.DataFrame]) -> Standings:
         (score, data): standing
         for score in SCORES
         for data, frame in means.items()
-        if not (data in DATA and DATA[data].is_control)
+        if not DATA[data].is_control
         if (standing := stands(frame, score)) is not None
     }
 

@@ -113,11 +113,9 @@ def find_grouping(
         )
     else:
         found = pd.concat([mdata.mod[name].obs[key] for name in holders])
-        is_first = ~found.index.duplicated()
-        column = found[is_first]
+        column = found[~found.index.duplicated()]
         names = found.astype(object).map(str, na_action="ignore")
-        codes = pd.Series(pd.factorize(names)[0], index=found.index)  # -1 where one is missing
-        if not np.array_equal(codes[is_first][codes.index], codes):
+        if (names.groupby(level=0).nunique(dropna=False) > 1).any():
             places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
             raise ValueError(
                 f'`{argument}="{key}"` is a column of {places}, with different values. Say '
