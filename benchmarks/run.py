@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from harness.data import DATA
-from harness.methods import METHODS, ONLY_NAMED, missing_package
+from harness.methods import METHODS, ONLY_NAMED, what_is_missing
 from harness.protocols import PROTOCOLS
 from harness.report import report
 from harness.runner import RUNS, carry_out, is_done, planned
@@ -53,8 +53,8 @@ def describe() -> str:
     lines += ["methods"]
     for name, make in METHODS.items():
         remarks = [p for p, protocol in PROTOCOLS.items() if protocol.suits(make())]
-        if (package := missing_package(name)) is not None:
-            remarks.append(f"(needs the package {package})")
+        if (missing := what_is_missing(name)) is not None:
+            remarks.append(f"(needs {missing})")
         elif name in ONLY_NAMED:
             remarks.append("(only when named)")
         lines.append(f"  {name:<44}{' '.join(remarks)}")

@@ -16,7 +16,7 @@ import torch
 from mudata import MuData
 
 from harness.data import DATA
-from harness.methods import METHODS, missing_package
+from harness.methods import METHODS, what_is_missing
 from harness.methods.base import Method
 from harness.protocols import PROTOCOLS, Result
 
@@ -79,11 +79,10 @@ def carry_out(runs: list[Run], folder: Path = RUNS, renew: bool = False) -> None
     """Run what is missing, the data read once for all that follow one another."""
     left = []
     for run in runs:
-        package = missing_package(run.method)
         if is_done(run, folder, renew):
             continue
-        if package is not None:
-            print(f"left out: {run.name}, for the package {package} is not installed", flush=True)
+        if (missing := what_is_missing(run.method)) is not None:
+            print(f"left out: {run.name}, which needs {missing}", flush=True)
             continue
         left.append(run)
     print(f"{len(left)} of {len(runs)} fits to run", flush=True)
@@ -124,7 +123,9 @@ def measure(run: Run, mdata: MuData) -> tuple[Result, dict[str, np.ndarray]]:
         "settings": method.settings,
         "fit_seconds": round(fitted - start, 2),
         "score_seconds": round(end - fitted, 2),
-        "peak_memory_gb": round(peak_memory() / 1e9, 2) if has_memory else None,
+        "peak_memory_gb": round(max(peak_memory(), method.peak_memory) / 1e9, 2)
+        if has_memory
+        else None,
         **{key: value for key, value in scores.items() if key not in arrays},
         "machine": machine(),
         "versions": versions(method),
@@ -208,7 +209,7 @@ def versions(method: Method) -> dict[str, str | None]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None  # importable from a folder, such as the original scMVP
+            found[name] = None  # importable from a folder
     return found
 
 

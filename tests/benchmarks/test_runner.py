@@ -97,9 +97,12 @@ def test_all_runs_have_files_of_their_own():
 
 
 def test_a_method_without_its_package_is_left_out_and_said_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "missing_package", lambda name: "somewhere")
+    monkeypatch.setattr(runner, "what_is_missing", lambda name: "a key")
     carry_out([RUN], tmp_path)
-    assert "left out: tiny | embedding | depths | seed 0" in capsys.readouterr().out
+    assert (
+        "left out: tiny | embedding | depths | seed 0, which needs a key"
+        in capsys.readouterr().out
+    )
     assert list(read_results(tmp_path)) == []
 
 

@@ -1,5 +1,6 @@
 """The methods of the benchmark by name."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -8,7 +9,7 @@ from typing import Any
 from harness.methods.base import Method
 from harness.methods.factors import MOFA
 from harness.methods.models import SCMVP, SCVI, MultiVI
-from harness.methods.original import OriginalSCMVP
+from harness.methods.original import PYTHON, OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, MeanOfLogs, Neighbors, Raw
 
 # forms of the model with one thing changed: arguments of `SCMVP`
@@ -70,10 +71,12 @@ METHODS: dict[str, Callable[..., Method]] = {
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
 # run only when named: they take long, or another package
 ONLY_NAMED = ("MultiVI", *ABLATIONS, "original scMVP")
-NEEDS = {"MOFA+": "mofapy2", "original scMVP": "scMVP"}
 
 
-def missing_package(name: str) -> str | None:
-    """Package that a method needs and that is not installed."""
-    package = NEEDS.get(name)
-    return package if package is not None and find_spec(package) is None else None
+def what_is_missing(name: str) -> str | None:
+    """What a method needs and is not there, in words."""
+    if name == "MOFA+" and find_spec("mofapy2") is None:
+        return "the package mofapy2"
+    if name == "original scMVP" and PYTHON not in os.environ:
+        return f"{PYTHON}, an interpreter that has it"
+    return None

@@ -1,85 +1,103 @@
-"""The authors' scMVP, where a user has its package ``scMVP`` importable.
+"""The authors' scMVP, in an environment of its own.
 
-It needs Python 3.7 and is on no package index, so that this adapter, written against the interface
-that its repository shows, has not been run.
+It needs Python 3.7, so that it cannot be imported here: ``ORIGINAL_SCMVP_PYTHON`` names the
+interpreter of an environment that has it, and `harness.methods.original_process` runs there.
 """
 
-from importlib import import_module
+import json
+import os
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from mudata import MuData
+from scipy import sparse
 
-from harness.methods.base import Clusterer, Embedder, View
+from harness.methods.base import Clusterer, Imputer, Modality, Projector, View
 from harness.methods.simple import TFIDF
 
-N_LATENT, LEARNING_RATE = 20, 5e-3  # of the notebooks that come with it
+PYTHON = "ORIGINAL_SCMVP_PYTHON"
+PROCESS = Path(__file__).with_name("original_process.py")
 
 
-class OriginalSCMVP(Embedder, Clusterer):
-    """Multi_VAE_Attention on RNA counts and TF-IDF of ATAC, not pretrained.
+class OriginalSCMVP(Projector, Imputer, Clusterer):
+    """Multi_VAE_Attention on RNA counts and TF-IDF of ATAC, as in the notebooks that come with it.
+
+    A model of each modality is trained first, and gives its encoders to the channels of the joint
+    one; Louvain clusters of the RNA are the components of the mixture. Nine tenths of the cells
+    are trained on, and batches are not corrected for.
 
     Parameters
     ----------
     n_clusters
-        Components of its mixture.
-    epochs
-        Passes over the cells, as in its notebooks of cortex and blood.
+        Components of its mixture, then started by a Gaussian mixture; None for those of Louvain.
     """
 
     views = ("joint", "rna", "atac")
-    packages = ("scMVP", "torch")
+    packages = ()
 
-    def __init__(self, n_clusters: int = 8, *, epochs: int = 15) -> None:
+    def __init__(self, n_clusters: int | None = None) -> None:
         super().__init__()
         self.settings = {
             "n_clusters": n_clusters,
-            "epochs": epochs,
-            "n_latent": N_LATENT,
-            "learning_rate": LEARNING_RATE,
+            "n_latent": 20,
+            "learning_rate": 5e-3,
+            "atac_epochs": 15,
+            "rna_epochs": 10,
+            "epochs": 15,
         }
 
     def fit(self, train: MuData, seed: int) -> None:
-        dataset, inference, models, torch = map(
-            import_module, ("scMVP.dataset", "scMVP.inference", "scMVP.models", "torch")
-        )
-        # its trainer draws from numpy's global generator
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
-        atac = TFIDF().fit_transform(train["atac"].X)
-        cells = dataset.GeneExpressionDataset()
-        cells.populate_from_data(
-            X=train["rna"].X.toarray(),
-            gene_names=train["rna"].var_names.to_numpy(),
-            Ys=[
-                dataset.CellMeasurement(
-                    name="atac_expression",
-                    data=atac.toarray(),
-                    columns_attr_name="atac_names",
-                    columns=train["atac"].var_names.to_numpy(),
-                )
-            ],
-        )
-        model = models.Multi_VAE_Attention(
-            train["rna"].n_vars,
-            train["atac"].n_vars,
-            n_batch=0,
-            n_latent=N_LATENT,
-            n_centroids=self.settings["n_clusters"],
-            n_alfa=1.0,
-            mode="mm-vae",
-        )
-        trainer = inference.MultiTrainer(model, cells, train_size=0.9, use_cuda=False)
-        trainer.train(n_epochs=self.settings["epochs"], lr=LEARNING_RATE)
-        posterior = trainer.create_posterior(
-            model, cells, indices=np.arange(train.n_obs), type_class=inference.MultiPosterior
-        )
-        joint, rna, atac_latent, self.probabilities, *_ = posterior.sequential().get_latent()
-        self.latent = {"joint": joint, "rna": rna, "atac": atac_latent}
+        self._scratch = TemporaryDirectory()  # goes with this object
+        self.folder = Path(self._scratch.name)
+        self.tfidf = TFIDF().fit(train["atac"].X)
+        self._write("train", train)
+        (self.folder / "job.json").write_text(json.dumps({**self.settings, "seed": seed}))
+        self._run("fit")
+        fitted = json.loads((self.folder / "fitted.json").read_text())
+        self.settings["components"] = fitted["n_clusters"]
+        self.settings["environment"] = fitted["versions"]
+        self.of_training = self._embed(train)
 
     def embed(self, view: View) -> np.ndarray:
-        return self.latent[view]
+        return self.of_training[view]
+
+    def project(self, cells: MuData, view: View) -> np.ndarray:
+        return self._embed(cells)[view]
 
     def cluster_probabilities(self, cells: MuData | None = None) -> np.ndarray:
-        if cells is not None:
-            raise ValueError("`cells` must be None: the original scMVP has no new cells.")
-        return self.probabilities
+        found = self.of_training if cells is None else self._embed(cells)
+        return found["probabilities"]
+
+    def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
+        file = self.folder / f"{modality}.npy"
+        if not file.exists():
+            self._run("impute")
+        values = np.load(file, mmap_mode="r")[rows]
+        # TF-IDF to counts, which ranks the peaks of a cell better than its values as they are
+        return values if modality == "rna" else self.tfidf.inverse_transform(values)
+
+    def _write(self, name: str, cells: MuData) -> None:
+        values = {"rna": cells["rna"].X, "atac": self.tfidf.transform(cells["atac"].X)}
+        for modality, matrix in values.items():
+            # scipy of Python 3.7 knows matrices alone, no sparse arrays
+            sparse.save_npz(
+                self.folder / f"{name}.{modality}.npz", sparse.csr_matrix(matrix, dtype=np.float32)
+            )
+
+    def _embed(self, cells: MuData) -> dict[str, np.ndarray]:
+        self._write("cells", cells)
+        self._run("embed")
+        with np.load(self.folder / "embedded.npz") as arrays:
+            return dict(arrays)
+
+    def _run(self, job: str) -> None:
+        """Carry out a job in the other environment, and pass on what it says where it fails."""
+        command = [os.environ[PYTHON], str(PROCESS), job, str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            *_, last = done.stderr.strip().splitlines() or ["nothing was said"]
+            raise RuntimeError(f"the original scMVP ended in: {last}")
+        peak = int((self.folder / "peak_memory.txt").read_text()) * 1024
+        self.peak_memory = max(self.peak_memory, peak)
