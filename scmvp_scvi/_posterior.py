@@ -53,6 +53,14 @@ class _Request(NamedTuple):
     from_modality: Modality
 
 
+# of a law, of features of it, at a depth
+_Value = Callable[[Any, slice | Tensor, float | Tensor], Tensor]
+
+
+def _mean(law: Any, features: slice | Tensor, depth: float | Tensor) -> Tensor:
+    return law.scale(features) * depth
+
+
 class PosteriorMixin(VAEMixin):
     """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
 
@@ -253,6 +261,64 @@ class PosteriorMixin(VAEMixin):
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
+        )
+        return _as_table(blocks, cells, names, return_numpy)
+
+    def get_log_normalized_expression(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transform_batch: Batch | Sequence[Batch] | None = None,
+        gene_list: Sequence[str] | None = None,
+        target_sum: float = 1e4,
+        library_size: float | Literal["observed"] = "observed",
+        n_samples: int | None = None,
+        return_mean: bool = True,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+        from_modality: Modality = "joint",
+    ) -> pd.DataFrame | np.ndarray:
+        r"""Expected log-normalised expression: what scanpy's log1p of a cell would be on average.
+
+        The mean of :math:`\log(1 + s x / \ell)` over the counts x that the negative binomial
+        gives a cell of depth :math:`\ell`, s being ``target_sum``: the denoised side of
+        :func:`scanpy.pp.normalize_total` and :func:`scanpy.pp.log1p`. The logarithm of
+        `get_normalized_expression` is not: a mean of logarithms is below the logarithm of the
+        mean, far below it where most counts are zero.
+
+        Parameters
+        ----------
+        adata, indices, transform_batch, gene_list, n_samples, return_mean, batch_size
+            As in `get_normalized_expression`; batches and draws are averaged as logarithms.
+        target_sum
+            Counts that each cell is scaled to before the logarithm.
+        library_size
+            Depth of the cells that the counts are drawn for. ``"observed"`` for each cell's own,
+            comparable with its log-normalised counts, which depend on depth. A number puts all
+            cells at one depth, so that they differ by their expression alone.
+        return_numpy, from_modality
+            As in `get_normalized_expression`.
+
+        Returns
+        -------
+        ``(cells, genes)`` in nats, a DataFrame indexed by cell and gene;
+        ``(n_samples, cells, genes)``, an array, for draws that are not averaged.
+        """
+        check_positive(target_sum, name="target_sum")
+        blocks, cells, names = self._decoded(
+            OUTPUT.PX,
+            _Request(
+                adata=adata,
+                indices=indices,
+                transform_batch=transform_batch,
+                features=gene_list,
+                library_size=library_size,
+                n_samples=n_samples,
+                return_mean=return_mean,
+                batch_size=batch_size,
+                from_modality=from_modality,
+            ),
+            lambda law, genes, depth: law.expected_log1p(genes, depth, target_sum),
         )
         return _as_table(blocks, cells, names, return_numpy)
 
@@ -536,7 +602,7 @@ class PosteriorMixin(VAEMixin):
 
     @torch.inference_mode()
     def _decoded(
-        self, law: str, request: _Request
+        self, law: str, request: _Request, value: _Value = _mean
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
         """Check the request; return the denoised minibatches, lazily, and cells and features."""
         self._check_if_trained(warn=False)
@@ -566,12 +632,12 @@ class PosteriorMixin(VAEMixin):
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
+            depth = outputs[library_key] if library_size == "observed" else library_size
             total = torch.zeros((), device=z.device)
             for batch in batches:
                 decoded = self.module.generative(**inputs, transform_batch=batch)[law]
-                total = total + decoded.scale(chosen)
-            library = outputs[library_key] if library_size == "observed" else library_size
-            return total / len(batches) * library
+                total = total + value(decoded, chosen, depth)
+            return total / len(batches)
 
         @torch.inference_mode()
         def blocks() -> Iterator[np.ndarray]:

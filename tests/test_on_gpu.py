@@ -232,6 +232,7 @@ def test_planted_types_are_found(register, train):
 ANSWERS = {
     "get_latent_representation": {},
     "get_normalized_expression": {"return_numpy": True},
+    "get_log_normalized_expression": {"return_numpy": True},
     "get_normalized_accessibility": {"return_numpy": True},
     "get_elbo": {"return_mean": False},
 }

@@ -510,6 +510,48 @@ def test_library_size_that_is_no_depth_is_refused(trained_model, library_size):
         trained_model.get_normalized_expression(library_size=library_size)
 
 
+def log_normalised(counts, depth, target_sum=1e4):
+    return np.log1p(counts * target_sum / depth)
+
+
+@pytest.mark.parametrize("depth", ["observed", 700.0])
+def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
+    trained_model, mdata, expression, rng, depth
+):
+    observed = mdata["rna"].X.sum(1).A1[:3, None] if depth == "observed" else depth
+    theta = trained_model.module.rna_decoder.log_inverse_dispersion.detach()[0].exp().numpy()
+    mean = expression.to_numpy(dtype=float)[:3] * observed
+    # numpy's negative binomial: numbers of failures of probability theta / (theta + mean)
+    draws = rng.negative_binomial(theta, theta / (theta + mean), (20_000, *mean.shape))
+    logs = log_normalised(draws, observed)
+    found = trained_model.get_log_normalized_expression(indices=[0, 1, 2], library_size=depth)
+    errors = logs.std(0) / np.sqrt(len(draws))
+    assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).to_numpy().all()
+
+
+def test_log_normalised_expression_is_named_and_chosen_as_expression_is(trained_model, mdata):
+    whole = trained_model.get_log_normalized_expression()
+    assert whole.index.equals(mdata.obs_names)
+    assert whole.columns.equals(mdata["rna"].var_names)
+    genes = list(mdata["rna"].var_names[[5, 2]])
+    some = trained_model.get_log_normalized_expression(indices=[9, 4], gene_list=genes)
+    pd.testing.assert_frame_equal(some, whole.iloc[[9, 4]][genes], rtol=1e-5)
+
+
+def test_target_sum_is_that_of_the_log_normalised_counts(trained_model):
+    # at small values the logarithm is linear
+    small, smaller = (
+        trained_model.get_log_normalized_expression(target_sum=target) for target in (1e-3, 1e-4)
+    )
+    np.testing.assert_allclose(small, 10 * smaller, rtol=1e-2)
+
+
+@pytest.mark.parametrize("target_sum", [0, -1.0, np.nan, np.inf])
+def test_target_sum_that_is_no_positive_number_is_refused(trained_model, target_sum):
+    with pytest.raises(ValueError, match="`target_sum` must be"):
+        trained_model.get_log_normalized_expression(target_sum=target_sum)
+
+
 def test_gene_list_chooses_columns_of_the_whole_in_its_order(trained_model, expression):
     genes = list(expression.columns[[40, 3, 77]])
     found = trained_model.get_normalized_expression(gene_list=genes)

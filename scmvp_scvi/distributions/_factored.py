@@ -19,6 +19,7 @@ from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._blockwise import in_full_precision
+from scmvp_scvi.distributions._expected_log1p import expected_log1p
 from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
 from scmvp_scvi.distributions._zero_inflated_poisson_sum import zero_inflated_poisson_sum
@@ -85,8 +86,20 @@ class FactoredNegativeBinomial:
     def distribution(self, features: Features = _ALL) -> NegativeBinomial:
         """Write the law out for the chosen genes, ``(cells, chosen)``."""
         scale = self.scale(features)
-        theta = self.log_inverse_dispersion[..., features].exp().expand_as(scale)
-        return NegativeBinomial(mu=self.library * scale, theta=theta, scale=scale)
+        return NegativeBinomial(
+            mu=self.library * scale, theta=self._theta(features).expand_as(scale), scale=scale
+        )
+
+    def expected_log1p(
+        self, features: Features, depth: float | Float[Tensor, "cells 1"], target_sum: float
+    ) -> Float[Tensor, "cells chosen"]:
+        """Mean of log(1 + target_sum / depth * x) over the counts x of cells of that depth."""
+        mean = self.scale(features) * depth
+        factor = torch.as_tensor(target_sum / depth, dtype=mean.dtype, device=mean.device)
+        return expected_log1p(mean, self._theta(features), factor)
+
+    def _theta(self, features: Features) -> Float[Tensor, "*cells chosen"]:
+        return self.log_inverse_dispersion[..., features].exp()
 
     def log_prob(
         self,

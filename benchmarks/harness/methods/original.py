@@ -98,6 +98,8 @@ class OriginalSCMVP(Projector, Imputer, Clusterer):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             *_, last = done.stderr.strip().splitlines() or ["nothing was said"]
-            raise RuntimeError(f"the original scMVP ended in: {last}")
+            # what torch 1.8 says of NaN, without its name
+            kind = "nan" if "invalid values" in last else "an error"
+            raise RuntimeError(f"the original scMVP ended in {kind}: {last}")
         peak = int((self.folder / "peak_memory.txt").read_text()) * 1024
         self.peak_memory = max(self.peak_memory, peak)
