@@ -27,7 +27,7 @@ from harness.methods.base import (
 )
 from harness.methods.simple import pca
 from harness.scores import embedding
-from harness.scores.imputation import atac_scores, calibration, rna_scores
+from harness.scores.imputation import atac_scores, calibration, log_scores, rna_scores
 
 Result = dict[str, object]
 TRAIN_SHARE = 0.8
@@ -175,7 +175,7 @@ def thinning(mdata: MuData, seed: int, case: str = "") -> Task:
     order = rng.permutation(mdata.n_obs)
 
     def score(method: Imputer) -> Result:
-        scores: Result = {}
+        scores: Result = {**log_scores(method.impute_logs, halves["rna"][1])}
         for modality, (_, held_out) in halves.items():
             scores |= SCORES[modality](partial(method.impute, modality), held_out)
             scores[f"{modality}_calibration"] = calibration(
@@ -197,8 +197,10 @@ def cross_modal(mdata: MuData, seed: int, case: str = "") -> Task:
     held_out = subset(mdata, test)
 
     def score(method: Predictor) -> Result:
-        scores: Result = {}
-        for modality, counts in counts_of(held_out).items():
+        unseen = counts_of(held_out)
+        by_atac = partial(method.predict_logs, without(held_out, "rna"), view="atac")
+        scores: Result = {**log_scores(by_atac, unseen["rna"])}
+        for modality, counts in unseen.items():
             scores |= predicted_scores(method, modality, without(held_out, modality), counts)
         return scores
 

@@ -61,6 +61,16 @@ def test_rna_scores_of_the_mean_have_no_correlation_by_gene(profiles, counts):
     assert found["rna_r_cell"] > 0
 
 
+def test_log_scores_are_of_the_logarithms_themselves(profiles, counts):
+    logs = np.log1p(profiles)
+    observed = np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    found = scores.log_scores(by_rows(logs), sparse.csr_matrix(counts))
+    for field, axis in (("rna_log_r_cell", 0), ("rna_log_r_gene", 1)):
+        pairs = zip(np.moveaxis(logs, axis, 0), np.moveaxis(observed, axis, 0), strict=True)
+        expected = [stats.pearsonr(x, y)[0] for x, y in pairs if np.ptp(y) > 0]
+        assert found[field] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
 def test_atac_scores_average_scikit_learn_over_the_cells_with_an_open_peak(profiles, counts):
     counts[0] = 0
     found = scores.atac_scores(by_rows(profiles), sparse.csr_matrix(counts))

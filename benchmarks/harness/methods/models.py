@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from harness.data import build, counts_of, without
 from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projector, View
+from harness.scores.imputation import DEPTH
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import OUTPUT
 from scmvp_scvi._model import default_max_epochs
@@ -115,6 +116,22 @@ class SCMVP(Projector, Predictor, Clusterer):
         self, modality: Modality, query: MuData, rows: np.ndarray, view: View
     ) -> np.ndarray:
         return denoised(self.model, modality, query, rows, from_modality=view)
+
+    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+        return self.model.get_log_normalized_expression(
+            indices=rows, target_sum=DEPTH, return_numpy=True
+        )
+
+    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+        # the depth of what was not seen is unknown: that of the middle training cell
+        return self.model.get_log_normalized_expression(
+            query,
+            rows,
+            target_sum=DEPTH,
+            library_size=float(np.median(np.asarray(self.model.adata["rna"].X.sum(1)))),
+            return_numpy=True,
+            from_modality=view,
+        )
 
     @torch.inference_mode()
     def laws(

@@ -6,9 +6,11 @@ interpreter of an environment that has it, and `harness.methods.original_process
 
 import json
 import os
+import shutil
 import subprocess
+import weakref
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import numpy as np
 from mudata import MuData
@@ -49,8 +51,8 @@ class OriginalSCMVP(Projector, Imputer, Clusterer):
         }
 
     def fit(self, train: MuData, seed: int) -> None:
-        self._scratch = TemporaryDirectory()  # goes with this object
-        self.folder = Path(self._scratch.name)
+        self.folder = Path(mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.folder)
         self.tfidf = TFIDF().fit(train["atac"].X)
         self._write("train", train)
         (self.folder / "job.json").write_text(json.dumps({**self.settings, "seed": seed}))

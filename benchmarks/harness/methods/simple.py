@@ -76,6 +76,12 @@ class MeanOfLogs(Mean):
             for modality in OTHER
         }
 
+    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+        return np.log1p(self.impute("rna", rows))
+
+    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+        return np.log1p(self.predict("rna", query, rows, view))
+
 
 def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """Log1p of counts scaled to 10,000 a cell."""
@@ -219,6 +225,7 @@ class Neighbors(Components, Predictor):
     def fit(self, train: MuData, seed: int) -> None:
         super().fit(train, seed)
         self.profiles = {modality: normalize(train[modality].X, "l1") for modality in OTHER}
+        self.logs = log_normalise(train["rna"].X)
         n_neighbors = min(self.settings["n_neighbors"], train.n_obs)
         self.searches = {
             view: NearestNeighbors(n_neighbors=n_neighbors).fit(points)
@@ -226,16 +233,22 @@ class Neighbors(Components, Predictor):
         }
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        return self._smoothed(modality, self.points["joint"][rows], "joint")
+        return self._smoothed(self.profiles[modality], self.points["joint"][rows], "joint")
+
+    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+        return self._smoothed(self.logs, self.points["joint"][rows], "joint")
 
     def predict(
         self, modality: Modality, query: MuData, rows: np.ndarray, view: View
     ) -> np.ndarray:
-        return self._smoothed(modality, self.project(query[rows], view), view)
+        return self._smoothed(self.profiles[modality], self.project(query[rows], view), view)
 
-    def _smoothed(self, modality: Modality, points: np.ndarray, view: View) -> np.ndarray:
-        weights = self.searches[view].kneighbors_graph(points)
-        return (weights @ self.profiles[modality]).toarray()
+    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+        return self._smoothed(self.logs, self.project(query[rows], view), view)
+
+    def _smoothed(self, values: sparse.csr_matrix, points: np.ndarray, view: View) -> np.ndarray:
+        search = self.searches[view]
+        return (search.kneighbors_graph(points) @ values).toarray() / search.n_neighbors
 
 
 class Linear(Predictor):
@@ -284,6 +297,12 @@ class Linear(Predictor):
         points = {name: self.spaces[name].transform(query[name].X[rows]) for name in seen}
         found = self.maps[view, modality].predict(self._view(points, view))
         return self._reconstruct(modality, found)
+
+    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+        return np.log1p(self.impute("rna", rows))
+
+    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+        return np.log1p(self.predict("rna", query, rows, view))
 
     def _reconstruct(self, modality: Modality, points: np.ndarray) -> np.ndarray:
         return self.spaces[modality].inverse_transform(points).clip(min=0)

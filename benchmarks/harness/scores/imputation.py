@@ -27,6 +27,8 @@ FREQUENT = 0.5  # expected counts from which an interval is more than {0} or {0,
 COUNT_SCORES = {
     "rna_r_cell": "RNA r, by cell",
     "rna_r_gene": "RNA r, by gene",
+    "rna_log_r_cell": "RNA r of logs, by cell",
+    "rna_log_r_gene": "RNA r of logs, by gene",
     "rna_log_likelihood": "RNA log-likelihood",
     "atac_auroc": "ATAC AUROC",
     "atac_auprc": "ATAC AUPRC",
@@ -76,8 +78,8 @@ def rna_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
     imputed, observed, likelihoods = [], [], []
     for rows in blocks_of(held_out.shape[0]):
         values, counts = profiles(rows), held_out[rows].toarray()
-        imputed.append(np.log1p(DEPTH * normalize(values, "l1")))
-        observed.append(np.log1p(DEPTH * normalize(counts, "l1")))
+        imputed.append(log_normalised(values))
+        observed.append(log_normalised(counts))
         likelihoods.append(poisson_log_likelihood(values, counts))
     left, right = np.vstack(imputed), np.vstack(observed)
     return {
@@ -85,6 +87,33 @@ def rna_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
         "rna_r_gene": mean_of_defined(correlations(left.T, right.T)),
         "rna_log_likelihood": float(np.concatenate(likelihoods).mean()),
     }
+
+
+def log_scores(logs: Profiles, held_out: sparse.csr_matrix) -> Scores:
+    """Correlation by cell and by gene of expected log-normalised counts with those held out.
+
+    Parameters
+    ----------
+    logs
+        What a method expects of the logarithms themselves: of a profile that is a mean, the
+        logarithm is more than that, and more so the fewer counts there are.
+    held_out
+        ``(cells, genes)``, the counts.
+    """
+    blocks = [
+        (logs(rows), log_normalised(held_out[rows].toarray()))
+        for rows in blocks_of(held_out.shape[0])
+    ]
+    left, right = map(np.vstack, zip(*blocks, strict=True))
+    return {
+        "rna_log_r_cell": mean_of_defined(correlations(left, right)),
+        "rna_log_r_gene": mean_of_defined(correlations(left.T, right.T)),
+    }
+
+
+def log_normalised(values: np.ndarray) -> np.ndarray:
+    """Log1p of the values of each cell, scaled to sum to 10,000."""
+    return np.log1p(DEPTH * normalize(values, "l1"))
 
 
 def atac_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
