@@ -55,7 +55,7 @@ def check_data(
     mdata: MuData,
     arguments: Mapping[str, Any],
     modalities: Mapping[str, str | None],
-    expected_features: Mapping[str, np.ndarray] | None = None,
+    source_registry: Mapping[str, Any] | None = None,
     *,
     extends_categories: bool = False,
 ) -> None:
@@ -71,8 +71,8 @@ def check_data(
         Arguments of `setup_mudata`: layers and keys.
     modalities
         Argument to the modality it is looked up in, None for ``mdata`` itself.
-    expected_features
-        Registry key to the feature names of the model, for new data.
+    source_registry
+        Of the model, for new data: they must have its features and its categories.
     extends_categories
         Whether categories of new data that the model does not know get weights in it.
 
@@ -82,6 +82,7 @@ def check_data(
         Naming the argument, the rule, what was found, and the way out.
     """
     check_is_mudata(mdata)
+    expected_features = None if source_registry is None else registered_features(source_registry)
     layers = {name: arguments.get(name) for name in ("rna_layer", "atac_layer")}
     check_modalities(mdata, modalities, layers)
     # `check_modalities` has made sure that both are named
@@ -117,8 +118,10 @@ def check_data(
     for argument in ("categorical_covariate_keys", _CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
     # categories of new data are those of the model, or else each needs cells that train it
-    needs_cells = expected_features is None or extends_categories
+    needs_cells = source_registry is None or extends_categories
     _check_columns(mdata, arguments, modalities, needs_cells=needs_cells)
+    if source_registry is not None and not extends_categories:
+        _check_known_categories(mdata, arguments, modalities, source_registry)
 
 
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
@@ -157,48 +160,6 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
                 )
 
 
-def check_known_categories(
-    mdata: MuData, registry: Mapping[str, Any], modalities: Mapping[str, str | None]
-) -> None:
-    """Refuse categories of new data that the model has no weights for.
-
-    Parameters
-    ----------
-    mdata
-        The data.
-    registry
-        Of the model.
-    modalities
-        As in `check_data`.
-
-    Raises
-    ------
-    ValueError
-        If a batch, a label or another categorical covariate is unknown.
-    """
-    arguments = registry["setup_args"]
-    states = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
-    known = {
-        (argument, arguments[argument]): states[key]["categorical_mapping"]
-        for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
-    }
-    covariates = states[REGISTRY.CATEGORICAL_COVARIATES].get("mappings", {})
-    known |= {("categorical_covariate_keys", key): names for key, names in covariates.items()}
-    for argument, key, column in _columns(mdata, arguments, modalities, _CATEGORIES):
-        names = known[argument, key]
-        unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
-        if len(unknown) == 0:
-            continue
-        way_out = _WAYS_OUT_OF_UNKNOWN.get(argument, "Rename those that mean a known one")
-        if set(map(str, unknown)) <= set(map(str, names)):
-            known_as, found_as = (type(values[0]).__name__ for values in (names, unknown))
-            way_out = f"They are of type {known_as}, and {found_as} in the data: convert them"
-        raise ValueError(
-            f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
-            f"{shown(names)}, got {shown(unknown)}. {way_out}."
-        )
-
-
 def _check_columns(
     mdata: MuData,
     arguments: Mapping[str, Any],
@@ -213,6 +174,39 @@ def _check_columns(
     }
     for argument, _, column in _columns(mdata, arguments, modalities, checks):
         checks[argument](column, argument=argument)
+
+
+def _check_known_categories(
+    mdata: MuData,
+    arguments: Mapping[str, Any],
+    modalities: Mapping[str, str | None],
+    registry: Mapping[str, Any],
+) -> None:
+    """Refuse batches, labels and other categories that a model has no weights for.
+
+    Scvi-tools passes an unknown 0.
+    """
+    states = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
+    known = {
+        argument: states[key]["categorical_mapping"]
+        for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
+    }
+    covariates = states[REGISTRY.CATEGORICAL_COVARIATES].get("mappings", {})
+    for argument, key, column in _columns(mdata, arguments, modalities, _CATEGORIES):
+        names = known.get(argument, covariates.get(key))
+        if names is None:
+            continue  # a covariate of another name, of which scvi-tools speaks
+        unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
+        if len(unknown) == 0:
+            continue
+        way_out = _WAYS_OUT_OF_UNKNOWN.get(argument, "Rename those that mean a known one")
+        if set(map(str, unknown)) <= set(map(str, names)):
+            known_as, found_as = (type(values[0]).__name__ for values in (names, unknown))
+            way_out = f"They are of type {known_as}, and {found_as} in the data: convert them"
+        raise ValueError(
+            f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
+            f"{shown(names)}, got {shown(unknown)}. {way_out}."
+        )
 
 
 def _columns(

@@ -15,7 +15,6 @@ from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixi
 
 from scmvp_scvi._data import (
     check_data,
-    check_known_categories,
     check_still_as_registered,
     data_fields,
     registered_features,
@@ -306,10 +305,13 @@ class SCMVPModel(
         _check_are_known(modalities or {}, known, what="`modalities` names no argument")
         where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
         arguments = setup_method_args["setup_args"]
-        source = kwargs.get("source_registry")
-        expected = None if source is None else registered_features(source)
-        extends = bool(kwargs.get("extend_categories"))
-        check_data(mdata, arguments, where, expected, extends_categories=extends)
+        check_data(
+            mdata,
+            arguments,
+            where,
+            kwargs.get("source_registry"),
+            extends_categories=bool(kwargs.get("extend_categories")),
+        )
         manager = AnnDataManager(
             fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args
         )
@@ -430,8 +432,7 @@ class SCMVPModel(
         where = _modality_of_each_argument(
             type(self), mdata, arguments["modalities"], {"setup_args": arguments}
         )
-        check_data(mdata, arguments, where, registered_features(self.registry))
-        check_known_categories(mdata, self.registry, where)
+        check_data(mdata, arguments, where, self.registry)
         return where
 
     def _new_manager(self, mdata: MuData) -> AnnDataManager:

@@ -282,6 +282,14 @@ def test_model_without_data_names_its_features_and_has_no_setup_to_show(saved, m
         loaded.view_anndata_setup()
 
 
+@pytest.mark.parametrize("unknown", ["elsewhere", 0])  # scvi-tools passes the zero
+def test_loading_onto_data_of_an_unknown_batch_is_refused(saved, make_mdata, unknown):
+    mdata = make_mdata()
+    mdata.obs["batch"] = unknown
+    with pytest.raises(ValueError, match=f"`batch_key` of the set-up, .* got `{unknown}`"):
+        SCMVPModel.load(saved, adata=mdata)
+
+
 def test_loading_onto_data_with_permuted_features_is_refused(saved, make_mdata, rng):
     mdata = make_mdata()
     rna = mdata["rna"][:, rng.permutation(80)].copy()
