@@ -35,6 +35,7 @@ class DataSet(NamedTuple):
     caption: str
     is_generated: bool = False
     is_control: bool = False
+    has_batches: bool = False
 
 
 def build(counts: Counts, cells: MuData) -> MuData:
@@ -148,10 +149,12 @@ DATA: dict[str, DataSet] = {
         f"{CORTEX}: the 4,000 cells in two made-up batches that differ in the shares of the types "
         "alone",
         is_control=True,
+        has_batches=True,
     ),
     "bmmc": DataSet(
         partial(read, "neurips_bmmc_starter.h5mu", has_batches=True, has_reads=True),
         "Multiome of bone marrow: 500 cells of 21 types from 2 donors, 600 genes, 600 peaks",
+        has_batches=True,
     ),
     "kidney": DataSet(
         partial(read, "scicar_kidney_sample.h5mu", "nan", has_reads=True),

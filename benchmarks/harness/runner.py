@@ -53,8 +53,9 @@ class Run(NamedTuple):
 def planned(
     data: Iterable[str], protocols: Iterable[str], methods: Iterable[str], seeds: Iterable[int]
 ) -> list[Run]:
-    """All fits of the methods that a protocol suits, seed by seed."""
+    """All fits of the methods that a protocol suits, and the data, seed by seed."""
     seeds, methods = list(seeds), list(methods)
+    without_batches = {method for method in methods if not METHODS[method]().needs_batches}
     return [
         Run(name, protocol, case, method, seed)
         for name in data
@@ -62,6 +63,7 @@ def planned(
         for protocol in protocols
         for method in methods
         if PROTOCOLS[protocol].suits(METHODS[method]())
+        and (DATA[name].has_batches or method in without_batches)
         for case in PROTOCOLS[protocol].cases
     ]
 

@@ -91,6 +91,12 @@ def test_runs_are_planned_for_the_methods_that_a_protocol_suits():
     assert len(runs) == 4
 
 
+def test_what_needs_batches_is_planned_for_data_that_have_them():
+    runs = planned(["tiny", "bmmc"], ["embedding"], ["RNA PCA", "scmvp, centred batches"], [0])
+    found = [(run.data, run.method) for run in runs]
+    assert found == [("tiny", "RNA PCA"), ("bmmc", "RNA PCA"), ("bmmc", "scmvp, centred batches")]
+
+
 def test_all_runs_have_files_of_their_own():
     runs = planned(DATA, protocols.PROTOCOLS, METHODS, [0, 1])
     assert len({run.slug for run in runs}) == len(runs)

@@ -25,6 +25,7 @@ class Method(ABC):
 
     settings: dict[str, object]  # what a result file says of it, complete after `fit`
     packages: tuple[str, ...] = ("scikit-learn",)  # whose versions are its own
+    needs_batches = False
     peak_memory = 0  # bytes, of processes of its own
 
     def __init__(self) -> None:

@@ -83,6 +83,7 @@ class SCMVP(Projector, Predictor, Clusterer):
             "model": {"n_clusters": n_clusters, **(model or {})},
             "plan": plan or {},
         }
+        self.needs_batches = bool((model or {}).get("center_batches"))
 
     def fit(self, train: MuData, seed: int) -> None:
         epochs = self.settings["epochs"] or default_max_epochs(train.n_obs)
