@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
 
 # the one table of the README: methods, and fields of two protocols with their headings
-README_METHODS = ("RNA PCA", "PCA + LSI", "WNN", "MultiVI", "scmvp")
+README_METHODS = ("RNA PCA", "PCA + LSI", "WNN", "MultiVI", "original scMVP", "scmvp")
 README_COLUMNS = {
     ("embedding", "leiden.nmi"): "Leiden NMI",
     ("embedding", "leiden.ari"): "Leiden ARI",

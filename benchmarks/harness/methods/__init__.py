@@ -77,6 +77,6 @@ def what_is_missing(name: str) -> str | None:
     """What a method needs and is not there, in words."""
     if name == "MOFA+" and find_spec("mofapy2") is None:
         return "the package mofapy2"
-    if name == "original scMVP" and PYTHON not in os.environ:
+    if name == "original scMVP" and not os.environ.get(PYTHON):
         return f"{PYTHON}, an interpreter that has it"
     return None

@@ -59,18 +59,17 @@ class OriginalSCMVP(Projector, Imputer, Clusterer):
         self._run("fit")
         fitted = json.loads((self.folder / "fitted.json").read_text())
         self.settings["components"] = fitted["n_clusters"]
-        self.settings["environment"] = fitted["versions"]
-        self.of_training = self._embed(train)
+        self.settings["environment"] = fitted["environment"]
+        self.train, self.embedded = train, None
 
     def embed(self, view: View) -> np.ndarray:
-        return self.of_training[view]
+        return self._embed(self.train)[view]
 
     def project(self, cells: MuData, view: View) -> np.ndarray:
         return self._embed(cells)[view]
 
     def cluster_probabilities(self, cells: MuData | None = None) -> np.ndarray:
-        found = self.of_training if cells is None else self._embed(cells)
-        return found["probabilities"]
+        return self._embed(self.train if cells is None else cells)["probabilities"]
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
         file = self.folder / f"{modality}.npy"
@@ -89,25 +88,39 @@ class OriginalSCMVP(Projector, Imputer, Clusterer):
             )
 
     def _embed(self, cells: MuData) -> dict[str, np.ndarray]:
-        self._write("cells", cells)
-        self._run("embed")
-        with np.load(self.folder / "embedded.npz") as arrays:
-            return dict(arrays)
+        """All views of cells and their clusters, kept until other cells are asked for."""
+        if self.embedded is None or self.embedded[0] is not cells:
+            self._write("cells", cells)
+            self._run("embed")
+            with np.load(self.folder / "embedded.npz") as arrays:
+                self.embedded = cells, dict(arrays)
+        return self.embedded[1]
 
     def _run(self, job: str) -> None:
         """Carry out a job in the other environment, and pass on what it says where it fails."""
+        environment = dict(os.environ)
+        if "AuthenticAMD" in _processor():
+            # else the MKL of its years runs products at a third of the speed
+            environment["MKL_DEBUG_CPU_TYPE"] = "5"
         done = subprocess.run(
-            [os.environ[PYTHON], str(PROCESS), job, str(self.folder)],
-            # else the MKL of its years runs products at a third of the speed on AMD processors
-            env={**os.environ, "MKL_DEBUG_CPU_TYPE": "5"},
+            [environment[PYTHON], str(PROCESS), job, str(self.folder)],
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
+        if done.returncode < 0:
+            raise SystemError(f"the original scMVP was ended by signal {-done.returncode}")
+        if done.returncode > 0:
             *_, last = done.stderr.strip().splitlines() or ["nothing was said"]
             # what torch 1.8 says of NaN, without its name
             kind = "nan" if "invalid values" in last else "an error"
             raise RuntimeError(f"the original scMVP ended in {kind}: {last}")
         peak = int((self.folder / "peak_memory.txt").read_text()) * 1024
         self.peak_memory = max(self.peak_memory, peak)
+
+
+def _processor() -> str:
+    """What the system says of the processor, where it does (Linux)."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text() if file.exists() else ""

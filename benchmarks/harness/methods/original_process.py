@@ -70,6 +70,7 @@ def pretrained(kind, values, job, epochs):
         model, cells, train_size=0.9, use_cuda=False, frequency=5, seed=job["seed"]
     )
     trainer.train(n_epochs=epochs, lr=job["learning_rate"])
+    model.eval()  # its trainer leaves it in training mode
     everything = trainer.create_posterior(model, cells, indices=np.arange(len(cells)))
     latent, _, _ = everything.sequential().get_latent()
     return model, latent
@@ -125,7 +126,8 @@ def fit(folder, job):
     torch.save(model.state_dict(), str(folder / "model.pt"))
     versions = {module.__name__: module.__version__ for module in (scMVP, torch, np)}
     versions["python"] = sys.version.split()[0]
-    found = {"n_clusters": n_clusters, "versions": versions}
+    environment = {"torch_threads": torch.get_num_threads(), **versions}
+    found = {"n_clusters": n_clusters, "environment": environment}
     (folder / "fitted.json").write_text(json.dumps(found))
 
 
