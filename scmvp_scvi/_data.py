@@ -191,6 +191,13 @@ def _check_known_categories(
         argument: states[key]["categorical_mapping"]
         for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
     }
+    of_model = registry["setup_args"]
+    for argument in known:
+        if arguments.get(argument) is None and of_model[argument] is not None:
+            raise ValueError(
+                f"`{argument}` must be given, for the model was set up with one, "
+                f"{of_model[argument]!r}: name the column of these data that holds the same."
+            )
     covariates = states[REGISTRY.CATEGORICAL_COVARIATES].get("mappings", {})
     for argument, key, column in _columns(mdata, arguments, modalities, _CATEGORIES):
         names = known.get(argument, covariates.get(key))

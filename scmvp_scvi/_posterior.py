@@ -271,20 +271,20 @@ class PosteriorMixin(VAEMixin):
         transform_batch: Batch | Sequence[Batch] | None = None,
         gene_list: Sequence[str] | None = None,
         target_sum: float = 1e4,
-        library_size: float | Literal["observed"] = "observed",
+        library_size: float | Literal["observed"] | None = None,
         n_samples: int | None = None,
         return_mean: bool = True,
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Modality = "joint",
     ) -> pd.DataFrame | np.ndarray:
-        r"""Expected log-normalised expression: what scanpy's log1p of a cell would be on average.
+        r"""Expected log-normalised expression, the denoised side of scanpy's ``pp.log1p``.
 
         The mean of :math:`\log(1 + s x / \ell)` over the counts x that the negative binomial
-        gives a cell of depth :math:`\ell`, s being ``target_sum``: the denoised side of
-        :func:`scanpy.pp.normalize_total` and :func:`scanpy.pp.log1p`. The logarithm of
-        `get_normalized_expression` is not: a mean of logarithms is below the logarithm of the
-        mean, far below it where most counts are zero.
+        gives a cell of depth :math:`\ell`, s being ``target_sum``: of what
+        :func:`scanpy.pp.normalize_total` and :func:`scanpy.pp.log1p` make of counts. The logarithm
+        of `get_normalized_expression` is not: a mean of logarithms is below the logarithm of the
+        mean, far below it where most counts are zero. It takes some fifty times as long.
 
         Parameters
         ----------
@@ -293,9 +293,11 @@ class PosteriorMixin(VAEMixin):
         target_sum
             Counts that each cell is scaled to before the logarithm.
         library_size
-            Depth of the cells that the counts are drawn for. ``"observed"`` for each cell's own,
-            comparable with its log-normalised counts, which depend on depth. A number puts all
-            cells at one depth, so that they differ by their expression alone.
+            Depth of the cells. Logarithms depend on it: of a deep cell they are lower where it has
+            counts and rarely zero. None for the median depth of the training cells, so that cells
+            differ by their expression alone; ``"observed"`` for each cell's own (its size factor,
+            where there are size factors), comparable with its own log-normalised counts, or the
+            median, with a warning, where a cell has none.
         return_numpy, from_modality
             As in `get_normalized_expression`.
 
@@ -305,6 +307,7 @@ class PosteriorMixin(VAEMixin):
         ``(n_samples, cells, genes)``, an array, for draws that are not averaged.
         """
         check_positive(target_sum, name="target_sum")
+        median = float(self.module.rna_median_depth)
         blocks, cells, names = self._decoded(
             OUTPUT.PX,
             _Request(
@@ -312,13 +315,14 @@ class PosteriorMixin(VAEMixin):
                 indices=indices,
                 transform_batch=transform_batch,
                 features=gene_list,
-                library_size=library_size,
+                library_size=median if library_size is None else library_size,
                 n_samples=n_samples,
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
             lambda law, genes, depth: law.expected_log1p(genes, depth, target_sum),
+            missing_depth=median,
         )
         return _as_table(blocks, cells, names, return_numpy)
 
@@ -602,9 +606,12 @@ class PosteriorMixin(VAEMixin):
 
     @torch.inference_mode()
     def _decoded(
-        self, law: str, request: _Request, value: _Value = _mean
+        self, law: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
-        """Check the request; return the denoised minibatches, lazily, and cells and features."""
+        """Check the request; return the denoised minibatches, lazily, and cells and features.
+
+        Where cells without counts are asked for their own depth, theirs is ``missing_depth``.
+        """
         self._check_if_trained(warn=False)
         n_samples, library_size = request.n_samples, request.library_size
         if n_samples is not None:
@@ -632,7 +639,10 @@ class PosteriorMixin(VAEMixin):
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-            depth = outputs[library_key] if library_size == "observed" else library_size
+            depth: Any = library_size
+            if library_size == "observed":
+                is_missing = outputs[observed][:, None] == 0
+                depth = outputs[library_key].masked_fill(is_missing, missing_depth)
             total = torch.zeros((), device=z.device)
             for batch in batches:
                 decoded = self.module.generative(**inputs, transform_batch=batch)[law]
@@ -657,7 +667,7 @@ class PosteriorMixin(VAEMixin):
                 is_averaged = request.return_mean or n_samples == 1
                 yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)
             _warn_about_empty(n_empty, request.from_modality)
-            _warn_about_depth(n_without_depth)
+            _warn_about_depth(n_without_depth, missing_depth)
 
         return blocks(), self._cell_names(request.adata, request.indices), names
 
@@ -713,12 +723,16 @@ def _warn_about_empty(n_cells: int, modality: Modality) -> None:
         )
 
 
-def _warn_about_depth(n_cells: int) -> None:
+def _warn_about_depth(n_cells: int, missing_depth: float) -> None:
     if n_cells > 0:
+        theirs = (
+            "1, and their values are shares"
+            if missing_depth == 1
+            else f"the median of the training cells, {missing_depth:g}"
+        )
         warnings.warn(
             f'`library_size="observed"` has no depth for {n_cells} cells without counts in this '
-            "modality: theirs is 1, and their values are shares. Pass a number to scale all cells "
-            "alike.",
+            f"modality: theirs is {theirs}. Pass a number to scale all cells alike.",
             UserWarning,
             stacklevel=settings.warnings_stacklevel,
         )

@@ -33,8 +33,11 @@ def answers(model: SCMVPModel, adata: MuData | None = None) -> dict[str, np.ndar
         batches = ["batch_1", "batch_0"]
         moved = denoise(adata, transform_batch=batches, from_modality="joint")
         found[f"{name} in other batches"] = moved.to_numpy()
-    log_expression = model.get_log_normalized_expression(adata, library_size=1e3)
-    found["log-normalised expression"] = log_expression.to_numpy()
+    for size in (None, "observed"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", '`library_size="observed"` has no depth')
+            logs = model.get_log_normalized_expression(adata, library_size=size)
+        found[f"log-normalised expression, library {size}"] = logs.to_numpy()
     return found
 
 

@@ -1,6 +1,7 @@
 """The model as an object: its arguments, its default epochs, saving, loading and going on."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -288,6 +289,22 @@ def test_loading_onto_data_of_an_unknown_batch_is_refused(saved, make_mdata, unk
     mdata.obs["batch"] = unknown
     with pytest.raises(ValueError, match=f"`batch_key` of the set-up, .* got `{unknown}`"):
         SCMVPModel.load(saved, adata=mdata)
+
+
+def test_set_up_by_a_registry_wants_the_batches_of_the_model(model, make_mdata):
+    mdata = make_mdata()
+    set_up = partial(
+        SCMVPModel.setup_mudata,
+        modalities={"rna_layer": "rna", "atac_layer": "atac"},
+        source_registry=model.registry,
+    )
+    with pytest.raises(ValueError, match="`batch_key` must be given, .* set up with one, 'batch'"):
+        set_up(mdata)
+    mdata.obs["donor"] = 0  # scvi-tools takes an unknown zero for known
+    with pytest.raises(ValueError, match="`donor`, `batch_key` .* got `0`"):
+        set_up(mdata, batch_key="donor")
+    mdata.obs["donor"] = mdata.obs["batch"]
+    set_up(mdata, batch_key="donor")
 
 
 def test_loading_onto_data_with_permuted_features_is_refused(saved, make_mdata, rng):

@@ -514,16 +514,17 @@ def log_normalised(counts, depth, target_sum=1e4):
     return np.log1p(counts * target_sum / depth)
 
 
-@pytest.mark.parametrize("depth", ["observed", 700.0])
+@pytest.mark.parametrize("depth", ["observed", 700.0, None])
 def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
     trained_model, mdata, expression, rng, depth
 ):
-    observed = mdata["rna"].X.sum(1).A1[:3, None] if depth == "observed" else depth
+    depths = np.asarray(mdata["rna"].X.sum(1))
+    known = {"observed": depths[:3], None: np.median(depths)}.get(depth, depth)
     theta = trained_model.module.rna_decoder.log_inverse_dispersion.detach()[0].exp().numpy()
-    mean = expression.to_numpy(dtype=float)[:3] * observed
+    mean = expression.to_numpy(dtype=float)[:3] * known
     # numpy's negative binomial: numbers of failures of probability theta / (theta + mean)
     draws = rng.negative_binomial(theta, theta / (theta + mean), (20_000, *mean.shape))
-    logs = log_normalised(draws, observed)
+    logs = log_normalised(draws, known)
     found = trained_model.get_log_normalized_expression(indices=[0, 1, 2], library_size=depth)
     errors = logs.std(0) / np.sqrt(len(draws))
     assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).to_numpy().all()
@@ -536,6 +537,16 @@ def test_log_normalised_expression_is_named_and_chosen_as_expression_is(trained_
     genes = list(mdata["rna"].var_names[[5, 2]])
     some = trained_model.get_log_normalized_expression(indices=[9, 4], gene_list=genes)
     pd.testing.assert_frame_equal(some, whole.iloc[[9, 4]][genes], rtol=1e-5)
+
+
+def test_log_normalised_expression_of_cells_without_rna_is_at_the_median_depth(with_empty_cells):
+    denoise = with_empty_cells.get_log_normalized_expression
+    is_empty = np.asarray(with_empty_cells.adata["rna"].X.sum(1))[:, 0] == 0
+    with pytest.warns(UserWarning, match="no depth for 30 .* the median of the training cells"):
+        own = denoise(library_size="observed")
+    at_median = denoise()
+    pd.testing.assert_frame_equal(own[is_empty], at_median[is_empty])
+    assert not np.allclose(own[~is_empty], at_median[~is_empty], rtol=1e-2)
 
 
 def test_target_sum_is_that_of_the_log_normalised_counts(trained_model):
@@ -612,7 +623,14 @@ def test_transform_batch_of_a_cells_own_batch_changes_nothing(trained_model, mda
     assert not np.allclose(found[~own], expression[~own], rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["get_normalized_expression", "get_normalized_accessibility"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "get_normalized_expression",
+        "get_log_normalized_expression",
+        "get_normalized_accessibility",
+    ],
+)
 def test_transform_batch_of_several_batches_is_their_average(trained_model, mdata, method):
     names = list(mdata.obs["batch"].cat.categories)
     denoise = getattr(trained_model, method)

@@ -87,6 +87,11 @@ def labels_of(mdata: MuData) -> np.ndarray:
     return mdata.obs["cell_type"].to_numpy(dtype=str)
 
 
+def median_depth(mdata: MuData) -> float:
+    """RNA counts of the middle cell."""
+    return float(np.median(np.asarray(mdata["rna"].X.sum(1))))
+
+
 # -- embedding --------------------------------------------------------------------------------
 
 
@@ -175,7 +180,8 @@ def thinning(mdata: MuData, seed: int, case: str = "") -> Task:
     order = rng.permutation(mdata.n_obs)
 
     def score(method: Imputer) -> Result:
-        scores: Result = {**log_scores(method.impute_logs, halves["rna"][1])}
+        logs = partial(method.impute_logs, depth=median_depth(train))
+        scores: Result = {**log_scores(logs, halves["rna"][1])}
         for modality, (_, held_out) in halves.items():
             scores |= SCORES[modality](partial(method.impute, modality), held_out)
             scores[f"{modality}_calibration"] = calibration(
@@ -194,11 +200,16 @@ def cross_modal(mdata: MuData, seed: int, case: str = "") -> Task:
     """Predict either modality of held-out cells from the other."""
     del case
     train, test = split(mdata.n_obs, seed)
-    held_out = subset(mdata, test)
+    training, held_out = subset(mdata, train), subset(mdata, test)
 
     def score(method: Predictor) -> Result:
         unseen = counts_of(held_out)
-        by_atac = partial(method.predict_logs, without(held_out, "rna"), view="atac")
+        by_atac = partial(
+            method.predict_logs,
+            without(held_out, "rna"),
+            view="atac",
+            depth=median_depth(training),
+        )
         scores: Result = {**log_scores(by_atac, unseen["rna"])}
         for modality, counts in unseen.items():
             scores |= predicted_scores(method, modality, without(held_out, modality), counts)
@@ -210,7 +221,7 @@ def cross_modal(mdata: MuData, seed: int, case: str = "") -> Task:
         profiles = partial(method.predict, modality, query, view=OTHER[modality])
         return SCORES[modality](profiles, counts)
 
-    return Task(subset(mdata, train), score)
+    return Task(training, score)
 
 
 def modalities(mdata: MuData, seed: int, case: str = "") -> Task:

@@ -55,7 +55,7 @@ def planned(
 ) -> list[Run]:
     """All fits of the methods that a protocol suits, and the data, seed by seed."""
     seeds, methods = list(seeds), list(methods)
-    without_batches = {method for method in methods if not METHODS[method]().needs_batches}
+    choosy = {method for method in methods if METHODS[method]().needs_batches}
     return [
         Run(name, protocol, case, method, seed)
         for name in data
@@ -63,7 +63,7 @@ def planned(
         for protocol in protocols
         for method in methods
         if PROTOCOLS[protocol].suits(METHODS[method]())
-        and (DATA[name].has_batches or method in without_batches)
+        and (DATA[name].has_batches or method not in choosy)
         for case in PROTOCOLS[protocol].cases
     ]
 

@@ -61,6 +61,14 @@ def test_rna_scores_of_the_mean_have_no_correlation_by_gene(profiles, counts):
     assert found["rna_r_cell"] > 0
 
 
+def test_logs_of_poisson_counts_are_a_sum_over_scipy(profiles):
+    found = scores.poisson_logs(profiles, 200.0)
+    rates = scores.poisson_rates(profiles, np.full(40, 200.0))
+    counts = np.arange(400)[:, None, None]
+    expected = (stats.poisson(rates).pmf(counts) * np.log1p(50 * counts)).sum(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_log_scores_are_of_the_logarithms_themselves(profiles, counts):
     logs = np.log1p(profiles)
     observed = np.log1p(1e4 * counts / np.maximum(counts.sum(1, keepdims=True), 1))

@@ -43,15 +43,19 @@ class Multi_VAE_Attention(nn.Module):
 
     def init_gmm_params(self, latent):
         assert latent.shape[1] == 1
+
+    def init_gmm_params_with_louvain(self, latent, clusters):
+        assert sorted(set(clusters)) == [0, 1]
 """,
     "inference": """
 import numpy as np
 
 class UnsupervisedTrainer:
     def __init__(self, model, cells, **options):
-        self.cells = cells
+        self.model, self.cells = model, cells
 
     def train(self, n_epochs, lr):
+        self.model.train()  # as its trainer does at the end
         print("a line for each minibatch")
         if np.isnan(self.cells.X).any():
             raise ValueError("The parameter loc has invalid values")
@@ -64,12 +68,13 @@ class MultiTrainer(UnsupervisedTrainer):
 
 class MultiPosterior:
     def __init__(self, model, cells, indices, **options):
-        self.cells = cells
+        self.model, self.cells = model, cells
 
     def sequential(self):
         return self
 
     def get_latent(self):
+        assert not self.model.training
         rna = self.cells.X.sum(1, keepdims=True)
         if self.cells.atac is None:
             return rna, None, None
@@ -77,9 +82,21 @@ class MultiPosterior:
         return rna + atac, rna, atac, self.cells.X / rna, None
 
     def imputation(self):
+        assert not self.model.training
         return 2 * self.cells.X, 2 * self.cells.atac, None
 """,
 }
+
+# and for what clusters the RNA in its environment: cells by whether they are the first ten
+LOUVAIN = """
+from types import SimpleNamespace
+
+def cluster(cells, random_state):
+    cells.obs["louvain"] = (cells.obs_names.astype(int) >= 10).astype(int).astype(str)
+
+pp = SimpleNamespace(neighbors=lambda cells, use_rep, n_neighbors, random_state: None)
+tl = SimpleNamespace(louvain=cluster)
+"""
 
 
 @pytest.fixture
@@ -88,14 +105,19 @@ def _stand_in(tmp_path, monkeypatch):
     folder.mkdir()
     for name, code in STAND_IN.items():
         (folder / f"{name}.py").write_text(code)
+    (tmp_path / "scanpy.py").write_text(LOUVAIN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv(PYTHON, sys.executable)
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_values_of_the_original_come_back_for_the_cells_they_were_asked_for(cells):
-    method = OriginalSCMVP(n_clusters=3)
+@pytest.mark.parametrize(("n_clusters", "components"), [(3, 3), (None, 2)])
+def test_values_of_the_original_come_back_for_the_cells_they_were_asked_for(
+    cells, n_clusters, components
+):
+    method = OriginalSCMVP(n_clusters)
     method.fit(cells, 0)
+    assert method.settings["components"] == components
     rna = cells["rna"].X.toarray()
     depths = rna.sum(1, keepdims=True)
     np.testing.assert_allclose(method.embed("rna"), depths)

@@ -13,7 +13,7 @@ from mudata import MuData
 from scipy import sparse
 from torch.distributions import Distribution, Poisson
 
-from harness.scores.imputation import log_normalised, poisson_rates
+from harness.scores.imputation import poisson_logs, poisson_rates
 
 Modality = Literal["rna", "atac"]
 View = Literal["joint", "rna", "atac"]  # what a cell is seen by
@@ -81,12 +81,12 @@ class Imputer(Method):
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
         """Profiles of training cells."""
 
-    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
-        """Expected log-normalised expression of training cells, ``(cells, genes)``.
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        """Expected log-normalised expression of training cells at one depth, ``(cells, genes)``.
 
-        Without an expectation of its own, a method has the logarithm of its profile.
+        Without an expectation of its own, a method has that of Poisson counts about its profile.
         """
-        return log_normalised(self.impute("rna", rows))
+        return poisson_logs(self.impute("rna", rows), depth)
 
     def laws(
         self, modality: Modality, rows: np.ndarray, depth: np.ndarray, n_draws: int
@@ -109,6 +109,8 @@ class Predictor(Imputer):
     ) -> np.ndarray:
         """Profiles of new cells, seen by the counts of the view alone."""
 
-    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
         """Expected log-normalised expression of new cells, as in `impute_logs`."""
-        return log_normalised(self.predict("rna", query, rows, view))
+        return poisson_logs(self.predict("rna", query, rows, view), depth)

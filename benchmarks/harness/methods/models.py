@@ -118,18 +118,22 @@ class SCMVP(Projector, Predictor, Clusterer):
     ) -> np.ndarray:
         return denoised(self.model, modality, query, rows, from_modality=view)
 
-    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
-        return self.model.get_log_normalized_expression(
-            indices=rows, target_sum=DEPTH, return_numpy=True
-        )
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        return self._logs(None, rows, "joint", depth)
 
-    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
-        # the depth of what was not seen is unknown: that of the middle training cell
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
+        return self._logs(query, rows, view, depth)
+
+    def _logs(
+        self, cells: MuData | None, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
         return self.model.get_log_normalized_expression(
-            query,
+            cells,
             rows,
             target_sum=DEPTH,
-            library_size=float(np.median(np.asarray(self.model.adata["rna"].X.sum(1)))),
+            library_size=depth,
             return_numpy=True,
             from_modality=view,
         )

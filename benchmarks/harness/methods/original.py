@@ -110,7 +110,7 @@ class OriginalSCMVP(Projector, Imputer, Clusterer):
             check=False,
         )
         if done.returncode < 0:
-            raise SystemError(f"the original scMVP was ended by signal {-done.returncode}")
+            raise ChildProcessError(f"the original scMVP was ended by signal {-done.returncode}")
         if done.returncode > 0:
             *_, last = done.stderr.strip().splitlines() or ["nothing was said"]
             # what torch 1.8 says of NaN, without its name

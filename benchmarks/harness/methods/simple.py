@@ -41,6 +41,10 @@ class Raw(Imputer):
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
         return self.counts[modality][rows].toarray()
 
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        del depth
+        return log_normalise(self.counts["rna"][rows]).toarray()
+
 
 class Mean(Predictor):
     """The mean profile of the training cells, the same for every cell."""
@@ -76,10 +80,14 @@ class MeanOfLogs(Mean):
             for modality in OTHER
         }
 
-    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        del depth
         return np.log1p(self.impute("rna", rows))
 
-    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
+        del depth
         return np.log1p(self.predict("rna", query, rows, view))
 
 
@@ -235,7 +243,8 @@ class Neighbors(Components, Predictor):
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
         return self._smoothed(self.profiles[modality], self.points["joint"][rows], "joint")
 
-    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        del depth
         return self._smoothed(self.logs, self.points["joint"][rows], "joint")
 
     def predict(
@@ -243,7 +252,10 @@ class Neighbors(Components, Predictor):
     ) -> np.ndarray:
         return self._smoothed(self.profiles[modality], self.project(query[rows], view), view)
 
-    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
+        del depth
         return self._smoothed(self.logs, self.project(query[rows], view), view)
 
     def _smoothed(self, values: sparse.csr_matrix, points: np.ndarray, view: View) -> np.ndarray:
@@ -298,10 +310,14 @@ class Linear(Predictor):
         found = self.maps[view, modality].predict(self._view(points, view))
         return self._reconstruct(modality, found)
 
-    def impute_logs(self, rows: np.ndarray) -> np.ndarray:
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        del depth
         return np.log1p(self.impute("rna", rows))
 
-    def predict_logs(self, query: MuData, rows: np.ndarray, view: View) -> np.ndarray:
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
+        del depth
         return np.log1p(self.predict("rna", query, rows, view))
 
     def _reconstruct(self, modality: Modality, points: np.ndarray) -> np.ndarray:

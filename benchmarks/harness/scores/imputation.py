@@ -16,6 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import normalize
 from torch.distributions import Distribution
 
+from scmvp_scvi.distributions._expected_log1p import expected_log1p
+
 CELLS_PER_BLOCK = 256
 DEPTH = 1e4  # counts a cell that log-normalised values refer to
 # share of a cell's depth spread evenly over the features, so that no observed count has rate zero
@@ -62,6 +64,13 @@ def poisson_rates(profiles: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return depth[:, None] * ((1 - FLOOR) * shares + FLOOR / profiles.shape[1])
 
 
+def poisson_logs(profiles: np.ndarray, depth: float) -> np.ndarray:
+    """Expected log-normalised counts of cells of a depth, Poisson about their profiles."""
+    rates = torch.as_tensor(poisson_rates(profiles, np.full(len(profiles), depth)))
+    is_poisson = torch.tensor(1e8)  # inverse dispersion from which nothing is left of it
+    return expected_log1p(rates, is_poisson, torch.tensor(DEPTH / depth)).numpy()
+
+
 def poisson_log_likelihood(profiles: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Log-likelihood of each cell's held-out counts, in nats, profiles scaled to their depth."""
     rates = poisson_rates(profiles, counts.sum(1))
@@ -95,8 +104,9 @@ def log_scores(logs: Profiles, held_out: sparse.csr_matrix) -> Scores:
     Parameters
     ----------
     logs
-        What a method expects of the logarithms themselves: of a profile that is a mean, the
-        logarithm is more than that, and more so the fewer counts there are.
+        What a method expects of the logarithms themselves, of cells of one depth, for logarithms
+        tell of depth. Of a profile that is a mean, the logarithm is more than that, and more so
+        the fewer counts there are.
     held_out
         ``(cells, genes)``, the counts.
     """
