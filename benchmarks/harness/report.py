@@ -17,6 +17,7 @@ from harness.methods import ABLATIONS, METHODS
 from harness.methods.base import OTHER
 from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
+from harness.scores.embedding import ONE_CLUSTER
 from harness.scores.imputation import COUNT_SCORES, LEVELS
 from harness.standing import OWN, compared, counted, standing_table
 
@@ -246,8 +247,8 @@ def sample_sd(values: pd.Series) -> float:
 
 
 def latest(records: Iterable[Result]) -> list[Result]:
-    """Results of the newest version of the protocol that a method has, broken runs left out."""
-    good = [record for record in records if not record.get("broken")]
+    """Results of the newest version of the protocol that a method has, broken fits left out."""
+    good = [record for record in records if not set(record.get("broken", [])) - {ONE_CLUSTER}]
     newest: dict[tuple[str, ...], int] = {}
     for record in good:
         key = record["protocol"], record["method"]
@@ -335,7 +336,7 @@ def broken_runs(records: list[Result]) -> str:
     checked = [record for record in records if "broken" in record]
     if not checked:
         return ""
-    lines = ["Fits that are no use, of those that were checked:", ""]
+    lines = ["Fits that are no use, or whose clusters are not, of those that were checked:", ""]
     lines += ["| method | fits | no use | why |", "|---|---|---|---|"]
     for method in METHODS:
         found = [record["broken"] for record in checked if record["method"] == method]

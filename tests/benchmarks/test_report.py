@@ -124,6 +124,13 @@ def test_runs_that_are_no_use_are_counted_and_not_averaged(folder):
     assert "| scmvp | 1 | 0.700 |" in text
 
 
+def test_an_embedding_counts_though_its_clusters_are_no_use(folder):
+    write([result(0, 0.7), result(1, 0.1, broken=["one cluster used"])], folder)
+    text = (folder.parent / "benchmark.md").read_text()
+    assert "| scmvp | 2 | 1 | one cluster used |" in text
+    assert "| scmvp | 2 | 0.400 ± 0.42 |" in text
+
+
 def test_cases_of_a_protocol_have_rows_of_their_own(folder):
     clusters = {"components": 5, "ari": 0.25}
     records = [

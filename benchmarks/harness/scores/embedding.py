@@ -135,6 +135,9 @@ def cluster_calibration(
     }
 
 
+ONE_CLUSTER = "one cluster used"  # which leaves the embedding what it is
+
+
 def what_is_broken(latent: np.ndarray, probs: np.ndarray | None) -> list[str]:
     """Reasons for which a run is no use; none for a good one."""
     if not np.isfinite(latent).all():
@@ -143,7 +146,7 @@ def what_is_broken(latent: np.ndarray, probs: np.ndarray | None) -> list[str]:
     if (latent.std(0) > COLLAPSED).sum() < 2:
         reasons.append("collapsed embedding")
     if probs is not None and probs.shape[1] > 1 and len(np.unique(probs.argmax(1))) == 1:
-        reasons.append("one cluster used")
+        reasons.append(ONE_CLUSTER)
     return reasons
 
 
