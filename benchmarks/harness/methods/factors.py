@@ -9,7 +9,8 @@ import scanpy as sc
 from mudata import MuData
 
 from harness.methods.base import OTHER, Embedder, View
-from harness.methods.simple import N_COMPONENTS, TFIDF, log_normalise
+from harness.methods.simple import N_COMPONENTS, TFIDF
+from harness.scores.imputation import log_normalised
 from scmvp_scvi._mudata import without_pulling
 
 MOST_PEAKS = 5_000  # MOFA+ holds all values in several dense arrays
@@ -26,7 +27,7 @@ class MOFA(Embedder):
 
     def fit(self, train: MuData, seed: int) -> None:
         values = {
-            "rna": log_normalise(train["rna"].X),
+            "rna": log_normalised(train["rna"].X),
             "atac": TFIDF().fit_transform(train["atac"].X),
         }
         totals = np.asarray(train["atac"].X.sum(0)).ravel()

@@ -21,7 +21,7 @@ from harness.methods.base import (
     Projector,
     View,
 )
-from harness.scores.imputation import DEPTH
+from harness.scores.imputation import log_normalised
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._neighbors import preserved_torch_threads
 
@@ -43,7 +43,7 @@ class Raw(Imputer):
 
     def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
         del depth
-        return log_normalise(self.counts["rna"][rows]).toarray()
+        return log_normalised(self.counts["rna"][rows]).toarray()
 
 
 class Mean(Predictor):
@@ -76,7 +76,7 @@ class MeanOfLogs(Mean):
     def fit(self, train: MuData, seed: int) -> None:
         del seed
         self.means = {
-            modality: np.expm1(np.asarray(log_normalise(train[modality].X).mean(0)).ravel())
+            modality: np.expm1(np.asarray(log_normalised(train[modality].X).mean(0)).ravel())
             for modality in OTHER
         }
 
@@ -89,11 +89,6 @@ class MeanOfLogs(Mean):
     ) -> np.ndarray:
         del depth
         return np.log1p(self.predict("rna", query, rows, view))
-
-
-def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Log1p of counts scaled to 10,000 a cell."""
-    return (DEPTH * normalize(counts, "l1")).log1p()
 
 
 class TFIDF(TransformerMixin, BaseEstimator):
@@ -110,7 +105,7 @@ class TFIDF(TransformerMixin, BaseEstimator):
 
     def transform(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         """Counts to values that stay zero where they are zero."""
-        return (log_normalise(counts) @ sparse.diags_array(self.weights_)).tocsr()
+        return (log_normalised(counts) @ sparse.diags_array(self.weights_)).tocsr()
 
     def inverse_transform(self, values: np.ndarray) -> np.ndarray:
         """Values to term frequencies in counts per 10,000."""
@@ -125,7 +120,7 @@ def n_components(counts: sparse.csr_matrix) -> int:
 def pca(counts: sparse.csr_matrix, seed: int) -> Pipeline:
     """Components of log-normalised, scaled and cut expression."""
     return make_pipeline(
-        FunctionTransformer(lambda values: log_normalise(values).toarray()),
+        FunctionTransformer(lambda values: log_normalised(values).toarray()),
         StandardScaler(),
         FunctionTransformer(lambda values: values.clip(-MOST_SPREAD, MOST_SPREAD)),
         PCA(n_components(counts), svd_solver="arpack", random_state=seed),
@@ -233,7 +228,7 @@ class Neighbors(Components, Predictor):
     def fit(self, train: MuData, seed: int) -> None:
         super().fit(train, seed)
         self.profiles = {modality: normalize(train[modality].X, "l1") for modality in OTHER}
-        self.logs = log_normalise(train["rna"].X)
+        self.logs = log_normalised(train["rna"].X)
         n_neighbors = min(self.settings["n_neighbors"], train.n_obs)
         self.searches = {
             view: NearestNeighbors(n_neighbors=n_neighbors).fit(points)
@@ -277,7 +272,7 @@ class Linear(Predictor):
         size = {modality: n_components(train[modality].X) for modality in OTHER}
         self.spaces = {
             "rna": make_pipeline(
-                FunctionTransformer(log_normalise, np.expm1, check_inverse=False),
+                FunctionTransformer(log_normalised, np.expm1, check_inverse=False),
                 PCA(size["rna"], svd_solver="arpack", random_state=seed),
             ),
             # one more, as the first follows depth

@@ -7,6 +7,7 @@ peaks are asked for in blocks of cells, so that no array of all cells by peaks i
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ COUNT_SCORES = {
 
 Profiles = Callable[[np.ndarray], np.ndarray]  # rows to a block ``(rows, features)``
 Scores = dict[str, float | None]
+Values = TypeVar("Values", np.ndarray, sparse.csr_matrix)
 
 
 def blocks_of(n_cells: int, size: int = CELLS_PER_BLOCK) -> Iterator[np.ndarray]:
@@ -121,9 +123,10 @@ def log_scores(logs: Profiles, held_out: sparse.csr_matrix) -> Scores:
     }
 
 
-def log_normalised(values: np.ndarray) -> np.ndarray:
-    """Log1p of the values of each cell, scaled to sum to 10,000."""
-    return np.log1p(DEPTH * normalize(values, "l1"))
+def log_normalised(values: Values) -> Values:
+    """Log1p of the values of each cell, scaled to sum to 10,000; sparse values stay so."""
+    scaled = DEPTH * normalize(values, "l1")
+    return scaled.log1p() if sparse.issparse(scaled) else np.log1p(scaled)
 
 
 def atac_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
