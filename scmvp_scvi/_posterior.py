@@ -284,7 +284,8 @@ class PosteriorMixin(VAEMixin):
         gives a cell of depth :math:`\ell`, s being ``target_sum``: of what
         :func:`scanpy.pp.normalize_total` and :func:`scanpy.pp.log1p` make of counts. The logarithm
         of `get_normalized_expression` is not: a mean of logarithms is below the logarithm of the
-        mean, far below it where most counts are zero. It takes some fifty times as long.
+        mean, far below it where most counts are zero. Each value is an integral, a sum of some
+        fifty terms.
 
         Parameters
         ----------
