@@ -66,7 +66,21 @@ class Mean(Predictor):
         return self.impute(modality, rows)
 
 
-class MeanOfLogs(Mean):
+class LogProfiles(Predictor):
+    """A predictor whose profiles are what becomes of the logarithms that it expects."""
+
+    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
+        del depth
+        return np.log1p(self.impute("rna", rows))
+
+    def predict_logs(
+        self, query: MuData, rows: np.ndarray, view: View, depth: float
+    ) -> np.ndarray:
+        del depth
+        return np.log1p(self.predict("rna", query, rows, view))
+
+
+class MeanOfLogs(LogProfiles, Mean):
     """One profile for every cell too, of the means of log-normalised counts.
 
     Correlations are of logarithms. A mean of logarithms is not the logarithm of a mean, and what
@@ -79,16 +93,6 @@ class MeanOfLogs(Mean):
             modality: np.expm1(np.asarray(log_normalised(train[modality].X).mean(0)).ravel())
             for modality in OTHER
         }
-
-    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
-        del depth
-        return np.log1p(self.impute("rna", rows))
-
-    def predict_logs(
-        self, query: MuData, rows: np.ndarray, view: View, depth: float
-    ) -> np.ndarray:
-        del depth
-        return np.log1p(self.predict("rna", query, rows, view))
 
 
 class TFIDF(TransformerMixin, BaseEstimator):
@@ -258,7 +262,7 @@ class Neighbors(Components, Predictor):
         return (search.kneighbors_graph(points) @ values).toarray() / search.n_neighbors
 
 
-class Linear(Predictor):
+class Linear(LogProfiles):
     """Reconstruction from components, and ridge regression from those that are seen.
 
     The components of RNA are not scaled by gene here, so that a profile comes back from them.
@@ -304,16 +308,6 @@ class Linear(Predictor):
         points = {name: self.spaces[name].transform(query[name].X[rows]) for name in seen}
         found = self.maps[view, modality].predict(self._view(points, view))
         return self._reconstruct(modality, found)
-
-    def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
-        del depth
-        return np.log1p(self.impute("rna", rows))
-
-    def predict_logs(
-        self, query: MuData, rows: np.ndarray, view: View, depth: float
-    ) -> np.ndarray:
-        del depth
-        return np.log1p(self.predict("rna", query, rows, view))
 
     def _reconstruct(self, modality: Modality, points: np.ndarray) -> np.ndarray:
         return self.spaces[modality].inverse_transform(points).clip(min=0)
