@@ -510,10 +510,6 @@ def test_library_size_that_is_no_depth_is_refused(trained_model, library_size):
         trained_model.get_normalized_expression(library_size=library_size)
 
 
-def log_normalised(counts, depth, target_sum=1e4):
-    return np.log1p(counts * target_sum / depth)
-
-
 @pytest.mark.parametrize("depth", ["observed", 700.0, None])
 def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
     trained_model, mdata, expression, rng, depth
@@ -524,7 +520,7 @@ def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
     mean = expression.to_numpy(dtype=float)[:3] * known
     # numpy's negative binomial: numbers of failures of probability theta / (theta + mean)
     draws = rng.negative_binomial(theta, theta / (theta + mean), (20_000, *mean.shape))
-    logs = log_normalised(draws, known)
+    logs = np.log1p(1e4 * draws / known)
     found = trained_model.get_log_normalized_expression(indices=[0, 1, 2], library_size=depth)
     errors = logs.std(0) / np.sqrt(len(draws))
     assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).to_numpy().all()
