@@ -23,6 +23,7 @@ from scmvp_scvi._validate import (
     check_is_mudata,
     check_modalities,
     check_unique_features,
+    did_you_mean,
     find_obs_column,
     shown,
 )
@@ -175,13 +176,15 @@ class QueryMixin:
 
         Features that the reference does not have are left out, and the others are put into its
         order. Those that the query lacks get zeros that are not stored; the model reads them as
-        not expressed and not open. If the reference was set up with labels and the query has none,
-        all its cells are unlabeled.
+        not expressed and not open. A modality that the query lacks gets no counts in any cell: the
+        model reads it as not measured. If the reference was set up with labels and the query has
+        none, all its cells are unlabeled.
 
         Parameters
         ----------
         mdata
-            The query, its modalities named as in the reference; others are passed on as they are.
+            The query, its modalities named as in the reference, of which one may be missing;
+            others are passed on as they are.
         reference_model
             A model, or the folder of a saved one.
         return_reference_var_names
@@ -196,13 +199,13 @@ class QueryMixin:
         Raises
         ------
         TypeError, KeyError, ValueError
-            If ``mdata`` is no MuData, lacks a modality or layer, repeats a name, or shares no
-            feature with the reference.
+            If ``mdata`` is no MuData, lacks both modalities or a layer, repeats a name, or shares
+            no feature with the reference.
 
         Warns
         -----
         UserWarning
-            If features are missing.
+            If features or a modality are missing.
         """
         _refuse(not_offered)
         reference = cls._reference(reference_model)
@@ -217,16 +220,28 @@ class QueryMixin:
             return names
         check_is_mudata(mdata)
         layers = {name: arguments[name] for name in ("rna_layer", "atac_layer")}
-        check_modalities(mdata, {name: modalities[name] for name in layers}, layers)
-        matched = {key: match_features(mdata.mod[key], names[key], key) for key in names}
+        there = [name for name in layers if modalities[name] in mdata.mod] or list(layers)
+        check_modalities(
+            mdata,
+            {name: modalities[name] for name in there},
+            {name: layers[name] for name in there},
+        )
+        matched = {
+            modality: match_features(mdata.mod[modality], names[modality], modality)
+            if name in there
+            else _not_measured(mdata, names[modality], modality, layers[name])
+            for name, modality in ((name, modalities[name]) for name in layers)
+        }
         with without_pulling():
             prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs.copy(), uns=dict(mdata.uns))
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
             for key, array in of_cells.items():
                 if key not in mdata.mod:  # those are mudata's own: which rows each modality has
-                    kept[key] = array
+                    kept[key] = array.copy()
         labels, holder = arguments["labels_key"], modalities.get("labels_key")
-        if labels is not None:
+        if labels is not None and (holder is None or holder in prepared.mod):
+            if holder is not None and holder not in names:  # the caller's own so far
+                prepared.mod[holder] = prepared.mod[holder].copy()
             table = (prepared if holder is None else prepared.mod[holder]).obs
             if labels not in table.columns:
                 table[labels] = reference.init_params_["non_kwargs"]["unlabeled_category"]
@@ -288,6 +303,25 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         obsp={key: array.copy() for key, array in adata.obsp.items()},
         layers={key: _take_columns(adata.layers[key], source) for key in layer_names(adata)},
     )
+
+
+def _not_measured(mdata: MuData, names: pd.Index, modality: str, layer: str | None) -> AnnData:
+    """Modality without a count in any cell, with the features of a reference."""
+    warnings.warn(
+        f"The query has no modality `{modality}`, but {shown(mdata.mod)}: its cells are taken for "
+        f"not measured in `{modality}`, and embedded from the other modality alone."
+        f"{did_you_mean(modality, mdata.mod)}",
+        UserWarning,
+        stacklevel=settings.warnings_stacklevel,
+    )
+    empty = AnnData(
+        sparse.csr_matrix((mdata.n_obs, len(names)), dtype=np.float32),
+        obs=pd.DataFrame(index=mdata.obs_names),
+        var=pd.DataFrame(index=names),
+    )
+    if layer is not None:
+        empty.layers[layer] = empty.X
+    return empty
 
 
 def _take_columns(matrix: Any, source: NDArray[np.int64]) -> sparse.csr_matrix:

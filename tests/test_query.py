@@ -267,9 +267,9 @@ def test_unfrozen_query_learns_everything_and_keeps_what_data_gave(reference, qu
         assert torch.equal(model.module.state_dict()[name], before[name])
 
 
-def test_frozen_dropout_makes_training_of_a_query_repeatable(reference, cells_of, train_more):
-    """Inputs are dropped at random in training, so that the first loss tells."""
-
+def test_frozen_dropout_keeps_the_layers_that_drop_inputs_out_of_train_mode(
+    reference, cells_of, train_more
+):
     def dropped_layers(**options) -> set[bool]:
         model, seen = load(cells_of(2), reference, **options), set()
         first_layer = model.module.atac_encoder.first_layer
@@ -514,20 +514,79 @@ def test_query_without_a_shared_feature_is_refused(reference, query):
         SCMVPModel.prepare_query_mudata(query, reference)
 
 
-def test_query_without_a_modality_is_refused(reference, query):
-    with pytest.raises(KeyError, match="`atac`, which is not a modality of `mdata`"):
-        SCMVPModel.prepare_query_mudata(MuData({"rna": query["rna"]}), reference)
+@pytest.mark.parametrize("measured", CHANNELS)
+def test_query_of_one_modality_is_embedded_and_decoded_as_from_this_modality(
+    reference, cells_of, measured
+):
+    known = cells_of(0)
+    one = MuData({measured: known[measured]}, obs=known.obs)
+    [missing] = set(CHANNELS) - {measured}
+    with pytest.warns(UserWarning, match=f"no modality `{missing}`, but `{measured}`: its cells"):
+        prepared = SCMVPModel.prepare_query_mudata(one, reference)
+    assert list(one.mod) == [measured]
+    assert prepared[missing].X.nnz == 0
+    with pytest.warns(UserWarning, match=f"have no counts in `{missing}`"):
+        embedded = reference.get_latent_representation(prepared)
+    np.testing.assert_array_equal(
+        embedded, reference.get_latent_representation(known, modality=measured)
+    )
+    np.testing.assert_array_equal(
+        reference.get_normalized_accessibility(prepared, from_modality=measured),
+        reference.get_normalized_accessibility(known, from_modality=measured),
+    )
 
 
-def test_modality_that_the_reference_does_not_have_is_passed_over(reference, query):
-    protein = query["rna"][:, :3].copy()
+def test_layer_of_the_counts_is_there_in_a_modality_that_the_query_lacks(
+    cells_of, register, train
+):
+    mdata = cells_of(0)
+    mdata["atac"].layers["counts"] = mdata["atac"].X.copy()
+    reference = train(register(mdata, atac_layer="counts"), max_epochs=1)
+    with pytest.warns(UserWarning, match="no modality `atac`"):
+        prepared = SCMVPModel.prepare_query_mudata(MuData({"rna": mdata["rna"]}), reference)
+    assert prepared["atac"].layers["counts"].nnz == 0
+    with pytest.warns(UserWarning, match="have no counts in `atac`"):
+        assert np.isfinite(reference.get_latent_representation(prepared)).all()
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_query_with_a_modality_of_another_spelling_is_asked_about_it(reference, query):
+    misspelled = MuData({"rna": query["rna"], "ATAC": query["atac"]}, obs=query.obs)
+    with pytest.warns(UserWarning, match="no modality `atac`, but .* Did you mean `ATAC`"):
+        SCMVPModel.prepare_query_mudata(misspelled, reference)
+
+
+def test_query_without_either_modality_is_refused(reference, query):
+    with pytest.raises(KeyError, match="`rna`, which is not a modality of `mdata`"):
+        SCMVPModel.prepare_query_mudata(MuData({"protein": query["rna"]}), reference)
+
+
+def with_protein(mdata: MuData) -> MuData:
+    protein = mdata["rna"][:, :3].copy()
     protein.var_names = ["CD3", "CD4", "CD8"]
-    more = MuData({"protein": protein, **query.mod}, obs=query.obs)
+    return MuData({"protein": protein, **mdata.mod}, obs=mdata.obs)
+
+
+def test_modality_that_the_reference_does_not_have_is_kept_as_it_is(reference, query):
+    more = with_protein(query)
     prepared = SCMVPModel.prepare_query_mudata(more, reference)
     assert set(prepared.mod) == {"protein", "rna", "atac"}
-    np.testing.assert_array_equal(
-        state_of(load(prepared, reference))["atac_idf"], state_of(reference)["atac_idf"]
-    )
+    assert (prepared["protein"].X != more["protein"].X).nnz == 0
+    load(prepared, reference)
+
+
+def test_labels_are_filled_into_the_copy_of_a_modality_that_is_passed_on(
+    cells_of, register, train
+):
+    known = with_protein(cells_of(0))
+    known["protein"].obs["type"] = known.obs["cell_type"].astype(str)
+    modalities = {"rna_layer": "rna", "atac_layer": "atac", "labels_key": "protein"}
+    mdata = register(known, modalities, labels_key="type")
+    reference = train(mdata, max_epochs=1, architecture={"n_clusters": None})
+    query = with_protein(cells_of(1))
+    prepared = SCMVPModel.prepare_query_mudata(query, reference)
+    assert set(prepared["protein"].obs["type"]) == {"Unknown"}
+    assert "type" not in query["protein"].obs
 
 
 def test_names_of_the_reference_can_be_asked_for(reference, query):

@@ -86,7 +86,8 @@ def find_grouping(
     Parameters
     ----------
     mdata
-        The data. Modalities may hold different cells, each once.
+        The data. Modalities may hold different cells, each once; of a cell whose value is missing
+        in one, that of the other counts.
     key, argument
         Name of the column, and the argument that gives it, such as ``"groupby"``.
     modality_keys
@@ -112,10 +113,10 @@ def find_grouping(
             mdata, key, argument=argument, modality=None, modality_keys=modality_keys
         )
     else:
-        found = pd.concat([mdata.mod[name].obs[key] for name in holders])
+        # where one modality says nothing of a cell, as of one not measured, the other may
+        found = pd.concat([mdata.mod[name].obs[key].dropna() for name in holders])
         column = found[~found.index.duplicated()]
-        names = found.astype(object).map(str, na_action="ignore")
-        if (names.groupby(level=0).nunique(dropna=False) > 1).any():
+        if (found.astype(object).map(str).groupby(level=0).nunique() > 1).any():
             places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
             raise ValueError(
                 f'`{argument}="{key}"` is a column of {places}, with different values. Say '

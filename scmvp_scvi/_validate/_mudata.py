@@ -182,21 +182,21 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
             "`mdata.obs` does not know all cells of its modalities: they were changed after "
             "`mdata` was built. Run `mdata.update()` first."
         )
-    way_out = (
-        f'`mdata = scmvp_scvi.pp.intersect_cells(mdata, rna_key="{rna_key}", '
-        f'atac_key="{atac_key}")`'
+    intersection, union = (
+        f'`mdata = scmvp_scvi.pp.{name}(mdata, rna_key="{rna_key}", atac_key="{atac_key}")`'
+        for name in ("intersect_cells", "union_cells")
     )
     if len(shared) == len(rna) == len(atac) == mdata.n_obs:
         raise ValueError(
             f"`{rna_key}`, `{atac_key}` and `mdata.obs` hold the same {mdata.n_obs} cells in "
             f"different orders, which would pair one cell with the accessibility of another. "
-            f"Bring them into one order: {way_out}."
+            f"Bring them into one order: {intersection}."
         )
     raise ValueError(
         f"scMVP needs paired cells, measured in both modalities: of the {mdata.n_obs} cells in "
         f"`mdata.obs`, {mdata.n_obs - len(rna)} are missing in `{rna_key}` and "
         f"{mdata.n_obs - len(atac)} in `{atac_key}`. Keep the {len(shared)} shared ones: "
-        f"{way_out}."
+        f"{intersection}; or keep all, with zeros in the modality that they lack: {union}."
     )
 
 

@@ -3,7 +3,7 @@
 Every function leaves the object it is given as it is.
 """
 
-from scmvp_scvi.pp._cells import intersect_cells
+from scmvp_scvi.pp._cells import intersect_cells, union_cells
 from scmvp_scvi.pp._counts import promote_counts, reads_to_fragments
 from scmvp_scvi.pp._features import select_features
 from scmvp_scvi.pp._filter import (
@@ -29,4 +29,5 @@ __all__ = [
     "reads_to_fragments",
     "select_features",
     "tfidf",
+    "union_cells",
 ]

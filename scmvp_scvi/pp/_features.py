@@ -15,6 +15,7 @@ from scmvp_scvi._validate import (
     check_positive_share,
     find_grouping,
 )
+from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import check_modalities_of_pair, check_not_empty, read_counts
 from scmvp_scvi.pp._output import Removal, account_for, take
 from scmvp_scvi.pp._variance import rank_by_variance
@@ -51,7 +52,8 @@ def select_features(
     Parameters
     ----------
     mdata
-        The data: paired cells in one order.
+        The data: the same cells in one order. Variance is that of the cells that a modality
+        measured, if `union_cells` added others.
     n_genes, n_peaks
         How many to choose; a modality without a number is left as it is.
     peaks_by
@@ -99,18 +101,24 @@ def select_features(
             mdata, batch_key, argument="batch_key", modality_keys=(rna_key, atac_key)
         )
     )
+
+    def by_variance(counts: sp.csr_matrix, n_features: int, key: str, other: str) -> pd.DataFrame:
+        measured = measured_by(mdata, key, other)
+        if not measured.all():
+            counts = counts[measured]
+        of_cells = None if batch is None else batch[measured]
+        return rank_by_variance(counts, n_features, batch=of_cells, span=span, modality=key)
+
     columns: dict[str, pd.DataFrame] = {}
     if n_genes is not None:
         counts = read_counts(mdata, rna_key, rna_layer, argument="rna_layer")
-        columns[rna_key] = rank_by_variance(
-            counts, n_genes, batch=batch, span=span, modality=rna_key
-        )
+        columns[rna_key] = by_variance(counts, n_genes, rna_key, atac_key)
     if n_peaks is not None:
         counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer")
         columns[atac_key] = (
             _rank_by_cells(counts, n_peaks)
             if peaks_by == "cells"
-            else rank_by_variance(counts, n_peaks, batch=batch, span=span, modality=atac_key)
+            else by_variance(counts, n_peaks, atac_key, rna_key)
         )
 
     masks = {key: table[_MASK].to_numpy() for key, table in columns.items()}

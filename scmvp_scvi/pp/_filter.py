@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_paired
+from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import check_modalities_of_pair, check_not_empty, read_counts
 from scmvp_scvi.pp._output import Removal, account_for, take
 
@@ -76,7 +77,8 @@ def filter_cells_and_features(
     Parameters
     ----------
     mdata
-        The data: paired cells in one order, see `intersect_cells`.
+        The data: the same cells in one order, see `intersect_cells` and `union_cells`. Of a cell
+        that one modality alone measured nothing is asked in the other.
     preset
         Thresholds of the publication :cite:p:`Li2022`, those of `FILTER_PRESETS`: ``"sci-car"``,
         ``"snare-seq"`` or ``"paired-seq"``. A threshold that is passed replaces the preset's.
@@ -126,6 +128,8 @@ def filter_cells_and_features(
     selection = _Selection(
         genes_seen=read_counts(mdata, rna_key, rna_layer, argument="rna_layer") != 0,
         peaks_seen=read_counts(mdata, atac_key, atac_layer, argument="atac_layer") != 0,
+        by_rna=measured_by(mdata, rna_key, atac_key),
+        by_atac=measured_by(mdata, atac_key, rna_key),
     )
     selection.filter_once(thresholds)
     while until_stable and selection.last_round_removed_something():
@@ -166,10 +170,19 @@ class _Selection:
     ----------
     genes_seen, peaks_seen
         ``(cells, features)``, true where there is a count.
+    by_rna, by_atac
+        ``(cells,)``, true where the modality measured the cell.
     """
 
-    def __init__(self, genes_seen: sp.csr_matrix, peaks_seen: sp.csr_matrix) -> None:
+    def __init__(
+        self,
+        genes_seen: sp.csr_matrix,
+        peaks_seen: sp.csr_matrix,
+        by_rna: NDArray[np.bool_],
+        by_atac: NDArray[np.bool_],
+    ) -> None:
         self.genes_seen, self.peaks_seen = genes_seen, peaks_seen
+        self.by_rna, self.by_atac = by_rna, by_atac
         self.kept = {
             "cells": np.ones(genes_seen.shape[0], bool),
             "genes": np.ones(genes_seen.shape[1], bool),
@@ -187,8 +200,13 @@ class _Selection:
         self.n_rounds += 1
         n_genes = self.genes_seen @ self.kept["genes"].astype(np.int64)
         n_peaks = self.peaks_seen @ self.kept["peaks"].astype(np.int64)
-        self._remove("cells", "genes", n_genes, "min_genes", thresholds.min_genes)
-        self._remove("cells", "peaks", n_peaks, "min_peaks", thresholds.min_peaks)
+        for unit, found, measured in (
+            ("genes", n_genes, self.by_rna),
+            ("peaks", n_peaks, self.by_atac),
+        ):
+            argument = f"min_{unit}"
+            least = getattr(thresholds, argument)
+            self._remove("cells", unit, found, argument, least, exempt=~measured)
 
         cells = self.kept["cells"].astype(np.int64)
         cells_of_gene, cells_of_peak = self.genes_seen.T @ cells, self.peaks_seen.T @ cells
@@ -199,12 +217,18 @@ class _Selection:
         )
 
     def _remove(
-        self, of: str, unit: str, found: NDArray[np.int64], argument: str, threshold: int | None
+        self,
+        of: str,
+        unit: str,
+        found: NDArray[np.int64],
+        argument: str,
+        threshold: int | None,
+        exempt: NDArray[np.bool_] | bool = False,
     ) -> None:
         if threshold is None:
             return
         is_maximum = argument.startswith("max")
-        passes = found <= threshold if is_maximum else found >= threshold
+        passes = exempt | (found <= threshold if is_maximum else found >= threshold)
         candidates = self.kept[of]
         if not (candidates & passes).any():
             among = found[candidates]

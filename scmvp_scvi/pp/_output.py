@@ -14,6 +14,7 @@ from scmvp_scvi._mudata import without_pulling
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 REMOVED_KEY = "scmvp_removed"
@@ -62,10 +63,36 @@ def take(
         key: adata[cells[cells.isin(adata.obs_names)], masks[key]].copy()
         for key, adata in mdata.mod.items()
     }
+    return assemble(mdata, mod, cells, np.concatenate(list(masks.values())))
+
+
+def assemble(
+    mdata: MuData,
+    mod: Mapping[str, AnnData],
+    cells: pd.Index,
+    features: NDArray[np.bool_] | None = None,
+) -> MuData:
+    """Join modalities that were made from those of the data, with what the data know of them.
+
+    Parameters
+    ----------
+    mdata
+        The data, its `.obs` and `.var` up to date.
+    mod
+        Key to modality, with the keys of `mdata`, in the same order.
+    cells
+        Names of the cells, in the order wanted.
+    features
+        ``(features,)`` of all modalities in turn, true for those that are left; all by default.
+
+    Returns
+    -------
+    A MuData of `mod`, which shares nothing with `mdata`.
+    """
     rows = mdata.obs_names.get_indexer(cells)
-    columns = np.flatnonzero(np.concatenate(list(masks.values())))
+    columns = np.arange(mdata.n_vars) if features is None else np.flatnonzero(features)
     with without_pulling():
-        taken = MuData(
+        assembled = MuData(
             mod,
             obs=mdata.obs.iloc[rows].copy(),
             var=mdata.var.iloc[columns].copy(),
@@ -75,10 +102,11 @@ def take(
         arrays, pairwise = getattr(mdata, f"{axis}m"), getattr(mdata, f"{axis}p")
         for key, array in arrays.items():
             if key not in mod:  # those are mudata's own: which rows each modality has
-                getattr(taken, f"{axis}m")[key] = array[index]
+                taken = array.iloc[index] if isinstance(array, pd.DataFrame) else array[index]
+                getattr(assembled, f"{axis}m")[key] = taken
         for key, array in pairwise.items():
-            getattr(taken, f"{axis}p")[key] = array[index][:, index]
-    return taken
+            getattr(assembled, f"{axis}p")[key] = array[index][:, index]
+    return assembled
 
 
 def account_for(mdata: MuData, removals: Iterable[Removal]) -> None:

@@ -19,12 +19,13 @@ def pair(make_pair, rng) -> MuData:
         pp.qc,
         pp.tfidf,
         pp.intersect_cells,
+        pp.union_cells,
         pp.reads_to_fragments,
         lambda mdata, **keys: pp.select_features(mdata, n_peaks=2, **keys),
         lambda mdata, **keys: pp.filter_cells_and_features(mdata, min_genes=1, **keys),
         lambda mdata, **keys: pp.mask_regions(mdata, "regions.bed", **keys),
     ],
-    ids=["qc", "tfidf", "intersect", "fragments", "select", "filter", "mask"],
+    ids=["qc", "tfidf", "intersect", "union", "fragments", "select", "filter", "mask"],
 )
 def function(request, tmp_path, monkeypatch):
     (tmp_path / "regions.bed").write_text("chr1\t120\t130\n")
@@ -78,7 +79,9 @@ def test_changed_modalities_are_refused_until_mdata_is_updated(pair, function):
         function(pair)
 
 
-@pytest.mark.parametrize("name", ["qc", "intersect_cells", "filter_cells_and_features"])
+@pytest.mark.parametrize(
+    "name", ["qc", "intersect_cells", "union_cells", "filter_cells_and_features"]
+)
 def test_swapped_modalities_are_refused_and_the_way_out_swaps_them(pair, name):
     rules = {"min_genes": 1} if name.startswith("filter") else {}
     swapped = MuData({"rna": pair["atac"], "atac": pair["rna"]})

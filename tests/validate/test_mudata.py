@@ -160,6 +160,15 @@ def test_unpaired_cells_are_counted_and_the_way_out_keeps_the_shared_ones(make_m
     assert is_paired(fixed)
 
 
+def test_unpaired_cells_can_all_be_kept_by_the_second_way_out(make_mdata, run_way_out):
+    mdata = make_mdata(atac_cells=["cell7", "cell4", "cell1", "cell3"])
+    with pytest.raises(ValueError, match="or keep all, with zeros in the modality") as error:
+        check_paired(mdata, "rna", "atac")
+    fixed = run_way_out(error, mdata, "mdata = scmvp_scvi.pp.union")
+    check_paired(fixed, "rna", "atac")
+    assert list(fixed.obs_names) == list(mdata.obs_names)
+
+
 def test_modalities_without_a_shared_cell_name_show_one_name_of_each(make_mdata, cells):
     mdata = make_mdata(atac_cells=[f"{cell}-atac" for cell in cells])
     with pytest.raises(ValueError, match="no cell name is in both: `cell0` .* `cell0-atac` one"):
