@@ -357,7 +357,7 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     n_measured = 0
     total, squares, detected, normalized = np.zeros((4, counts.shape[1]))
     for some in _blocks_of(rows):
-        block = sparse.csr_matrix(counts[some])
+        block = sparse.csr_matrix(counts[some], dtype=np.float64)  # squares fit no small integer
         depth = np.asarray(block.sum(1)).ravel()
         total += np.asarray(block.sum(0)).ravel()
         squares += np.asarray(block.multiply(block).sum(0)).ravel()

@@ -1,5 +1,6 @@
 """`DifferentialMixin`: features that differ between groups of cells, cells between samples."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -140,7 +141,8 @@ class DifferentialMixin:
         silent
             Whether to hide the progress bar.
         n_samples_overall
-            Draws a group: with 2,000, a probability of 0.95 has a standard error of 0.005.
+            Draws a group: with 2,000, a probability of 0.95 has a standard error of 0.005. With
+            ``batch_correction``, rounded to as many for each batch.
         pseudocounts
             Added to both denoised values before their ratio is tested, so that genes that are
             hardly there do not differ. None for one count in the smaller group: one over the
@@ -498,7 +500,9 @@ def _bayes_factors(
     how: _Settings,
 ) -> pd.DataFrame:
     """``(features, columns)``, scvi-tools' statistics of all features, in blocks of features."""
-    width = max(1, _ENTRIES_PER_BLOCK // how.n_samples_overall)
+    batches = manager.get_state_registry(REGISTRY.BATCH)["categorical_mapping"]
+    n_draws = _n_draws(how, len(batches))
+    width = max(1, _ENTRIES_PER_BLOCK // n_draws)
     one_count = 1 / max(min(raw1.depth, raw2.depth), 1)
     counting_noise = np.sqrt(raw1.log_variance + raw2.log_variance) / np.log(2)
     blocks = []
@@ -512,7 +516,7 @@ def _bayes_factors(
             batchid1=how.batchid1,
             batchid2=how.batchid2,
             use_observed_batches=not how.batch_correction,
-            n_samples_overall=how.n_samples_overall,
+            n_samples_overall=n_draws,
             delta=how.delta,
             pseudocounts=one_count if how.pseudocounts is None else how.pseudocounts,
             change_fn=partial(_log_fold_change, counting_noise[block]),
@@ -522,6 +526,18 @@ def _bayes_factors(
         )
         blocks.append(pd.DataFrame(statistics, index=names[block]))
     return pd.concat(blocks)
+
+
+def _n_draws(how: _Settings, n_batches: int) -> int:
+    """Draws of a group, a multiple of the batches that either is decoded in.
+
+    Scvi-tools takes the same whole number in each batch, and pairs the draws of the two groups.
+    """
+    if not how.batch_correction:
+        return how.n_samples_overall
+    decoded_in = [n_batches if b is None else len(b) for b in (how.batchid1, how.batchid2)]
+    multiple = math.lcm(*decoded_in)
+    return max(1, how.n_samples_overall // multiple) * multiple
 
 
 def _log_fold_change(

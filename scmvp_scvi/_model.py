@@ -33,7 +33,7 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY
+from scmvp_scvi._scvi import DATA_UUID_KEY, merge_kwargs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._training_plan import (
     SCMVPTrainingPlan,
@@ -553,9 +553,13 @@ class SCMVPModel(
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`. Checkpoints go by the validation ELBO unless
             ``checkpointing_monitor`` says otherwise: the weight of the KL in the loss changes.
+            What scvi-tools' ``plan_config`` and ``trainer_config`` say counts where it is not an
+            argument here.
 
         Raises
         ------
+        TypeError
+            For arguments that go elsewhere, or that are not offered.
         ValueError
             If the data are minified, or no longer what was set up; if there are too few cells for
             the clusters; or if early stopping or checkpoints have no cells to go by.
@@ -565,11 +569,14 @@ class SCMVPModel(
         with warnings.catch_warnings():  # of what the set-up has warned of
             warnings.simplefilter("ignore")
             self._check_against_setup(mdata)  # it may have been changed since
+        self.adata_manager.validate()  # another set-up of the same data has other codes
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
         _check_trainer_arguments(trainer_kwargs)
-        _check_plan_arguments(plan_kwargs or {})
+        plan_config = trainer_kwargs.pop("plan_config", None)
+        plan_kwargs = merge_kwargs(plan_config, plan_kwargs, name="plan")
+        _check_plan_arguments(plan_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
@@ -583,7 +590,7 @@ class SCMVPModel(
             "seeding_labels": seeding if self._has_labels else None,
             "seed": 0 if settings.seed is None else settings.seed,
             "surgery": surgery_from(self.surgery_),
-            **(plan_kwargs or {}),
+            **plan_kwargs,
         }
         super().train(
             max_epochs=max_epochs,
@@ -615,6 +622,11 @@ def default_max_epochs(n_cells: int) -> int:
 
 def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
+    if "datamodule" in arguments:
+        raise TypeError(
+            "`datamodule` is not offered: the model trains on the MuData that it was set up with, "
+            "of which `datasplitter_kwargs` can name the cells of each part."
+        )
     of_plan = arguments_of_plan(SCMVPTrainingPlan, SCMVPModule)
     for name in arguments:
         for taker, known in (("plan", of_plan), ("datasplitter", _OF_SPLITTER)):

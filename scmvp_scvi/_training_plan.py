@@ -112,6 +112,8 @@ class SCMVPTrainRunner(TrainRunner):
         finally:
             # trainers and tracebacks keep the plan, and a recorded step holds much memory
             self.training_plan.forget_recorded_step()
+            # a model that was trained before answers on, however this training ends
+            self.model.module.eval()
 
 
 class SCMVPTrainingPlan(TrainingPlan):
@@ -431,16 +433,30 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Prepare what the steps are taken by.
-
-        What a query may not change is remembered; else the widest weights are stepped by blocks.
-        """
+        """Prepare what the steps are taken by, and remember what a query may not change."""
+        self._check_can_clip()
         n_sampled = self.loss_kwargs.get("n_peaks_per_step")
         if n_sampled is not None:
             self.loss_kwargs["peak_probabilities"] = self.module.peak_probabilities(n_sampled)
         if self.surgery is not None:
             self.known_rows = KnownRows(self._uncompiled, self.surgery)
-        elif self._may_step_by_blocks():
+
+    def _check_can_clip(self) -> None:
+        """Refuse to clip gradients whose scale an optimiser takes off only as it steps."""
+        trainer, optimizer = self.trainer, self._optimizer
+        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if trainer.gradient_clip_val and trainer.precision == "16-mixed" and unscales:
+            raise ValueError(
+                '`gradient_clip_val` must be None with `precision="16-mixed"`, got '
+                f"{trainer.gradient_clip_val}: {type(optimizer).__name__} takes scaled gradients. "
+                'Train with `precision="bf16-mixed"` or "32-true", or without clipping.'
+            )
+
+    def _step_by_blocks_if_possible(self) -> None:
+        """Let the widest weights be stepped block by block, unless something hinders it."""
+        if self.surgery is not None or not self._may_step_by_blocks():
+            self.wide_gradients = None
+        elif self.wide_gradients is None:
             encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
             layers = (encoder.first_layer, decoder.rate, decoder.inclusion)
             self.wide_gradients = SteppedGradients(
@@ -480,6 +496,7 @@ class SCMVPTrainingPlan(TrainingPlan):
             and trainer.world_size == 1
             and trainer.precision == "32-true"
             and trainer.accumulate_grad_batches == 1
+            and not trainer.fit_loop._skip_backward
             and not trainer.gradient_clip_val
             and arguments.get("n_peaks_per_step") is None
             and n_waiting <= _MOST_WAITING * len(self.module.atac_idf)
@@ -574,9 +591,11 @@ class SCMVPTrainingPlan(TrainingPlan):
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come, and once more.
 
-        What hinders the recording of steps is asked anew, for callbacks may change it.
+        What hinders the recording of steps, or steps by blocks, is asked anew, for callbacks may
+        change it.
         """
         self._record_steps_if_possible()
+        self._step_by_blocks_if_possible()
         trainer = self.trainer
         n_steps = trainer.estimated_stepping_batches  # of all epochs, or fewer if so asked for
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -58,7 +58,8 @@ def write_table(
             stop = start + block.shape[0]
             if sparse.issparse(block):
                 if start == 0:
-                    write_elem(group, "X", block)
+                    # those of later rows can exceed what the first block needs
+                    write_elem(group, "X", block, dataset_kwargs={"indptr_dtype": np.int64})
                 else:
                     sparse_dataset(group["X"]).append(block)
             else:

@@ -427,6 +427,15 @@ def test_raw_means_are_those_of_numpy_over_measured_cells_in_blocks_of_any_size(
         assert found.depth == chosen.sum()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_squares_of_counts_that_are_small_integers_do_not_overflow(rng, dtype):
+    counts = rng.integers(0, np.iinfo(dtype).max, (40, 6), endpoint=True)
+    found = raw_means(sp.csr_matrix(counts.astype(dtype)), np.arange(40))
+    expected = raw_means(sp.csr_matrix(counts.astype("float64")), np.arange(40))
+    for name, of_floats in expected._asdict().items():
+        np.testing.assert_allclose(getattr(found, name), of_floats)
+
+
 @pytest.mark.parametrize("dispersion", [0.0, 2.0])
 def test_sampling_variance_of_raw_means_is_that_of_repeated_draws(rng, dispersion):
     """Gamma-Poisson counts of 200 cells, drawn 2,000 times as features of their own."""

@@ -1,6 +1,7 @@
 """Differences between groups of cells: planted ones are found, chance is not tagged."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,6 @@ def test_fold_changes_follow_the_planted_ones(of_types, planted_change):
 
 
 def test_share_of_false_tags_is_within_the_target(of_types, planted_change):
-    """The draws alone, without the chance in the counts, miss the target by far."""
     tagged = of_types[of_types[f"is_de_fdr_{FDR}"]]
     truth = np.array([planted_change.at[f, t] for f, t in tagged["group1"].items()])
     false = (np.abs(truth) < DELTA) | (np.sign(truth) != np.sign(tagged["lfc_mean"]))
@@ -260,13 +260,46 @@ def test_batch_to_decode_in_that_does_not_exist_is_refused_by_its_argument(compa
         compare(groupby="batch", batch_correction=True, batchid1="batch_0")
 
 
+def test_groups_may_be_decoded_in_numbers_of_batches_that_do_not_divide_the_draws(
+    make_mdata, register, train
+):
+    mdata = register(make_mdata(n_batches=3), batch_key="batch")
+    model = train(mdata, max_epochs=2)
+    with pytest.warns(UserWarning, match="batch correction is not trustworthy"):
+        found = model.differential_expression(
+            groupby="batch",
+            group1="batch_0",
+            batch_correction=True,
+            batchid1=["batch_0", "batch_1"],
+            n_samples_overall=200,
+            silent=True,
+        )
+    assert np.isfinite(found["lfc_mean"]).all()
+
+
+@pytest.mark.parametrize(
+    ("batches", "n_batches", "expected"),
+    [
+        ((None, None), 3, 1998),
+        ((["a"], None), 3, 1998),
+        ((["a", "b"], list("abcde")), 7, 2000),
+        ((None, list("abc")), 1500, 3000 - 1500),
+    ],
+)
+def test_draws_are_a_multiple_of_the_batches_of_either_group(batches, n_batches, expected):
+    how = SimpleNamespace(
+        batch_correction=True, batchid1=batches[0], batchid2=batches[1], n_samples_overall=2_000
+    )
+    assert _differential._n_draws(how, n_batches) == expected
+
+
 def test_any_difference_may_count(compare):
     """With a threshold of zero one of the two directions has at least half of the draws."""
     found = compare(groupby="batch", delta=0)
     assert (found["proba_de"] >= 0.5).all()
 
 
-def test_credible_intervals_hold_their_share_of_the_fold_changes(compare):
+def test_higher_credible_levels_are_wider_and_hold_the_median(compare):
     found = compare(groupby="batch", group1="batch_0", cred_interval_lvls=[0.5, 0.9])
     low, high = (found[f"lfc_confidence_interval_0.9_{end}"] for end in ("min", "max"))
     assert ((low < found["lfc_median"]) & (found["lfc_median"] < high)).all()
@@ -282,9 +315,17 @@ def test_more_pseudocounts_leave_fewer_differences(compare):
     assert many < few
 
 
-def test_outlier_cells_may_be_left_out(compare, planted):
-    found = compare(groupby="cell_type", group1="type_0", filter_outlier_cells=True)
-    assert np.isfinite(found["bayes_factor"]).all()
+def test_cells_that_scvi_tools_calls_outliers_are_left_out_if_asked_for(compare, monkeypatch):
+    monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", lambda _, rows: rows[:20])
+    decode, sizes = _differential._Draws._decode, set()
+
+    def counted(self, rows, *args):
+        sizes.add(len(rows))
+        return decode(self, rows, *args)
+
+    monkeypatch.setattr(_differential._Draws, "_decode", counted)
+    compare(groupby="cell_type", group1="type_0", filter_outlier_cells=True)
+    assert sizes == {20}
 
 
 def test_new_data_are_compared(model, planted):

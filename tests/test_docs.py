@@ -1,4 +1,4 @@
-"""The API page of the documentation names what users can import and call, and nothing else."""
+"""Pages of the documentation name what there is: what users can import and call, and tests."""
 
 import importlib
 import inspect
@@ -11,7 +11,9 @@ import scmvp_scvi
 from scmvp_scvi import SCMVPModel
 
 PACKAGE = "scmvp_scvi"
-PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+GUARD = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 # the indented lines of the autosummary tables, without their options
 LISTED = re.findall(r"^   (?!:)([\w.]+)$", PAGE, flags=re.MULTILINE)
 MODULES = sorted(n for n in scmvp_scvi.__all__ if inspect.ismodule(getattr(scmvp_scvi, n)))
@@ -48,6 +50,18 @@ def test_every_exported_name_of_a_module_is_on_the_api_page_once(module):
 
 def test_every_public_method_of_the_model_is_on_the_api_page_once():
     assert listed_below("SCMVPModel") == sorted(own_public_methods(SCMVPModel))
+
+
+def test_every_test_that_a_page_names_as_a_guard_exists():
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")]
+    named = {guard for page in pages for guard in GUARD.findall(page)}
+    assert len(named) > 50
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert missing == []
 
 
 def test_every_public_method_of_the_model_has_a_docstring_to_show():

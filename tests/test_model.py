@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
+from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._model import default_max_epochs
 
 
@@ -495,6 +496,40 @@ def test_arguments_of_others_among_those_of_the_trainer_are_sent_there(
 ):
     with pytest.raises(TypeError, match=rf'pass `{taker}_kwargs=\{{"{name}": ...\}}`'):
         train(fresh_mdata, **{name: 1})
+
+
+@pytest.mark.parametrize("name", ["n_clusters", "seeding_labels", "surgery"])
+def test_what_the_model_brings_is_refused_in_a_config_of_the_plan_too(fresh_mdata, train, name):
+    with pytest.raises(TypeError, match=f"`plan_kwargs` takes no `{name}`"):
+        train(fresh_mdata, plan_config={name: 0})
+
+
+def test_config_of_the_plan_is_heeded_where_arguments_say_nothing_else(fresh_mdata, train):
+    config, arguments = {"lr": 0.25, "weight_decay": 0.5}, {"weight_decay": 0.75}
+    model = train(fresh_mdata, max_epochs=1, plan_config=config, plan_kwargs=arguments)
+    plan = model.trainer.lightning_module
+    assert (plan.lr, plan.weight_decay) == (0.25, 0.75)
+
+
+def test_datamodule_is_refused_by_name(fresh_mdata, train):
+    with pytest.raises(TypeError, match="`datamodule` is not offered"):
+        train(fresh_mdata, datamodule=object())
+
+
+def test_training_reads_the_batches_of_its_own_set_up_after_another_of_the_same_data(
+    fresh_mdata, register, train_more, small
+):
+    seen = set()
+
+    class Batches(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            del trainer, pl_module, batch_idx
+            seen.update(batch[REGISTRY.BATCH].ravel().tolist())
+
+    model = SCMVPModel(fresh_mdata, **small)
+    register(fresh_mdata)
+    train_more(model, max_epochs=1, callbacks=[Batches()])
+    assert seen == {0, 1}
 
 
 @pytest.mark.parametrize("name", ["n_clusters", "seeding_labels", "surgery"])

@@ -689,12 +689,17 @@ def test_return_numpy_gives_the_values_of_the_table(trained_model, expression, a
     np.testing.assert_array_equal(found, accessibility)
 
 
-def test_outputs_carry_no_graph_of_gradients(trained_model):
-    before = {name: p.grad for name, p in trained_model.module.named_parameters()}
+def test_answers_are_decoded_in_eval_mode_and_without_a_graph(trained_model, monkeypatch):
+    module, seen = trained_model.module, []
+    decode = module.generative
+
+    def watched(*args, **kwargs):
+        seen.append((torch.is_grad_enabled(), any(m.training for m in module.modules())))
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generative", watched)
     trained_model.get_normalized_expression(n_samples=2)
-    after = {name: p.grad for name, p in trained_model.module.named_parameters()}
-    assert all(before[name] is after[name] for name in before)
-    assert not any(m.training for m in trained_model.module.modules())
+    assert set(seen) == {(False, False)}
 
 
 # -- one modality from the other ------------------------------------------------------------------

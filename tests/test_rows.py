@@ -49,6 +49,15 @@ def test_features_are_drawn_as_often_as_their_probability_says(abundance):
     assert ((hits / n_draws - probabilities).abs() <= 4.5 * error + 1e-6).all()
 
 
+def test_gradient_of_a_row_is_multiplied_by_its_factor(rng):
+    weight = torch.as_tensor(rng.normal(size=(6, 3))).requires_grad_()
+    rows, factors = torch.tensor([1, 4, 5]), torch.tensor([0.5, 0.2, 0.1], dtype=torch.float64)
+    upstream = torch.as_tensor(rng.normal(size=(3, 3)))
+    (found,) = torch.autograd.grad(take_rows(weight, rows, factors), weight, upstream)
+    torch.testing.assert_close(found.coalesce().indices()[0], rows)
+    torch.testing.assert_close(found.coalesce().values(), upstream * factors[:, None])
+
+
 def test_each_sample_has_the_number_of_features_asked_for_in_ascending_order(abundance):
     probabilities = inclusion_probabilities(abundance, 20)
     for seed in range(50):

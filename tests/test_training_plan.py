@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial, reduce
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -15,7 +16,12 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from scvi.train import SaveCheckpoint
 
@@ -161,6 +167,26 @@ def test_training_goes_on_without_a_warning_of_layers_in_eval_mode(fresh_mdata, 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found .* in eval mode")
         train_more(model, max_epochs=1)
+
+
+class Failure(Callback):
+    """Ends a training in its second minibatch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        del trainer, pl_module, outputs, batch
+        if batch_idx == 1:
+            raise RuntimeError("ended")
+
+
+def test_trained_model_answers_without_chance_after_a_training_that_failed(
+    fresh_mdata, train, train_more
+):
+    model = train(fresh_mdata, max_epochs=1)
+    with pytest.raises(RuntimeError, match="ended"):
+        train_more(model, max_epochs=1, callbacks=[Failure()])
+    assert not any(layer.training for layer in model.module.modules())
+    first, second = (model.get_latent_representation() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_module_is_left_in_eval_mode(recorded):
@@ -766,6 +792,67 @@ def test_steps_by_blocks_train_to_the_weights_of_the_whole_gradient(
         for part in ("weight", "bias"):
             values = (f[f"{name}.{part}"] for f in (by_blocks, whole))
             torch.testing.assert_close(*values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches:UserWarning")
+@pytest.mark.parametrize("n_accumulated", [{0: 1, 1: 2}, {0: 2, 1: 1}])
+def test_gradients_are_whole_in_the_epochs_in_which_a_callback_accumulates_them(
+    make_mdata, register, train, n_accumulated
+):
+    by_epoch = []
+
+    class Epochs(GradientSizes):
+        def on_train_epoch_end(self, trainer, pl_module):
+            del trainer, pl_module
+            by_epoch.append(self.rows["atac_decoder.inclusion"])
+            self.rows = {name: set() for name in WIDE}
+
+    train(
+        register(make_mdata(), batch_key="batch"),
+        max_epochs=2,
+        callbacks=[GradientAccumulationScheduler(n_accumulated), Epochs()],
+        plan_kwargs=CYCLES["cycle"],
+    )
+    n_peaks = make_mdata()["atac"].n_vars
+    assert by_epoch == [{n_peaks if n_accumulated[epoch] == 2 else 0} for epoch in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_batch_norm(
+    make_mdata, register, train
+):
+    average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
+    model = train(
+        register(make_mdata(), batch_key="batch"),
+        max_epochs=3,
+        callbacks=[average],
+        plan_kwargs=CYCLES["cycle"],
+    )
+    for name in WIDE:
+        weight = f"{name}.weight"
+        averaged = average._average_model.module.get_parameter(weight)
+        torch.testing.assert_close(model.module.get_parameter(weight), averaged)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_refused"),
+    [
+        ({}, True),
+        ({"trainer.precision": "bf16-mixed"}, False),
+        ({"trainer.gradient_clip_val": None}, False),
+        ({"_optimizer._step_supports_amp_scaling": False}, False),
+    ],
+)
+def test_scaled_gradients_that_only_the_optimizer_can_unscale_are_not_clipped(changes, is_refused):
+    plan = SimpleNamespace(
+        trainer=SimpleNamespace(precision="16-mixed", gradient_clip_val=1.0),
+        _optimizer=SimpleNamespace(_step_supports_amp_scaling=True),
+    )
+    for place, value in changes.items():
+        *owners, name = place.split(".")
+        setattr(reduce(getattr, owners, plan), name, value)
+    with pytest.raises(ValueError, match="bf16-mixed") if is_refused else nullcontext():
+        SCMVPTrainingPlan._check_can_clip(plan)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ def test_blocks_of_any_size_are_read_back_as_the_whole(tmp_path, table, form, bl
     assert list(found.var_names) == list(PEAKS)
 
 
+def test_places_of_rows_have_room_for_more_values_than_32_bits_count(tmp_path, table):
+    write_table(tmp_path / "table.zarr", [sparse.csr_matrix(table)], CELLS, PEAKS)
+    assert zarr.open_group(tmp_path / "table.zarr", mode="r")["X/indptr"].dtype == np.int64
+
+
 def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, table):
     path = tmp_path / "table.zarr"
     write_table(path, [table], CELLS, PEAKS)

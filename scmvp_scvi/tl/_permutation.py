@@ -12,12 +12,20 @@ import pandas as pd
 from mudata import MuData
 
 from scmvp_scvi._mudata import without_pulling
-from scmvp_scvi._validate import check_integer_at_least, check_positive, find_grouping
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_positive,
+    find_grouping,
+    seen_cells_and_features,
+)
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
 from scmvp_scvi.tl._values import check_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
 
 FindLinks = Callable[[MuData], pd.DataFrame]
 
@@ -62,6 +70,9 @@ def permute_pairing(
 ) -> MuData:
     """Give each cell the accessibility of another cell of its group.
 
+    Cells without counts in a modality are a group of their own, so that as many cells as before
+    have both.
+
     Parameters
     ----------
     mdata
@@ -92,9 +103,11 @@ def permute_pairing(
             for key in keys
         }
     )
+    measured = [_has_counts(mdata[key]) for key in (rna_key, atac_key)]
+    columns = [*(groups[key] for key in keys), *measured]
     rng = np.random.default_rng(seed)
     source = np.arange(mdata.n_obs)
-    for cells in groups.groupby(keys, observed=True).indices.values():
+    for cells in groups.groupby(columns, observed=True).indices.values():
         source[cells] = rng.permutation(cells)
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
@@ -102,6 +115,11 @@ def permute_pairing(
         permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac})
     permuted.obs = mdata.obs.copy()
     return permuted
+
+
+def _has_counts(adata: AnnData) -> NDArray[np.bool_]:
+    """``(cells,)``, false where all of ``.X`` is zero; true throughout without one."""
+    return np.ones(adata.n_obs, bool) if adata.X is None else seen_cells_and_features(adata.X)[0]
 
 
 def permuted_excess(

@@ -27,6 +27,17 @@ def test_accessibility_moves_within_groups_and_everything_else_stays(make_mdata)
     assert permuted["atac"].obs_names.equals(mdata.obs_names)
 
 
+@pytest.mark.filterwarnings("ignore:.*have no counts in:UserWarning")
+def test_as_many_cells_as_before_have_both_modalities(make_mdata):
+    mdata = make_mdata(missing_rna=0.2, missing_atac=0.3)
+
+    def n_of_each(data: MuData) -> list[int]:
+        has_rna, has_atac = (np.asarray(data[key].X.sum(1)).ravel() > 0 for key in data.mod)
+        return np.bincount(2 * has_rna + has_atac).tolist()
+
+    assert n_of_each(tl.permute_pairing(mdata, "cell_type")) == n_of_each(mdata)
+
+
 def test_groups_may_be_those_of_a_modality(make_mdata):
     mdata = make_mdata()
     mdata["rna"].obs["kind"] = mdata.obs["cell_type"]
