@@ -32,10 +32,12 @@ from scmvp_scvi._validate import (
     check_positive,
 )
 from scmvp_scvi._zarr import write_table
+from scmvp_scvi.distributions._cubature import cubature_points
 
 Modality = Literal["joint", "rna", "atac"]
 Batch = str | int | float
 _POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATAC}
+_N_POINTS = 8  # on small real data these had nine tenths of what 128 points gain
 _OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
 
 
@@ -48,6 +50,7 @@ class _Request(NamedTuple):
     features: Sequence[str] | None
     library_size: float | Literal["observed"]
     n_samples: int | None
+    n_points: int
     return_mean: bool
     batch_size: int | None
     from_modality: Modality
@@ -216,8 +219,12 @@ class PosteriorMixin(VAEMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Modality = "joint",
+        n_points: int = _N_POINTS,
     ) -> pd.DataFrame | np.ndarray:
         """Denoised expression: the mean of the negative binomial (equations 13 to 15).
+
+        The mean over the posterior of z, taken at fixed points and so without randomness. At the
+        mean of the posterior the profile is another, sharper than what the counts tell of a cell.
 
         Parameters
         ----------
@@ -231,7 +238,7 @@ class PosteriorMixin(VAEMixin):
             Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own,
             or 1, with a warning, where a cell has none.
         n_samples
-            Draws of z from the posterior; None decodes the posterior mean, without randomness.
+            Draws of z from the posterior; None takes fixed points.
         return_mean
             Average over the draws.
         batch_size
@@ -242,6 +249,10 @@ class PosteriorMixin(VAEMixin):
             What the cells are embedded from. ``"atac"`` predicts expression from accessibility
             alone: RNA counts may be zero throughout, and give no more than the depth that
             ``library_size="observed"`` asks for.
+        n_points
+            Fixed points of the posterior of z that are averaged over without ``n_samples``, 1 or
+            an even number: in pairs on opposite sides of the mean, along axes drawn once
+            :cite:p:`Arasaratnam2009`. Time grows with them; 1 decodes the posterior mean alone.
 
         Returns
         -------
@@ -257,6 +268,7 @@ class PosteriorMixin(VAEMixin):
                 features=gene_list,
                 library_size=library_size,
                 n_samples=n_samples,
+                n_points=n_points,
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
@@ -277,6 +289,7 @@ class PosteriorMixin(VAEMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Modality = "joint",
+        n_points: int = _N_POINTS,
     ) -> pd.DataFrame | np.ndarray:
         r"""Expected log-normalised expression, the denoised side of scanpy's ``pp.log1p``.
 
@@ -299,7 +312,7 @@ class PosteriorMixin(VAEMixin):
             differ by their expression alone; ``"observed"`` for each cell's own (its size factor,
             where there are size factors), comparable with its own log-normalised counts, or the
             median, with a warning, where a cell has none.
-        return_numpy, from_modality
+        return_numpy, from_modality, n_points
             As in `get_normalized_expression`.
 
         Returns
@@ -318,6 +331,7 @@ class PosteriorMixin(VAEMixin):
                 features=gene_list,
                 library_size=median if library_size is None else library_size,
                 n_samples=n_samples,
+                n_points=n_points,
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
@@ -340,6 +354,7 @@ class PosteriorMixin(VAEMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Modality = "joint",
+        n_points: int = _N_POINTS,
     ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
         """Denoised accessibility: the Poisson mean mu of each peak (equations 16 and 17).
 
@@ -348,7 +363,7 @@ class PosteriorMixin(VAEMixin):
 
         Parameters
         ----------
-        adata, indices, transform_batch, n_samples, return_mean, batch_size
+        adata, indices, transform_batch, n_samples, n_points, return_mean, batch_size
             As in `get_normalized_expression`.
         region_list
             Peaks to return, in this order; None for all.
@@ -392,6 +407,7 @@ class PosteriorMixin(VAEMixin):
                 features=region_list,
                 library_size=library_size,
                 n_samples=n_samples,
+                n_points=n_points,
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
@@ -417,6 +433,7 @@ class PosteriorMixin(VAEMixin):
         threshold: float | None = None,
         batch_size: int | None = None,
         overwrite: bool = False,
+        n_points: int = _N_POINTS,
     ) -> None:
         """Write denoised accessibility to a zarr store that :func:`anndata.read_zarr` reads.
 
@@ -428,7 +445,7 @@ class PosteriorMixin(VAEMixin):
             Folder of the store.
         adata, indices, transform_batch, region_list, library_size, n_samples, batch_size
             As in `get_normalized_accessibility`; draws are averaged.
-        from_modality
+        from_modality, n_points
             As in `get_normalized_accessibility`.
         threshold
             As in `get_normalized_accessibility`, for a CSR matrix in ``.X``; None for a dense
@@ -452,6 +469,7 @@ class PosteriorMixin(VAEMixin):
                 features=region_list,
                 library_size=library_size,
                 n_samples=n_samples,
+                n_points=n_points,
                 return_mean=True,
                 batch_size=batch_size,
                 from_modality=from_modality,
@@ -617,6 +635,12 @@ class PosteriorMixin(VAEMixin):
         n_samples, library_size = request.n_samples, request.library_size
         if n_samples is not None:
             check_integer_at_least(n_samples, 1, name="n_samples")
+        check_integer_at_least(request.n_points, 1, name="n_points")
+        if request.n_points > 1 and request.n_points % 2 == 1:
+            raise ValueError(
+                f"`n_points` must be 1 or even, got {request.n_points}: points lie in pairs, on "
+                f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
+            )
         if isinstance(library_size, str) and library_size != "observed":
             raise ValueError(
                 f'`library_size` must be a positive number or "observed", got {library_size!r}.'
@@ -637,6 +661,8 @@ class PosteriorMixin(VAEMixin):
             positions = check_names(request.features, names, argument=argument)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
         batches = self._batch_codes(request.transform_batch)
+        n_latent = self.module.prior.means.shape[1]
+        points = cubature_points(request.n_points, n_latent).to(self.device)
 
         def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
@@ -660,7 +686,10 @@ class PosteriorMixin(VAEMixin):
                 if library_size == "observed":
                     n_without_depth += int((outputs[observed] == 0).sum())
                 if n_samples is None:
-                    yield denoise(qz.loc, tensors, outputs).cpu().numpy()
+                    total = torch.zeros((), device=self.device)
+                    for point in points:
+                        total = total + denoise(qz.loc + qz.scale * point, tensors, outputs)
+                    yield (total / len(points)).cpu().numpy()
                     continue
                 draws = [
                     denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)

@@ -44,6 +44,7 @@ LAYERS = (
     {"_validate"},
     {
         "distributions._blockwise",
+        "distributions._cubature",
         "distributions._expected_log1p",
         "distributions._gaussian_mixture",
         "distributions._zero_inflated_poisson",

@@ -13,6 +13,7 @@ from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi.distributions._cubature import cubature_points
 
 N_CELLS, N_GENES, N_PEAKS, N_LATENT, N_CLUSTERS = 300, 80, 150, 5, 4
 
@@ -512,8 +513,9 @@ def test_library_size_that_is_no_depth_is_refused(trained_model, library_size):
 
 @pytest.mark.parametrize("depth", ["observed", 700.0, None])
 def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
-    trained_model, mdata, expression, rng, depth
+    trained_model, mdata, rng, depth
 ):
+    expression = trained_model.get_normalized_expression(n_points=1)
     depths = np.asarray(mdata["rna"].X.sum(1))
     known = {"observed": depths[:3], None: np.median(depths)}.get(depth, depth)
     theta = trained_model.module.rna_decoder.log_inverse_dispersion.detach()[0].exp().numpy()
@@ -521,7 +523,9 @@ def test_log_normalised_expression_is_the_mean_of_that_of_drawn_counts(
     # numpy's negative binomial: numbers of failures of probability theta / (theta + mean)
     draws = rng.negative_binomial(theta, theta / (theta + mean), (20_000, *mean.shape))
     logs = np.log1p(1e4 * draws / known)
-    found = trained_model.get_log_normalized_expression(indices=[0, 1, 2], library_size=depth)
+    found = trained_model.get_log_normalized_expression(
+        indices=[0, 1, 2], library_size=depth, n_points=1
+    )
     errors = logs.std(0) / np.sqrt(len(draws))
     assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).to_numpy().all()
 
@@ -579,6 +583,48 @@ def test_unknown_gene_is_refused(trained_model):
 def test_unknown_region_is_refused(trained_model):
     with pytest.raises(KeyError, match="`region_list`: 1 of 1 names are unknown: `chr0:1-2`"):
         trained_model.get_normalized_accessibility(region_list=["chr0:1-2"])
+
+
+@pytest.mark.parametrize("n_points", [1, 4])
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_profiles_are_the_mean_of_those_decoded_at_fixed_points_of_the_posterior(
+    trained_model, modality, n_points
+):
+    module, law = trained_model.module, {"rna": "px", "atac": "py"}[modality]
+    (tensors,) = trained_model._make_data_loader(trained_model.adata, batch_size=N_CELLS)
+    with torch.inference_mode():
+        outputs = module.inference(**module._get_inference_input(tensors))
+        qz, decoded = outputs["qz"], []
+        for point in cubature_points(n_points, N_LATENT):
+            outputs["z"] = qz.loc + qz.scale * point
+            laws = module.generative(**module._get_generative_input(tensors, outputs))
+            of_counts = laws[law].distribution()
+            decoded.append((of_counts.mean if modality == "rna" else of_counts.rate).numpy())
+    found = {
+        "rna": trained_model.get_normalized_expression,
+        "atac": trained_model.get_normalized_accessibility,
+    }[modality](library_size="observed", n_points=n_points)
+    np.testing.assert_allclose(found, np.mean(decoded, axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["get_normalized_expression", "get_log_normalized_expression"])
+def test_fixed_points_are_nearer_the_mean_over_the_posterior_than_its_mean_is(
+    trained_model, method
+):
+    decode = getattr(trained_model, method)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        truth = decode(n_samples=400)
+    by_points, at_mean = (
+        np.abs(np.log(decode(n_points=n) / truth)).to_numpy().mean() for n in (8, 1)
+    )
+    assert by_points < 0.5 * at_mean
+
+
+@pytest.mark.parametrize("n_points", [0, 3, 2.0])
+def test_number_of_points_without_pairs_is_refused(trained_model, n_points):
+    with pytest.raises((TypeError, ValueError), match="`n_points` must be"):
+        trained_model.get_normalized_expression(n_points=n_points)
 
 
 def test_draws_that_are_not_averaged_have_an_axis_in_front(trained_model):
