@@ -193,6 +193,11 @@ def test_module_is_left_in_eval_mode(recorded):
     assert not any(layer.training for layer in recorded[0].module.modules())
 
 
+def test_training_prints_nothing(fresh_mdata, train, capsys):
+    train(fresh_mdata, max_epochs=2)
+    assert capsys.readouterr().out == ""
+
+
 # -- history --------------------------------------------------------------------------------------
 
 
