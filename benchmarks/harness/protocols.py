@@ -47,7 +47,8 @@ class Task(NamedTuple):
 class Protocol(NamedTuple):
     """How tasks are made, and of which methods they can be asked.
 
-    The version is raised when results of before and after a change cannot be compared.
+    The version is raised when results of before and after a change cannot be compared. Where the
+    seed draws what is held out, all methods see the same for one seed, and another for another.
     """
 
     make: Callable[[MuData, int, str], Task]
@@ -55,6 +56,7 @@ class Protocol(NamedTuple):
     cases: tuple[str, ...] = ("",)
     version: int = 1
     compares_embeddings: bool = False
+    seed_draws_data: bool = True
 
     def suits(self, method: Method) -> bool:
         """Whether the method has every ability, and an embedding of its own where these count."""
@@ -228,7 +230,7 @@ def modalities(mdata: MuData, seed: int, case: str = "") -> Task:
     """Compare what both modalities say of held-out cells with what either says.
 
     Of each held-out cell a method sees half of the counts, of both modalities or of one, and is
-    scored on its label and on the other half.
+    scored on the other half, and on its label if it can place the cell.
     """
     del case
     train_rows, test_rows = split(mdata.n_obs, seed)
@@ -238,11 +240,13 @@ def modalities(mdata: MuData, seed: int, case: str = "") -> Task:
     halves = {modality: thin(counts, rng) for modality, counts in counts_of(test).items()}
     query = build({modality: first for modality, (first, _) in halves.items()}, test)
 
-    def score(method: Method) -> Result:
+    def score(method: Predictor) -> Result:
         scores: Result = {}
         for view in ("joint", "rna", "atac"):
-            known, new = method.embed(view), method.project(query, view)
-            found = embedding.label_transfer(known, train_labels, new, test_labels)
+            found: Result = {}
+            if isinstance(method, Projector):
+                known, new = method.embed(view), method.project(query, view)
+                found = embedding.label_transfer(known, train_labels, new, test_labels)
             for modality, (_, unseen) in halves.items():
                 found |= SCORES[modality](
                     partial(method.predict, modality, query, view=view), unseen
@@ -280,12 +284,20 @@ def robustness(mdata: MuData, seed: int, case: str) -> Task:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "embedding": Protocol(all_cells, (Embedder | Grapher,), version=2, compares_embeddings=True),
+    "embedding": Protocol(
+        all_cells,
+        (Embedder | Grapher,),
+        version=2,
+        compares_embeddings=True,
+        seed_draws_data=False,
+    ),
     "held-out": Protocol(held_out, (Projector,), version=2, compares_embeddings=True),
     "thinning": Protocol(thinning, (Imputer,)),
     "cross-modal": Protocol(cross_modal, (Predictor,)),
-    "modalities": Protocol(modalities, (Predictor, Projector)),
-    "clusters": Protocol(clusters, (Clusterer,), ("5", "10", "20", "30", "50", FREE)),
+    "modalities": Protocol(modalities, (Predictor,)),
+    "clusters": Protocol(
+        clusters, (Clusterer,), ("5", "10", "20", "30", "50", FREE), seed_draws_data=False
+    ),
     "robustness": Protocol(
         robustness,
         (Embedder | Grapher,),

@@ -19,7 +19,7 @@ from harness.protocols import PROTOCOLS, Result
 from harness.runner import RUNS, Run, read_results
 from harness.scores.embedding import ONE_CLUSTER
 from harness.scores.imputation import COUNT_SCORES, LEVELS
-from harness.standing import OWN, compared, counted, standing_table
+from harness.standing import OWN, compared, counted, sample_sd, standing_table
 
 README = Path(__file__).parents[2] / "README.md"
 IN_README = "cortex"  # the data of which a table is there too
@@ -194,10 +194,11 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
     if readme is None and folder.resolve() == RUNS.resolve():
         readme = README
     records = list(read_results(folder))
-    text, summary, all_means = "", {}, {}
+    text, summary, values = "", {}, {}
     for data in dict.fromkeys(record["data"] for record in records):
         own = [record for record in records if record["data"] == data]
-        all_means[data] = means = summarise(own)
+        values[data] = values_of(own)
+        means = summarise(values[data])
         figure = folder.parent / f"{data}.png"
         text += f"### {DATA[data].caption}\n\n"
         text += "".join(markdown(means, table) for table in TABLES) + broken_runs(own)
@@ -209,7 +210,7 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
             if readme is not None:
                 fill_in(readme, f"{data} table", compact(means))
     (folder.parent / "benchmark.md").write_text(text)
-    standings = compared(all_means)
+    standings = compared(values)
     (folder.parent / "standing.md").write_text(standing_table(standings))
     if readme is not None:
         fill_in(readme, "standing", counted(standings) + "\n")
@@ -219,8 +220,8 @@ def report(folder: Path = RUNS, readme: Path | None = None) -> None:
         draw_umap(arrays, folder.parent / "cortex_umap.png")
 
 
-def summarise(records: list[Result]) -> pd.DataFrame:
-    """Mean, standard deviation and number of seeds of each figure of each method and case.
+def values_of(records: list[Result]) -> pd.DataFrame:
+    """Every figure of every result: protocol, method, case, seed, figure and value.
 
     Results of an older version of a protocol count only where there is none of the present one,
     and seconds and memory only where they were measured on a CPU.
@@ -236,14 +237,13 @@ def summarise(records: list[Result]) -> pd.DataFrame:
             and name not in ("seed", "cells")
             and not (name in COST and record["machine"].get("gpu"))
         ]
-    frame = pd.DataFrame(rows)
-    groups = frame.groupby(["protocol", "method", "case", "figure"], sort=False)["value"]
+    return pd.DataFrame(rows)
+
+
+def summarise(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and number of seeds of each figure of each method and case."""
+    groups = values.groupby(["protocol", "method", "case", "figure"], sort=False)["value"]
     return groups.agg(mean="mean", sd=sample_sd, seeds="count")
-
-
-def sample_sd(values: pd.Series) -> float:
-    """Standard deviation of a sample; zero for a single value, of which nothing is known."""
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def latest(records: Iterable[Result]) -> list[Result]:

@@ -80,11 +80,12 @@ class Standing(NamedTuple):
     difference
         Own mean minus theirs.
     spread
-        The larger standard deviation of the two over seeds.
+        Standard deviation over seeds: of the differences where both have the same data for a seed,
+        else the larger one of the two methods.
     rival
         The other method.
     seeds
-        The smaller number of seeds of the two.
+        How many the difference rests on.
     """
 
     difference: float
@@ -103,52 +104,73 @@ class Standing(NamedTuple):
 Standings = dict[tuple[Score, str], Standing]
 
 
-def stands(means: pd.DataFrame, score: Score) -> Standing | None:
+def stands(values: pd.DataFrame, score: Score) -> Standing | None:
     """Compare with the best other method; None where nobody else, or not this one, has the score.
 
     Parameters
     ----------
-    means
-        Mean, spread and number of seeds by protocol, method, case and figure.
+    values
+        A row each value of a figure: protocol, method, case, figure, seed and value.
     score
         What to compare.
     """
-    own_key = (score.protocol, OWN, score.case, score.field)
-    if own_key not in means.index:
+    of_case = values[(values["protocol"] == score.protocol) & (values["case"] == score.case)]
+    is_own = (of_case["method"] == OWN) & (of_case["figure"] == score.field)
+    own = of_case[is_own].set_index("seed")["value"]
+    rivals = of_case[
+        of_case["figure"].isin(score.rivals or (score.field,))
+        & ~of_case["method"].str.startswith(OWN)
+    ]
+    if own.empty or rivals.empty:
         return None
-    own = means.loc[own_key]
-    index = means.index.to_frame()
-    is_rival = (
-        (index["protocol"] == score.protocol)
-        & (index["case"] == score.case)
-        & index["figure"].isin(score.rivals or (score.field,))
-        & ~index["method"].str.startswith(OWN)
-    )
-    rivals = means[is_rival]
-    if rivals.empty:
-        return None
-    where = rivals["mean"].idxmax()
-    best = rivals.loc[where]
-    return Standing(
-        float(own["mean"] - best["mean"]),
-        float(max(own["sd"], best["sd"])),
-        where[means.index.names.index("method")],
-        int(min(own["seeds"], best["seeds"])),
-    )
+    compare = paired if PROTOCOLS[score.protocol].seed_draws_data else unpaired
+    standings = [
+        compare(own, of_rival.set_index("seed")["value"], str(method))
+        for (method, _), of_rival in rivals.groupby(["method", "figure"], sort=False)
+    ]
+    return min((s for s in standings if s is not None), key=lambda s: s.difference, default=None)
 
 
-def compared(means: dict[str, pd.DataFrame]) -> Standings:
+def paired(own: pd.Series, other: pd.Series, rival: str) -> Standing | None:
+    """Compare values of the same seeds, for which both methods saw the same; None without any.
+
+    Parameters
+    ----------
+    own, other
+        Values by seed.
+    rival
+        Whose the other values are.
+    """
+    differences = (own - other).dropna()
+    if differences.empty:
+        return None
+    return Standing(differences.mean(), sample_sd(differences), rival, len(differences))
+
+
+def unpaired(own: pd.Series, other: pd.Series, rival: str) -> Standing:
+    """Compare means over all seeds of either method, as in `paired`."""
+    difference = own.mean() - other.mean()
+    spread = max(sample_sd(own), sample_sd(other))
+    return Standing(difference, spread, rival, min(len(own), len(other)))
+
+
+def sample_sd(values: pd.Series) -> float:
+    """Standard deviation of a sample; zero for a single value, of which nothing is known."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def compared(values: dict[str, pd.DataFrame]) -> Standings:
     """Compare by every score in every data set that is no control.
 
     Parameters
     ----------
-    means
+    values
         Of each data set, as in `stands`.
     """
     return {
         (score, data): standing
         for score in SCORES
-        for data, frame in means.items()
+        for data, frame in values.items()
         if not DATA[data].is_control
         if (standing := stands(frame, score)) is not None
     }
@@ -167,7 +189,7 @@ def counted(standings: Standings) -> str:
         f"data set, `{OWN}` is better in {counts[Verdict.BETTER]}, tied in "
         f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}. "
         f"{of_one_seed} of the {len(standings)}, among them {better_of_one_seed} of the "
-        f"{counts[Verdict.BETTER]} better ones, rest on a single seed of at least one method; "
+        f"{counts[Verdict.BETTER]} better ones, rest on a single seed; "
         f"{on_generated_data} of the better ones are on generated data."
     )
 
@@ -180,7 +202,9 @@ def standing_table(standings: Standings) -> str:
     lines = [
         f"{counted(standings)} Differences of means, and the other method: in bold where `{OWN}` "
         "is better; in brackets where the two are tied, which is to say within a sample standard "
-        "deviation over seeds, the larger of the two; with a star where either has one seed.",
+        "deviation over seeds; with a star where it rests on one seed. Where the seed draws what "
+        "is held out, the differences are those of the same seeds, and their deviation counts; "
+        "in *embedding*, the larger deviation of the two methods.",
         "",
         "| protocol | score | " + " | ".join(data) + " |",
         "|---" * (2 + len(data)) + "|",

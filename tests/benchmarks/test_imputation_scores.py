@@ -36,6 +36,13 @@ def test_correlations_with_a_constant_row_are_undefined(profiles):
     assert np.isnan(scores.correlations(profiles, constant)).all()
 
 
+def test_mean_correlation_is_over_the_rows_that_vary_in_what_was_observed(rng):
+    imputed, observed = rng.normal(size=(2, 4, 30))
+    observed[0], imputed[1] = 2.0, 0.0  # nothing to foretell, and nothing foretold
+    expected = [0, *(stats.pearsonr(imputed[i], observed[i])[0] for i in (2, 3))]
+    assert scores.mean_correlation(imputed, observed) == pytest.approx(np.mean(expected))
+
+
 def test_poisson_log_likelihood_equals_a_plain_loop(profiles, counts):
     expected = []
     for profile, held_out in zip(profiles, counts, strict=True):

@@ -60,6 +60,18 @@ def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first * second).sum(1) / np.where(constant, np.nan, norms)
 
 
+def mean_correlation(imputed: np.ndarray, observed: np.ndarray) -> float | None:
+    """Mean correlation of the rows that vary in what was observed, the same for all methods.
+
+    Where the imputed values of such a row do not vary, they tell nothing of it: zero. None if
+    those of no row do, as those of a gene in one profile for all cells.
+    """
+    if (np.ptp(imputed, axis=1) == 0).all():
+        return None
+    varies = np.ptp(observed, axis=1) > 0
+    return float(np.nan_to_num(correlations(imputed[varies], observed[varies])).mean())
+
+
 def poisson_rates(profiles: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Expected counts at the depth of each cell, a small share of it spread over all features."""
     shares = normalize(profiles, "l1")
@@ -84,7 +96,7 @@ def rna_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
     """Correlation by cell and by gene with the held-out counts, and their log-likelihood.
 
     Correlations are those of log1p of values scaled to 10,000 a cell, on both sides, averaged over
-    the cells, and over the genes, that vary on both.
+    the cells and over the genes as `mean_correlation` does.
     """
     imputed, observed, likelihoods = [], [], []
     for rows in blocks_of(held_out.shape[0]):
@@ -94,8 +106,8 @@ def rna_scores(profiles: Profiles, held_out: sparse.csr_matrix) -> Scores:
         likelihoods.append(poisson_log_likelihood(values, counts))
     left, right = np.vstack(imputed), np.vstack(observed)
     return {
-        "rna_r_cell": mean_of_defined(correlations(left, right)),
-        "rna_r_gene": mean_of_defined(correlations(left.T, right.T)),
+        "rna_r_cell": mean_correlation(left, right),
+        "rna_r_gene": mean_correlation(left.T, right.T),
         "rna_log_likelihood": float(np.concatenate(likelihoods).mean()),
     }
 
@@ -118,8 +130,8 @@ def log_scores(logs: Profiles, held_out: sparse.csr_matrix) -> Scores:
     ]
     left, right = map(np.vstack, zip(*blocks, strict=True))
     return {
-        "rna_log_r_cell": mean_of_defined(correlations(left, right)),
-        "rna_log_r_gene": mean_of_defined(correlations(left.T, right.T)),
+        "rna_log_r_cell": mean_correlation(left, right),
+        "rna_log_r_gene": mean_correlation(left.T, right.T),
     }
 
 
