@@ -120,8 +120,10 @@ def check_data(
     # categories of new data are those of the model, or else each needs cells that train it
     needs_cells = source_registry is None or extends_categories
     _check_columns(mdata, arguments, modalities, needs_cells=needs_cells)
-    if source_registry is not None and not extends_categories:
-        _check_known_categories(mdata, arguments, modalities, source_registry)
+    if source_registry is not None:
+        _check_known_categories(
+            mdata, arguments, modalities, source_registry, may_be_new=extends_categories
+        )
 
 
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
@@ -181,10 +183,13 @@ def _check_known_categories(
     arguments: Mapping[str, Any],
     modalities: Mapping[str, str | None],
     registry: Mapping[str, Any],
+    *,
+    may_be_new: bool,
 ) -> None:
     """Refuse batches, labels and other categories that a model has no weights for.
 
-    Scvi-tools passes an unknown 0.
+    Scvi-tools passes an unknown 0. Those that get weights must be of the type of the known ones,
+    or they cannot be told apart by name, nor put in order.
     """
     states = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
     known = {
@@ -204,14 +209,20 @@ def _check_known_categories(
         if names is None:
             continue  # a covariate of another name, of which scvi-tools speaks
         unknown = pd.Index(column.unique()).difference(pd.Index(names), sort=False)
-        if len(unknown) == 0:
+        are_names, are_known_by_name = (
+            {isinstance(value, str) for value in values} for values in (unknown, names)
+        )
+        if len(unknown) == 0 or (may_be_new and are_names <= are_known_by_name):
             continue
         way_out = _WAYS_OUT_OF_UNKNOWN.get(argument, "Rename those that mean a known one")
-        if set(map(str, unknown)) <= set(map(str, names)):
+        if may_be_new or set(map(str, unknown)) <= set(map(str, names)):
             known_as, found_as = (type(values[0]).__name__ for values in (names, unknown))
             way_out = f"They are of type {known_as}, and {found_as} in the data: convert them"
+            if argument == "labels_key":
+                way_out += ", and give cells without a label any known one"
+        rule = "categories of the type of those" if may_be_new else "categories"
         raise ValueError(
-            f"`{key}`, `{argument}` of the set-up, must hold categories that the model knows, "
+            f"`{key}`, `{argument}` of the set-up, must hold {rule} that the model knows, "
             f"{shown(names)}, got {shown(unknown)}. {way_out}."
         )
 

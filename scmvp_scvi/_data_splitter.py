@@ -25,6 +25,18 @@ class SCMVPDataSplitter(DataSplitter):
         super().__init__(*args, pin_memory=bool(pin_memory), **kwargs)
         self._pins_for_gpu = pin_memory is None
 
+    def setup(self, stage: str | None = None) -> None:
+        """Split the cells, into the same parts in all processes: the first one's.
+
+        Without a seed each would draw parts of its own, and learn other constants from them.
+        """
+        super().setup(stage)
+        if self.trainer is not None and self.trainer.world_size > 1:
+            names = ("train_idx", "val_idx", "test_idx")
+            parts = self.trainer.strategy.broadcast([getattr(self, name) for name in names])
+            for name, part in zip(names, parts, strict=True):
+                setattr(self, name, part)
+
     @property
     def batch_size(self) -> int:
         """Cells of a minibatch, but for the last."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ _LATENT_MEAN_KEY = "scmvp_latent_qzm"
 _LATENT_VARIANCE_KEY = "scmvp_latent_qzv"
 _RNA_DEPTH_KEY = "scmvp_rna_depth"
 _ATAC_DEPTH_KEY = "scmvp_atac_depth"
+_MODEL_KEY = "scmvp_minified_by"
 
 _TOLERANCE = 1e-3  # of a given posterior, that another device may have computed
 
@@ -84,7 +86,47 @@ def _needs_counts(needed_by: str, way_out: str) -> ValueError:
     )
 
 
-def minified_copy(mdata: MuData, emptied: tuple[str, str], cells: CachedCells) -> MuData:
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Digest of the weights of a model, the same for the same weights alone.
+
+    Parameters
+    ----------
+    state
+        Of the module.
+    """
+    digest = sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_minified_by(mdata: MuData, state: Mapping[str, Tensor]) -> None:
+    """Refuse minified data whose posteriors are those of another model.
+
+    Parameters
+    ----------
+    mdata
+        The data, minified or not.
+    state
+        Of the module of the model that is to read them.
+
+    Raises
+    ------
+    ValueError
+        If the data say that another model minified them.
+    """
+    if is_minified(mdata) and mdata.uns.get(_MODEL_KEY, None) not in (None, fingerprint(state)):
+        raise ValueError(
+            "The data hold the posteriors of another model, which this one decodes otherwise. "
+            "Load the model that minified them, or pass the data with counts: "
+            "`SCMVPModel.load(folder, adata=mdata)`."
+        )
+
+
+def minified_copy(
+    mdata: MuData, emptied: tuple[str, str], cells: CachedCells, model: str
+) -> MuData:
     """Return the data with the cached cells in place of the counts; nothing is changed in place.
 
     Parameters
@@ -96,6 +138,8 @@ def minified_copy(mdata: MuData, emptied: tuple[str, str], cells: CachedCells) -
         their ``.raw`` goes. Further modalities, and all annotations, stay.
     cells
         What is cached, in the order of ``mdata``.
+    model
+        Fingerprint of the model that the posteriors are of.
     """
     modalities = {
         key: _without_counts(adata) if key in emptied else adata.copy()
@@ -109,6 +153,7 @@ def minified_copy(mdata: MuData, emptied: tuple[str, str], cells: CachedCells) -
         getattr(minified, name).update(deepcopy(dict(getattr(mdata, name))))
     forget_registration(minified)
     minified.uns[MINIFY_TYPE_UNS_KEY] = MINIFIED
+    minified.uns[_MODEL_KEY] = model
     minified.obsm[_LATENT_MEAN_KEY] = cells.latent_mean
     minified.obsm[_LATENT_VARIANCE_KEY] = cells.latent_variance
     minified.obs[_RNA_DEPTH_KEY] = cells.rna_depth

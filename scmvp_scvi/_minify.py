@@ -19,6 +19,7 @@ from scmvp_scvi._minified import (
     batches_with_counts,
     check_given_posterior,
     check_has_counts,
+    fingerprint,
     minified_copy,
 )
 from scmvp_scvi._module import SCMVPModule
@@ -90,7 +91,10 @@ class MinifyMixin:
         check_given_posterior(self.adata, keys, cells)
         modalities = self.registry["setup_args"]["modalities"]
         minified = minified_copy(
-            self.adata, (modalities["rna_layer"], modalities["atac_layer"]), cells
+            self.adata,
+            (modalities["rna_layer"], modalities["atac_layer"]),
+            cells,
+            fingerprint(self.module.state_dict()),
         )
         self._register_manager_for_instance(self._new_manager(minified))
         self.adata = minified

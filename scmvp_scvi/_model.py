@@ -25,6 +25,7 @@ from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._minified import (
     LOAD_WITH_COUNTS,
     check_has_counts,
+    check_minified_by,
     forget_registration,
     is_minified,
 )
@@ -142,6 +143,7 @@ class SCMVPModel(
     _training_plan_cls = SCMVPTrainingPlan
     _train_runner_cls = SCMVPTrainRunner
     _data_splitter_cls = SCMVPDataSplitter
+    _copy_of_view = ""  # uuid of the copy of the view that was asked about last
 
     def __init__(
         self,
@@ -352,10 +354,15 @@ class SCMVPModel(
         ------
         TypeError
             If ``adata`` is no MuData.
+        ValueError
+            If the data do not fit the model, or are minified by another one.
         """
         if not (adata is None or adata is False):
             check_is_mudata(adata)
-        return super().load(dir_path, adata, *args, **kwargs)
+        model = super().load(dir_path, adata, *args, **kwargs)
+        if model.adata is not None:
+            check_minified_by(model.adata, model.module.state_dict())
+        return model
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, Any]:
         """Names of the features the model was set up with, modality to names.
@@ -392,14 +399,20 @@ class SCMVPModel(
         """Check new data against the model before scvi-tools registers it."""
         mdata = self._data(adata)
         check_is_mudata(mdata, allow_view=copy_if_view)
-        if has_views(mdata):
+        is_copy = has_views(mdata)
+        if is_copy:
             mdata = adata = mdata.copy()
         # a copy carries the mark of registered data, whatever was done to it since
         if self._is_registered(mdata):
             check_still_as_registered(mdata, self.registry)
         else:
             self._check_new_data(mdata)
-        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        if is_copy:  # which scvi-tools would keep for each call with a view
+            managers = self._per_instance_manager_store[self.id]
+            managers.pop(self._copy_of_view, None)
+            self._copy_of_view = validated.uns[DATA_UUID_KEY]
+        return validated
 
     def _data(self, adata: MuData | None = None) -> MuData:
         """Return the data that are asked about: those given, or else the model's own."""

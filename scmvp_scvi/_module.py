@@ -563,7 +563,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self, py: FactoredZeroInflatedPoisson, idf: Float[Tensor, "peaks"]
     ) -> Float[Tensor, "cells peaks"]:
         if self.atac_target == "tfidf":  # the decoder's mean is the encoder's input already
-            return py.scale() * py.library
+            seen = py.observed[:, None]
+            # of a cell without counts the library is no more than a placeholder
+            typical = (seen * py.library).sum() / seen.sum().clamp(min=1)
+            return py.scale() * torch.where(seen > 0, py.library, typical)
         return torch.log1p(py.scale() * (TF_SCALE * idf))
 
     # -- objective (section 3.7) ----------------------------------------------------------------

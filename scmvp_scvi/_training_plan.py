@@ -106,14 +106,19 @@ class SCMVPTrainRunner(TrainRunner):
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
 
     def __call__(self) -> None:
-        """Train."""
+        """Train; a model that was trained before answers on, however this training ends."""
+        self._was_trained = self.model.is_trained_
         try:
             super().__call__()
         finally:
             # trainers and tracebacks keep the plan, and a recorded step holds much memory
             self.training_plan.forget_recorded_step()
-            # a model that was trained before answers on, however this training ends
             self.model.module.eval()
+
+    def _update_history(self) -> None:
+        """Add to the history of earlier trainings, which a checkpoint has the model forget."""
+        self.model.is_trained_ = self._was_trained
+        super()._update_history()
 
 
 class SCMVPTrainingPlan(TrainingPlan):

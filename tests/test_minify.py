@@ -281,6 +281,24 @@ def test_minified_data_of_another_model_are_refused(plain, trained_model):
         trained_model.get_latent_representation(model.adata)
 
 
+def test_minified_model_is_not_loaded_onto_the_minified_data_of_another(
+    make_mdata, register, train, tmp_path
+):
+    minified = []
+    for seed in (0, 1):
+        mdata = register(make_mdata(n_cells=120, n_genes=30, n_peaks=60), batch_key="batch")
+        model = train(mdata, seed=seed, max_epochs=1)
+        model.minify_mudata()
+        model.save(tmp_path / str(seed))
+        minified.append(model.adata.copy())
+    own = SCMVPModel.load(tmp_path / "0", adata=minified[0])
+    np.testing.assert_array_equal(
+        own.get_latent_representation(), minified[0].obsm["scmvp_latent_qzm"]
+    )
+    with pytest.raises(ValueError, match="hold the posteriors of another model"):
+        SCMVPModel.load(tmp_path / "0", adata=minified[1])
+
+
 def test_model_saved_with_counts_is_not_loaded_onto_minified_data(
     make_mdata, register, train, tmp_path
 ):

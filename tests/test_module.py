@@ -16,6 +16,7 @@ from scmvp_scvi._counts import DenseCounts, SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._rows import inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import MixtureFit
+from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.nn._covariates import Covariates
 
 N_CELLS, N_GENES, N_PEAKS = 12, 7, 11
@@ -354,6 +355,25 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             assert torch.equal(buffer, before[name]), name
+
+
+def test_imputed_tfidf_of_a_cell_without_atac_is_as_deep_as_that_of_the_others():
+    module = build(atac_target="tfidf")
+    hidden = torch.rand(4, module.atac_decoder.rate.in_features)
+    library = torch.tensor([[300.0], [500.0], [1.0], [400.0]])
+    rate, inclusion = module.atac_decoder.rate, module.atac_decoder.inclusion
+    py = FactoredZeroInflatedPoisson(
+        hidden,
+        rate.weight,
+        rate.bias,
+        inclusion.weight,
+        inclusion.bias,
+        library,
+        observed=torch.tensor([1.0, 1.0, 0.0, 1.0]),
+    )
+    found = torch.cat([profile for _, profile in module.imputed_atac(py)], dim=1)
+    expected = torch.tensor([[300.0], [500.0], [400.0], [400.0]])
+    torch.testing.assert_close(found, expected * py.scale())
 
 
 def test_tfidf_target_reconstructs_the_transformed_profile(minibatch):

@@ -338,6 +338,16 @@ def test_new_data_are_not_asked_to_drop_features_that_the_model_needs(trained_mo
     assert trained_model.get_latent_representation(few).shape == (30, N_LATENT)
 
 
+def test_copies_of_views_are_not_kept(trained_model, make_mdata):
+    data = make_mdata()
+    managers = trained_model._per_instance_manager_store[trained_model.id]
+    trained_model.get_latent_representation(data[:50])
+    n_managers = len(managers)
+    for start in (0, 10, 20):
+        trained_model.get_normalized_expression(data[start : start + 40])
+    assert len(managers) == n_managers
+
+
 @pytest.mark.parametrize("place", ["data", "modality"])
 def test_views_are_embedded_as_their_copies_are(trained_model, make_mdata, latent, place):
     mdata = make_mdata()

@@ -575,6 +575,28 @@ def test_modality_that_the_reference_does_not_have_is_kept_as_it_is(reference, q
     load(prepared, reference)
 
 
+@pytest.mark.parametrize(
+    ("keys", "new"),
+    [
+        ({"batch_key": "place"}, "north"),
+        ({"batch_key": "batch", "categorical_covariate_keys": ["place"]}, "north"),
+        ({"batch_key": "batch", "labels_key": "place"}, "Unknown"),
+    ],
+    ids=["batch", "covariate", "label"],
+)
+def test_new_categories_of_another_type_are_refused_and_those_of_the_same_are_not(
+    cells_of, register, train, keys, new
+):
+    known, query = cells_of(0, 1), cells_of(2)
+    known.obs["place"] = np.arange(known.n_obs) % 2
+    reference = train(register(known, **keys), max_epochs=1, architecture={"n_clusters": None})
+    query.obs["place"] = new
+    with pytest.raises(ValueError, match="They are of type int64, and str in the data"):
+        load(query, reference)
+    query.obs["place"] = 1 if "labels_key" in keys else 2
+    load(query, reference)
+
+
 def test_labels_are_filled_into_the_copy_of_a_modality_that_is_passed_on(
     cells_of, register, train
 ):

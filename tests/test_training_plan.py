@@ -189,6 +189,27 @@ def test_trained_model_answers_without_chance_after_a_training_that_failed(
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_checkpoints_do_not_make_a_trained_model_forget_that_it_is(
+    fresh_mdata, train, train_more, fails, tmp_path
+):
+    model = train(fresh_mdata, max_epochs=2)
+
+    class FailureAfterACheckpoint(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            del pl_module
+            if trainer.current_epoch == 1:
+                raise RuntimeError("ended")
+
+    callbacks = [SaveCheckpoint(dirpath=str(tmp_path), monitor="elbo_validation")]
+    callbacks += [FailureAfterACheckpoint()] if fails else []
+    with pytest.raises(RuntimeError, match="ended") if fails else nullcontext():
+        train_more(model, max_epochs=2, enable_checkpointing=True, callbacks=callbacks)
+    assert list(tmp_path.iterdir())
+    assert model.is_trained_
+    assert len(model.history["elbo_train"]) == (3 if fails else 4)
+
+
 def test_module_is_left_in_eval_mode(recorded):
     assert not any(layer.training for layer in recorded[0].module.modules())
 
@@ -919,14 +940,13 @@ def test_covariates_train_with_and_without_entering_the_encoders(
 
 DISTRIBUTED = """
 import json, os, sys, warnings
-import numpy as np, scvi, torch
+import numpy as np, torch
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi.datasets import synthetic
 
 if __name__ == "__main__":
-    scvi.settings.seed = 0
     mdata = synthetic(n_cells=200, n_genes=40, n_peaks=60, n_types=3)
     modalities = {"rna_layer": "rna", "atac_layer": "atac"}
     SCMVPModel.setup_mudata(mdata, batch_key="batch", modalities=modalities)
@@ -947,6 +967,9 @@ if __name__ == "__main__":
         means=prior.means.detach().numpy(),
         idf=model.module.atac_idf.numpy(),
         weight=model.module.joint_encoder.shared.weight.detach().numpy(),
+        rna_bias=model.module.rna_decoder.output.bias.detach().numpy(),
+        atac_bias=model.module.atac_decoder.rate.bias.detach().numpy(),
+        held_out=model.validation_indices,
     )
 """
 
