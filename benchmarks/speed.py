@@ -9,7 +9,7 @@ step stands beside its floor, the time in which the device could move the bytes 
 to move. What has a result file below ``benchmarks/results/speed/``, or ``speed_gpu/``, is not run
 again.
 
-    python benchmarks/speed.py [--rounds 2]
+    python benchmarks/speed.py [--rounds 1]
     python benchmarks/speed.py --summarise
     python benchmarks/speed.py --large
     python benchmarks/speed.py --quality
@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -474,19 +475,22 @@ def in_this_process(n_cells: int, n_peaks: int, methods: Iterable[str]) -> Itera
         yield {**measure(method, mdata, GPU), "copied_bytes_per_second": bandwidth}
 
 
+def result_file(device: Device, n_cells: int, n_peaks: int, method: str, i: int) -> Path:
+    """File of the result of a method in one round."""
+    return device.runs / f"{slug(method)}.{n_cells}x{n_peaks}.{i}.json"
+
+
 def run_all(rounds: int, sizes: list[tuple[int, int]], device: Device) -> None:
-    """Measure whatever has no result yet, the methods in turn within each round."""
+    """Measure further rounds, the methods in turn within each; one that was begun is the first."""
     for n_cells, n_peaks in sizes:
+        file_of = partial(result_file, device, n_cells, n_peaks)
+        begun = next(i for i in count() if not all(file_of(m, i).exists() for m in METHODS))
         missing = [
-            (method, i, result)
-            for i in range(rounds)
+            (method, i, file_of(method, i))
+            for i in range(begun, begun + rounds)
             for method in METHODS
-            if not (
-                result := device.runs / f"{slug(method)}.{n_cells}x{n_peaks}.{i}.json"
-            ).exists()
+            if not file_of(method, i).exists()
         ]
-        if not missing:
-            continue
         measured = (in_this_process if device is GPU else in_processes)(
             n_cells, n_peaks, [method for method, _, _ in missing]
         )
@@ -587,7 +591,7 @@ def draw(medians: pd.DataFrame, file: Path) -> None:
 def main() -> None:
     """Run what has no result yet, then summarise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1, help="how many to add")
     parser.add_argument("--summarise", action="store_true", help="only rewrite the summary")
     parser.add_argument("--peaks", type=int, nargs="+", help="only these numbers of peaks")
     parser.add_argument("--large", action="store_true", help="only 20,000 cells x 100,000 peaks")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import mudata
+import numpy as np
 import pandas as pd
 import scanpy as sc
 import scvi
@@ -59,7 +60,7 @@ def add_results(mdata: mudata.MuData, model: SCMVPModel, arguments: argparse.Nam
     ):
         names = "gene_list" if modality == arguments.rna else "region_list"
         totals = pd.Series(
-            mdata[modality].X.sum(axis=0).A1, index=mdata[modality].var_names
+            np.asarray(mdata[modality].X.sum(axis=0)).ravel(), index=mdata[modality].var_names
         ).nlargest(N_IMPUTED)
         mdata[modality].obsm["scmvp_denoised"] = denoised(**{names: list(totals.index)})
 
@@ -112,11 +113,11 @@ def main() -> None:
     )
     model = SCMVPModel(mdata)
     model.train(max_epochs=arguments.max_epochs)
+    model.save(str(arguments.output / "model"), overwrite=True)
 
     add_results(mdata, model, arguments)
     plot_umap(mdata, arguments.color, arguments.output / "umap.png")
     plot_training(model, arguments.output / "training.png")
-    model.save(str(arguments.output / "model"), overwrite=True)
     mdata.write(arguments.output / "demo.h5mu")
 
     print(mdata.obs["scmvp_cluster"].value_counts().to_string())
