@@ -226,12 +226,14 @@ class QueryMixin:
             {name: modalities[name] for name in there},
             {name: layers[name] for name in there},
         )
-        matched = {
-            modality: match_features(mdata.mod[modality], names[modality], modality)
-            if name in there
-            else _not_measured(mdata, names[modality], modality, layers[name])
-            for name, modality in ((name, modalities[name]) for name in layers)
-        }
+        matched = {}
+        for name, layer in layers.items():
+            modality = modalities[name]
+            matched[modality] = (
+                match_features(mdata.mod[modality], names[modality], modality)
+                if name in there
+                else _not_measured(mdata, names[modality], modality, layer)
+            )
         with without_pulling():
             prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs.copy(), uns=dict(mdata.uns))
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):

@@ -130,8 +130,8 @@ def measured_by(mdata: MuData, key: str, other: str) -> NDArray[np.bool_]:
 def _padded(adata: AnnData, cells: pd.Index) -> AnnData:
     """All cells, in their order, with zeros in place of the counts that the modality lacks."""
     rows = adata.obs_names.get_indexer(cells)
-    if (rows >= 0).all():
-        return adata[rows].copy()
+    if (rows >= 0).all():  # in this order already
+        return adata
     # a column of truth values with missing ones fits no plain boolean
     flags = dict.fromkeys(adata.obs.select_dtypes("bool"), "boolean")
     padded = AnnData(
