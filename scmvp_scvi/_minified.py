@@ -116,7 +116,7 @@ def check_minified_by(mdata: MuData, state: Mapping[str, Tensor]) -> None:
     ValueError
         If the data say that another model minified them.
     """
-    if is_minified(mdata) and mdata.uns.get(_MODEL_KEY, None) not in (None, fingerprint(state)):
+    if is_minified(mdata) and mdata.uns.get(_MODEL_KEY) not in (None, fingerprint(state)):
         raise ValueError(
             "The data hold the posteriors of another model, which this one decodes otherwise. "
             "Load the model that minified them, or pass the data with counts: "

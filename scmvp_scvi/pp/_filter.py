@@ -200,13 +200,9 @@ class _Selection:
         self.n_rounds += 1
         n_genes = self.genes_seen @ self.kept["genes"].astype(np.int64)
         n_peaks = self.peaks_seen @ self.kept["peaks"].astype(np.int64)
-        for unit, found, measured in (
-            ("genes", n_genes, self.by_rna),
-            ("peaks", n_peaks, self.by_atac),
-        ):
-            argument = f"min_{unit}"
-            least = getattr(thresholds, argument)
-            self._remove("cells", unit, found, argument, least, exempt=~measured)
+        min_genes, min_peaks = thresholds.min_genes, thresholds.min_peaks
+        self._remove("cells", "genes", n_genes, "min_genes", min_genes, exempt=~self.by_rna)
+        self._remove("cells", "peaks", n_peaks, "min_peaks", min_peaks, exempt=~self.by_atac)
 
         cells = self.kept["cells"].astype(np.int64)
         cells_of_gene, cells_of_peak = self.genes_seen.T @ cells, self.peaks_seen.T @ cells
