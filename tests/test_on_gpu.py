@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from mudata import MuData
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -133,6 +134,13 @@ def test_training_lowers_the_loss_and_steps_whole_weights(make_mdata, register, 
 NOTHING_DROPPED = {"dropout_rate": 0.0, "rna_input_dropout": 0.0, "atac_input_dropout": 0.0}
 
 
+def subset(mdata: MuData, rows: np.ndarray) -> MuData:
+    """Copy some cells, batches as plain strings: a view would keep categories without cells."""
+    cells = mdata[rows].copy()
+    cells.obs["batch"] = cells.obs["batch"].astype(str)
+    return cells
+
+
 @pytest.fixture
 def replays(monkeypatch) -> list[RecordedStep]:
     """The recorded step of each replay."""
@@ -183,6 +191,71 @@ def test_recorded_steps_train_as_others_do(make_mdata, register, train, replays,
         # four full minibatches an epoch, the first three of which are taken as usual
         assert len(replays) == (6 * 4 - 3 if cuda_graph else 0)
         assert model.trainer.lightning_module.step_recorder is None  # it would hold memory
+        latents.append(torch.as_tensor(model.get_latent_representation()))
+    torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2 * float(latents[1].std()))
+
+
+@pytest.mark.usefixtures("_means_for_draws")
+@pytest.mark.parametrize("center_batches", [False, True])
+def test_query_learns_by_recorded_steps_as_by_others(
+    make_mdata, register, train, train_more, replays, center_batches
+):
+    atlas = make_mdata(n_batches=3, n_cells=480)
+    is_new = (atlas.obs["batch"] == "batch_2").to_numpy()
+    known, new = (subset(atlas, rows) for rows in (~is_new, is_new))
+    architecture = {"encode_covariates": True, "center_batches": center_batches}
+    reference = train(
+        register(known, batch_key="batch"),
+        architecture={**NOTHING_DROPPED, **architecture},
+        **ON_GPU,
+    )
+    before = reference.module.state_dict()
+    changes = []
+    for cuda_graph in (True, False):
+        replays.clear()
+        model = SCMVPModel.load_query_data(new, reference, accelerator="gpu")
+        untrained = {name: t.clone() for name, t in model.module.state_dict().items()}
+        plan = {"cuda_graph": cuda_graph, "weight_decay": 0.5}
+        train_more(model, max_epochs=6, batch_size=32, plan_kwargs=plan, **ON_GPU)
+        assert bool(replays) == cuda_graph
+        after = model.module.state_dict()
+        changed = [name for name, t in untrained.items() if not torch.equal(after[name], t)]
+        of_batches = ("shift.categories.0", "centering.means", "centering.n_cells")
+        assert changed
+        assert all(name.endswith(of_batches) for name in changed)
+        # the rows of the reference hold still, its optimiser's decay and momentum included
+        assert all(torch.equal(after[name][:2], before[name][:2]) for name in changed)
+        changes.append({name: after[name] - untrained[name] for name in changed})
+    by_replays, as_usual = changes
+    assert by_replays.keys() == as_usual.keys()
+    for name, change in as_usual.items():
+        size = float(change.abs().max())
+        torch.testing.assert_close(by_replays[name], change, rtol=1e-2, atol=1e-2 * size)
+
+
+@pytest.mark.usefixtures("_means_for_draws")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning:lightning")
+def test_recorded_steps_go_on_from_a_checkpoint_as_others_do(
+    make_mdata, register, train, replays, tmp_path
+):
+    def trained(**options) -> SCMVPModel:
+        return train(
+            register(make_mdata(), batch_key="batch"),
+            max_epochs=6,
+            batch_size=64,
+            architecture=NOTHING_DROPPED,
+            **options,
+            **ON_GPU,
+        )
+
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=3, save_top_k=-1)
+    trained(callbacks=[keep], enable_checkpointing=True)
+    (path,) = tmp_path.glob("epoch=2*.ckpt")
+    latents = []
+    for cuda_graph in (True, False):
+        replays.clear()
+        model = trained(ckpt_path=str(path), plan_kwargs={"cuda_graph": cuda_graph})
+        assert len(replays) == (3 * 4 - 3 if cuda_graph else 0)
         latents.append(torch.as_tensor(model.get_latent_representation()))
     torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2 * float(latents[1].std()))
 
