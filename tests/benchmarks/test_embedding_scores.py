@@ -44,6 +44,12 @@ def test_label_transfer_has_the_f1_of_the_package(latent, labels):
     assert scores.label_transfer(*parts)["f1"] == label_transfer_f1(*parts)
 
 
+def test_label_transfer_has_the_f1_of_the_package_where_held_out_cells_lack_a_label():
+    known, new = np.array([0.0, 1.0])[:, None], np.array([0.0, 1.0, 0.1])[:, None]
+    parts = np.repeat(known, 15, axis=0), np.repeat(["a", "b"], 15), new, np.array(["a"] * 3)
+    assert scores.label_transfer(*parts)["f1"] == label_transfer_f1(*parts) == pytest.approx(0.8)
+
+
 def test_leiden_on_the_graph_of_an_embedding_equals_leiden_on_the_embedding(latent, labels):
     cells = sc.AnnData(obsm={"X": latent.astype(np.float32)})
     sc.pp.neighbors(cells, n_neighbors=15, use_rep="X", random_state=3)

@@ -76,6 +76,14 @@ def test_label_transfer_counts_a_rare_label_as_much_as_a_common_one():
     assert found == pytest.approx(4 / 9)
 
 
+def test_label_that_no_held_out_cell_has_is_not_averaged_over():
+    latent, labels = np.array([0.0, 1.0, 2.0])[:, None], np.array(["a", "b", "c"])
+    test_latent, test_labels = np.array([0.0, 0.1, 1.0, 2.0])[:, None], np.array(list("aabb"))
+    found = label_transfer_f1(latent, labels, test_latent, test_labels, n_neighbors=1)
+    # `a` is found, one of two `b` is taken for `c`, which counts against `b` alone
+    assert found == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_mean_entropy_equals_scipy(rng):
     probs = rng.dirichlet(np.ones(5), 20)
     assert mean_entropy(probs) == pytest.approx(stats.entropy(probs, axis=1).mean())

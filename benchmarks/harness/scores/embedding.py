@@ -64,9 +64,10 @@ def kmeans_scores(latent: np.ndarray, labels: np.ndarray, seed: int) -> Scores:
 
 
 def transfer_scores(labels: np.ndarray, predicted: np.ndarray) -> Scores:
-    """Macro-F1 and accuracy of predicted labels."""
+    """Macro-F1 of predicted labels, averaged over those of the cells, and accuracy."""
+    f1 = f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
     return {
-        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "f1": float(f1),
         "accuracy": float(accuracy_score(labels, predicted)),
     }
 
