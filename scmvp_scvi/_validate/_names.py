@@ -167,6 +167,7 @@ def check_names(
     available: Sequence[str] | pd.Index | NDArray[Any],
     *,
     argument: str,
+    way_out: str = "Pass None for all of them.",
 ) -> NDArray[np.int64]:
     """Turn names of features into their positions.
 
@@ -178,6 +179,8 @@ def check_names(
         All names, each once.
     argument
         The argument, such as ``"gene_list"``.
+    way_out
+        What to do where no name is asked for.
 
     Returns
     -------
@@ -196,7 +199,7 @@ def check_names(
         raise TypeError(f'`{argument}` must be a list of names, got a string: ["{requested}"]?')
     names, options = pd.Index(requested), pd.Index(available)
     if len(names) == 0:
-        raise ValueError(f"`{argument}` must have at least one name. Pass None for all of them.")
+        raise ValueError(f"`{argument}` must have at least one name. {way_out}")
     if not names.is_unique:
         twice = names[names.duplicated()].unique()
         raise ValueError(f"`{argument}` must have each name once, got {shown(twice)} again.")

@@ -137,7 +137,7 @@ def _draw_tracks(ax: Axes, values: pd.DataFrame, peaks: pd.DataFrame, window: in
 
 
 def _draw_arcs(ax: Axes, links: pd.DataFrame, base: float, window: int) -> None:
-    strongest = links["score"].abs().max()
+    strongest = links["score"].abs().max() or 1
     for link in links.itertuples():
         middle = (link.start + link.end) / 2
         # the top of the curve is halfway to its control point

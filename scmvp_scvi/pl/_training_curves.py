@@ -47,18 +47,22 @@ def training_curves(
     KeyError
         If a part was not recorded.
     ValueError
-        If nothing was recorded, or there are too few or too many axes.
+        If nothing was recorded, no part is asked for, or there are too few or too many axes.
 
     Examples
     --------
     >>> axes = pl.training_curves(model)  # doctest: +SKIP
     >>> axes[0].figure.savefig("training.png")  # doctest: +SKIP
     """
-    curves = _read_curves(getattr(history, "history", history))
+    curves = _read_curves(getattr(history, "history", history) or {})  # None before training
     if not curves:
         raise ValueError(
             "`history` must have curves that end with `_train` or `_validation`, got none. Train "
             "the model first."
+        )
+    if isinstance(parts, str) or (parts is not None and len(parts) == 0):
+        raise ValueError(
+            f"`parts` must list one part or more, got {parts!r}. Pass None for those that move."
         )
     chosen = _default_parts(curves) if parts is None else list(parts)
     unknown = [part for part in chosen if part not in curves]

@@ -1,6 +1,7 @@
 """What a model and its data are asked afterwards: links of peaks to genes, and means of groups.
 
-Every function leaves the object it is given as it is.
+Every function leaves the object it is given as it is; of data that are new to a model, scvi-tools
+notes in them that they are registered.
 """
 
 from scmvp_scvi.tl._group_means import group_means

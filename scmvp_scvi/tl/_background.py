@@ -17,6 +17,9 @@ FEWEST_MATCHED = 20
 # Standardised null scores that each pair adds to the common null distribution: with 25, a lone
 # link among any number of pairs can still fall below a false discovery rate of 5 %.
 _DRAWS_PER_PAIR = 25
+# Correlations in single precision differ by rounding where they are equal, such as those of a gene
+# in one cell: a deviation counts in units of no less, of scores and null scores alike.
+_LEAST_DEVIATION = 1e-4
 
 
 class NullScores(NamedTuple):
@@ -109,16 +112,10 @@ def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) ->
     # Each draw is compared with the n - 1 others, as the score is with peaks that are not its own.
     deviation_of_others = deviation * n / (n - 1)
     variance_of_others = ((n - 1) * variance - deviation * deviation_of_others) / (n - 2)
-    z_score = _ratio((scores[:, None] - mean), variance)[:, 0]
-    null_z_score = _ratio(deviation_of_others, variance_of_others).ravel()
-    return NullScores(z_score, null_z_score[np.isfinite(null_z_score)])
-
-
-def _ratio(deviation: Floats, variance: Floats) -> Floats:
-    """Deviation in standard deviations; NaN where nothing varies."""
-    variance = np.broadcast_to(np.where(variance > 0, variance, np.nan), deviation.shape)
-    ratio: Floats = deviation / np.sqrt(variance)
-    return ratio
+    least = _LEAST_DEVIATION**2
+    z_score = (scores[:, None] - mean) / np.sqrt(variance.clip(least))
+    null_z_score = deviation_of_others / np.sqrt(variance_of_others.clip(least))
+    return NullScores(z_score[:, 0], null_z_score[np.isfinite(null_z_score)])
 
 
 def empirical_p_values(z_score: Floats, null_z_score: Floats, alternative: str) -> Floats:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of
+from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of, shown
 from scmvp_scvi.tl._values import check_pair, find_groups, read_values
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def group_means(
     Returns
     -------
     ``(groups, features)``. Counts are averaged as log-normalised values of the cells that have
-    both modalities.
+    both modalities; groups without such a cell are left out, with a warning.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def group_means(
     check_pair(mdata, rna_key, atac_key)
     groups = find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
     names = mdata[rna_key if modality == "rna" else atac_key].var_names
-    columns = check_names(features, names, argument="features")
+    columns = check_names(features, names, argument="features", way_out="Name one.")
     values = read_values(
         mdata,
         model=model,
@@ -80,7 +81,16 @@ def group_means(
         atac_key=atac_key,
     )
     read = values.rna if modality == "rna" else values.atac
-    of_row = groups.loc[values.rows].array
+    averaged = groups.loc[values.rows].cat.remove_unused_categories()
+    lost = groups.cat.categories.difference(averaged.cat.categories, sort=False)
+    if len(lost) > 0:
+        warnings.warn(
+            f"{len(lost)} of {len(groups.cat.categories)} groups of `{group_key}` have no cell "
+            f"with both modalities and are left out: {shown(lost)}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    of_row = averaged.array
     blocks = (columns[start : start + block_size] for start in range(0, columns.size, block_size))
     means = [pd.DataFrame(read(b)).groupby(of_row, observed=False).mean() for b in blocks]
     table = pd.concat(means, axis=1).set_axis(names[columns], axis=1)

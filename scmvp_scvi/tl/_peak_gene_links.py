@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _FEWEST_CELLS = 10
+_ROUNDING = 1e-9  # of a value, and far below what single precision tells apart
 
 
 class _Background(NamedTuple):
@@ -118,7 +119,8 @@ def peak_gene_links(
         to ``end``. With ``strand_key=None``, distances are along the chromosome.
     block_size
         Genes, and peaks, held dense at a time. Memory is that of three such blocks of all cells,
-        and of the background. A model embeds all cells once per block: larger ones are faster.
+        of the background, and of `n_matched` null scores for each pair of a block. A model embeds
+        all cells once per block: larger ones are faster.
     seed
         Of the background and of the null scores that are kept.
     rna_key, atac_key
@@ -136,7 +138,8 @@ def peak_gene_links(
     - ``p_value``, empirical, and ``q_value``, by Benjamini and Hochberg over all pairs.
 
     Pairs of a gene or a peak that does not vary have NaN. ``.attrs["matched_on"]`` says what the
-    null matches. `mdata` stays as it is.
+    null matches. `mdata` stays as it is, but for what scvi-tools adds where it registers data that
+    are new to `model`.
 
     Raises
     ------
@@ -146,8 +149,8 @@ def peak_gene_links(
         If a modality, layer, column or gene does not exist.
     ValueError
         If genes and peaks are nowhere within the window, on chromosomes of different spelling,
-        or without positions; if there are fewer than ten cells; or if there are too few peaks
-        on other chromosomes.
+        or without positions; if there are fewer than ten cells; if there are too few peaks on
+        other chromosomes; or if `atac_layer` has no accessibility for the null to match.
 
     Notes
     -----
@@ -273,7 +276,18 @@ def _locate_genes(
 
 def _mean_accessibility(mdata: MuData, atac_key: str, atac_layer: str | None) -> Floats:
     matrix = find_values(mdata, atac_key, atac_layer, argument="atac_layer")
-    return np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+    # a sum of counts is exact in any form of a matrix, so that ties stay ties; a mean is not
+    total = np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
+    lost = ~(np.isfinite(total) & (total >= 0))
+    if lost.any():
+        raise ValueError(
+            "`atac_layer`: the null matches peaks by their mean accessibility, which must be "
+            f"finite and not negative, but {lost.sum()} of {lost.size} peaks of `{atac_key}` have "
+            f"another: {shown(mdata[atac_key].var_names[lost])}. Name a layer that is not "
+            "centred, or pass `n_matched=0` to have scores without p-values."
+        )
+    mean: Floats = total / matrix.shape[0]
+    return mean
 
 
 def _gc_content(mdata: MuData, atac_key: str, gc_key: str) -> Floats:
@@ -304,7 +318,8 @@ def _standardized(
     unit = np.empty((len(values.rows), columns.size), np.float32)
     for start in range(0, columns.size, block_size):
         block = read(columns[start : start + block_size])
-        varies = np.ptp(block, axis=0) > 0
+        # means of equal values differ by rounding
+        varies = np.ptp(block, axis=0) > _ROUNDING * np.abs(block).max(axis=0)
         if method == "spearman":
             block = stats.rankdata(block, axis=0)
         block = block - block.mean(axis=0)

@@ -19,13 +19,11 @@ from scmvp_scvi._validate import (
     seen_cells_and_features,
 )
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
-from scmvp_scvi.tl._values import check_pair
+from scmvp_scvi.tl._values import check_pair, find_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anndata import AnnData
-    from numpy.typing import NDArray
 
 FindLinks = Callable[[MuData], pd.DataFrame]
 
@@ -65,6 +63,8 @@ def permute_pairing(
     within: str | Sequence[str],
     *,
     seed: int = 0,
+    rna_layer: str | None = None,
+    atac_layer: str | None = None,
     rna_key: str = "rna",
     atac_key: str = "atac",
 ) -> MuData:
@@ -82,6 +82,8 @@ def permute_pairing(
         kept: a cell type, and a batch.
     seed
         Of the permutation.
+    rna_layer, atac_layer
+        Layers with the counts; None for ``.X``. All layers are permuted.
     rna_key, atac_key
         The two modalities. Others are left out.
 
@@ -97,13 +99,21 @@ def permute_pairing(
     """
     check_pair(mdata, rna_key, atac_key)
     keys = [within] if isinstance(within, str) else list(within)
+    if not keys:
+        raise ValueError(
+            "`within` must name one column or more, got none. Name the one of the cell types."
+        )
     groups = pd.DataFrame(
         {
             key: find_grouping(mdata, key, argument="within", modality_keys=(rna_key, atac_key))
             for key in keys
         }
     )
-    measured = [_has_counts(mdata[key]) for key in (rna_key, atac_key)]
+    sides = (("rna_layer", rna_key, rna_layer), ("atac_layer", atac_key, atac_layer))
+    measured = [
+        seen_cells_and_features(find_values(mdata, key, layer, argument=name))[0]
+        for name, key, layer in sides
+    ]
     columns = [*(groups[key] for key in keys), *measured]
     rng = np.random.default_rng(seed)
     source = np.arange(mdata.n_obs)
@@ -117,11 +127,6 @@ def permute_pairing(
     return permuted
 
 
-def _has_counts(adata: AnnData) -> NDArray[np.bool_]:
-    """``(cells,)``, false where all of ``.X`` is zero; true throughout without one."""
-    return np.ones(adata.n_obs, bool) if adata.X is None else seen_cells_and_features(adata.X)[0]
-
-
 def permuted_excess(
     mdata: MuData,
     within: str | Sequence[str],
@@ -130,6 +135,8 @@ def permuted_excess(
     n_permutations: int = 3,
     max_q_value: float = 0.05,
     seed: int = 0,
+    rna_layer: str | None = None,
+    atac_layer: str | None = None,
     rna_key: str = "rna",
     atac_key: str = "atac",
 ) -> PermutedExcess:
@@ -146,7 +153,8 @@ def permuted_excess(
     within
         Column, or several, within whose groups cells are permuted, as in `permute_pairing`.
     find_links
-        Takes a MuData and returns links, by default `peak_gene_links` of raw counts. For a model,
+        Takes a MuData and returns links with q-values, by default `peak_gene_links` of raw
+        counts. For a model,
         it should train anew on the data it is given: a model that has seen the true pairing
         remembers it.
     n_permutations
@@ -155,6 +163,8 @@ def permuted_excess(
         Largest q-value of a link.
     seed
         Of the permutations.
+    rna_layer, atac_layer
+        Layers with the counts; None for ``.X``.
     rna_key, atac_key
         The two modalities.
 
@@ -180,12 +190,31 @@ def permuted_excess(
     """
     check_integer_at_least(n_permutations, 1, name="n_permutations")
     check_positive(max_q_value, name="max_q_value")
-    find_links = find_links or partial(peak_gene_links, rna_key=rna_key, atac_key=atac_key)
+    find_links = find_links or partial(
+        peak_gene_links,
+        rna_layer=rna_layer,
+        atac_layer=atac_layer,
+        rna_key=rna_key,
+        atac_key=atac_key,
+    )
     links = find_links(mdata)
+    if links["q_value"].isna().all():
+        raise ValueError(
+            "`find_links` must return links with q-values, by which they are counted, but all are "
+            "NaN: let it compare scores with a null, such as by `n_matched=100`."
+        )
     pair = ["gene", "peak"]
     scores, n_permuted = [], []
     for child in np.random.SeedSequence(seed).generate_state(n_permutations):
-        data = permute_pairing(mdata, within, seed=int(child), rna_key=rna_key, atac_key=atac_key)
+        data = permute_pairing(
+            mdata,
+            within,
+            seed=int(child),
+            rna_layer=rna_layer,
+            atac_layer=atac_layer,
+            rna_key=rna_key,
+            atac_key=atac_key,
+        )
         permuted = find_links(data)
         n_permuted.append(int((permuted["q_value"] <= max_q_value).sum()))
         scores.append(links[pair].merge(permuted[[*pair, "score"]], how="left")["score"])

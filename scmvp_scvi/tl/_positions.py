@@ -62,6 +62,8 @@ def gene_positions(
             f'`mdata["{modality}"].var["tss"] = annotation["tss"]` of a table indexed by gene, or '
             "pass the name of one as `tss_key`."
         )
+    if pd.api.types.is_float_dtype(chrom):  # numbers, of which one was missing
+        chrom = chrom.astype("Int64")
     genes = pd.DataFrame({"chrom": chrom.astype(object), "tss": tss, "direction": direction})
     genes = genes.replace({"chrom": {"": None}}).dropna()
     genes["strand"] = genes.pop("direction").map({1: "+", -1: "-", 0: "."})
@@ -98,7 +100,9 @@ def _direction(strand: pd.Series, modality: str) -> pd.Series:
 def check_same_chromosomes(
     genes: pd.DataFrame, peaks: pd.DataFrame, *, modality: str, chrom_key: str
 ) -> None:
-    """Refuse genes and peaks that spell chromosomes differently: no link would be found.
+    """Refuse genes and peaks that spell a chromosome differently: its links would be missed.
+
+    Chromosomes on one side alone are usual, such as unplaced contigs.
 
     Parameters
     ----------
@@ -110,31 +114,38 @@ def check_same_chromosomes(
     Raises
     ------
     ValueError
-        If no chromosome is in both.
+        If a chromosome has two spellings, or none is in both.
     """
     of_genes, of_peaks = pd.unique(genes["chrom"]), pd.unique(peaks["chrom"])
-    if np.isin(of_genes, of_peaks).any():
-        return
-    bare_peaks = {str(name).casefold().removeprefix("chr"): name for name in of_peaks}
+    is_shared = np.isin(of_genes, of_peaks)
+    spelled = {_bare(name): name for name in of_peaks[~np.isin(of_peaks, of_genes)]}
     mapping = {
-        name: bare_peaks[bare]
-        for name in of_genes
-        if (bare := str(name).casefold().removeprefix("chr")) in bare_peaks
+        name: spelled[_bare(name)] for name in of_genes[~is_shared] if _bare(name) in spelled
     }
+    if not mapping and is_shared.any():
+        return
     way_out = "Check that both are of one genome."
     if mapping:
+        name, wanted = next(iter(mapping.items()))
         column = f'mdata["{modality}"].var["{chrom_key}"]'
-        prefix = str(next(iter(mapping.values()))).startswith("chr")
-        renamed = '"chr" + column' if prefix else 'column.str.removeprefix("chr")'
-        way_out = (
-            f"They are spelled differently, `{next(iter(mapping))}` for "
-            f"`{next(iter(mapping.values()))}`: `column = {column}.astype(str); {column} = "
-            f"{renamed}`."
+        renamed = (
+            '"chr" + column' if wanted.startswith("chr") else 'column.str.removeprefix("chr")'
         )
+        if len(mapping) < len(of_genes):  # some are right already
+            renamed = f"column.replace({mapping})"
+        way_out = (
+            f"They are spelled differently, `{name}` for `{wanted}`: `column = "
+            f"{column}.astype(str); {column} = {renamed}`."
+        )
+    in_both = "some have two names" if is_shared.any() else "none is in both"
     raise ValueError(
-        f"Genes and peaks must be on the same chromosomes, but none is in both: the genes have "
+        f"Genes and peaks must be on the same chromosomes, but {in_both}: the genes have "
         f"{shown(of_genes)}, the peaks {shown(of_peaks)}. {way_out}"
     )
+
+
+def _bare(chrom: str) -> str:
+    return chrom.casefold().removeprefix("chr")
 
 
 def midpoints(peaks: pd.DataFrame) -> NDArray[np.int64]:

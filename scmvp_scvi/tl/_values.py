@@ -17,6 +17,7 @@ from scmvp_scvi._validate import (
     check_unique_features,
     find_counts,
     find_grouping,
+    has_views,
     seen_cells_and_features,
 )
 
@@ -158,6 +159,8 @@ def read_values(
     rows = mdata.obs_names if groups is None else pd.Index(groups.cat.categories)
     if model is not None:
         _check_denoises(model)
+        if has_views(mdata):  # which the model would copy for each block
+            mdata = mdata.copy()
         return PairedValues(
             rows,
             _read_denoised(mdata, model, "rna", mdata[rna_key].var_names, groups),
@@ -239,7 +242,8 @@ def _average(matrix: Any, groups: pd.Series | None) -> Any:
     if groups is None:
         return matrix
     members = _membership(groups)
-    averaged = sp.diags(1 / members.sum(axis=1).A1) @ members @ matrix
+    size = members.sum(axis=1, dtype=np.float64).A1
+    averaged = sp.diags(1 / size) @ members @ matrix
     return averaged.tocsc() if sp.issparse(averaged) else averaged
 
 

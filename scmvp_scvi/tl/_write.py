@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 _COLUMNS = ("gene", "peak", "chrom", "start", "end", "tss", "strand", "distance", "score")
+_POSITIONS = ["start", "end", "tss", "distance"]
 _LARGEST_BROWSER_SCORE = 1000
 
 
@@ -36,8 +37,10 @@ def write_bedpe(links: pd.DataFrame, path: str | PathLike[str]) -> None:
     ------
     KeyError
         If a column is missing.
+    ValueError
+        If a position is missing.
     """
-    _check_columns(links)
+    links = _checked(links)
     table = pd.DataFrame(
         {
             "#chrom1": links["chrom"],
@@ -77,8 +80,10 @@ def write_links(links: pd.DataFrame, path: str | PathLike[str]) -> None:
     ------
     KeyError
         If a column is missing.
+    ValueError
+        If a position is missing.
     """
-    _check_columns(links)
+    links = _checked(links)
     first = np.minimum(midpoints(links), links["tss"]) + 1
     last = np.maximum(midpoints(links), links["tss"]) + 1
     table = pd.DataFrame(
@@ -123,9 +128,11 @@ def write_interact(
     KeyError
         If a column is missing.
     ValueError
+        If a position is missing.
+    ValueError
         If a score is missing, or `name` has a double quote.
     """
-    _check_columns(links)
+    links = _checked(links)
     if '"' in name:
         raise ValueError(f"`name` must not have double quotes, got {name!r}.")
     if links["score"].isna().any():
@@ -161,13 +168,21 @@ def write_interact(
     _write(table, path, track)
 
 
-def _check_columns(links: pd.DataFrame) -> None:
+def _checked(links: pd.DataFrame) -> pd.DataFrame:
+    """Links with positions that are written as whole numbers, which a merge makes floats."""
     missing = [name for name in _COLUMNS if name not in links]
     if missing:
         raise KeyError(
             f"`links` must have the columns of `peak_gene_links`, but has no {shown(missing)}: it "
             f"has {shown(links.columns)}."
         )
+    lost = links[_POSITIONS].isna().any(axis=1)
+    if lost.any():
+        raise ValueError(
+            f"`links` must have positions, but {lost.sum()} of {len(links)} lack one: "
+            f"{shown(links.loc[lost, 'peak'])}. Leave them out."
+        )
+    return links.astype(dict.fromkeys(_POSITIONS, np.int64))
 
 
 def _write(

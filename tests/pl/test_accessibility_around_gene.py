@@ -69,6 +69,11 @@ def test_links_without_q_values_are_refused_and_the_way_out_draws_them(links, ac
     assert len(arcs(ax)) == 3
 
 
+def test_links_that_all_score_zero_are_drawn_faintly(links, accessibility):
+    drawn = arcs(pl.accessibility_around_gene(links.assign(score=0.0), accessibility, "A"))
+    assert [arc.get_alpha() for arc in drawn] == [0.35, 0.35]
+
+
 def test_window_leaves_out_what_is_further(links, accessibility):
     ax = pl.accessibility_around_gene(links, accessibility, "A", window=700)
     assert ax.get_xlim() == (1_300, 2_700)

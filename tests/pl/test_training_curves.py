@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 
-from scmvp_scvi import pl
+from scmvp_scvi import SCMVPModel, pl
 
 
 def test_moving_parts_are_drawn_and_others_left_out(history):
@@ -55,6 +55,13 @@ def test_wrong_number_of_axes_is_refused(history):
         pl.training_curves(history, axes=[plt.subplots()[1]])
 
 
-def test_untrained_model_is_refused():
-    with pytest.raises(ValueError, match="got none. Train the model first"):
-        pl.training_curves({})
+@pytest.mark.parametrize("parts", [[], "elbo"])
+def test_parts_that_are_no_list_of_some_are_refused(history, parts):
+    with pytest.raises(ValueError, match="`parts` must list one part or more, got"):
+        pl.training_curves(history, parts=parts)
+
+
+def test_untrained_model_is_refused(mdata, small):
+    for history in ({}, SCMVPModel(mdata, **small)):
+        with pytest.raises(ValueError, match="got none. Train the model first"):
+            pl.training_curves(history)

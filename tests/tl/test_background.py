@@ -61,10 +61,30 @@ def test_z_scores_are_those_of_a_plain_loop(rng):
             assert compared.null_z_score.reshape(3, 25)[i, j] == pytest.approx(expected)
 
 
-def test_pairs_without_variation_have_no_z_score():
-    compared = compare_with_null(np.ones(1), np.ones((1, 30)), np.random.default_rng(0))
+@pytest.mark.parametrize("missing", [np.nan, 0.5])
+def test_pairs_without_scores_have_no_z_score_and_no_part_in_the_null(missing):
+    null = np.full((1, 30), np.nan)
+    compared = compare_with_null(np.array([missing]), null, np.random.default_rng(0))
     assert np.isnan(compared.z_score).all()
     assert compared.null_z_score.size == 0
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-8])
+def test_scores_that_are_equal_up_to_rounding_do_not_stand_out(rounding):
+    rng = np.random.default_rng(0)
+    null = 0.1 + rounding * rng.standard_normal((1, 30))
+    compared = compare_with_null(np.array([0.1]), null, rng)
+    assert abs(compared.z_score[0]) < 1e-3
+    assert abs(compared.null_z_score).max() < 1e-3
+
+
+def test_one_null_score_unlike_the_equal_others_is_far_from_them_and_counts():
+    null = np.full((1, 25), 0.1)
+    null[0, 7] = 0.3
+    compared = compare_with_null(np.zeros(1), null, np.random.default_rng(0))
+    # by the least deviation that counts, 1e-4
+    assert compared.null_z_score.max() == pytest.approx(0.2 / 1e-4)
+    assert compared.null_z_score.size == 25
 
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])

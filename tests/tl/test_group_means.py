@@ -41,6 +41,21 @@ def test_cells_without_counts_in_a_modality_are_left_out_of_the_mean(make_mdata,
     pd.testing.assert_frame_equal(means, expected)
 
 
+def test_group_without_a_paired_cell_is_left_out_and_named(make_mdata):
+    mdata = make_mdata()
+    is_lost = (mdata.obs["cell_type"] == "type_1").to_numpy()
+    mdata["atac"].X = sp.csr_matrix(mdata["atac"].X.multiply(~is_lost[:, None]))
+    with pytest.warns(UserWarning, match="1 of 4 groups of `cell_type`.*left out: `type_1`"):
+        means = tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
+    assert list(means.index) == ["type_0", "type_2", "type_3"]
+    assert means.notna().all(axis=None)
+
+
+def test_no_feature_is_refused_without_a_way_out_that_there_is_not(make_mdata):
+    with pytest.raises(ValueError, match="`features` must have at least one name. Name one"):
+        tl.group_means(make_mdata(), "cell_type", [], modality="rna")
+
+
 @pytest.mark.parametrize(("modality", "other"), [("rna", "atac"), ("atac", "rna")])
 def test_other_modality_need_not_hold_counts(make_mdata, modality, other):
     mdata = make_mdata(missing_rna=0.1, missing_atac=0.1)

@@ -221,6 +221,37 @@ def test_peak_that_does_not_vary_has_a_missing_score(make_positioned, genes):
     assert links["score"].isna().tolist() == [False, True, False, True]
 
 
+def test_groups_of_constant_values_have_missing_scores_whatever_their_sizes(make_mdata):
+    mdata = make_mdata()
+    for adata in mdata.mod.values():
+        adata.layers["same"] = np.full(adata.shape, 0.1)
+    mdata.obs["group"] = (np.arange(mdata.n_obs) ** 0.7).astype(int).astype(str)
+    arguments = {"normalize": False, "rna_layer": "same", "atac_layer": "same", "n_matched": 0}
+    assert tl.peak_gene_links(mdata, group_key="group", **arguments)["score"].isna().all()
+
+
+def test_null_is_that_of_the_values_whatever_the_form_of_the_matrix(make_mdata):
+    # few counts in many cells: sums of peaks have ties, which rounding would break
+    found = []
+    for form in (sp.csr_matrix, sp.csc_matrix, sp.csr_matrix.toarray):
+        mdata = make_mdata(n_cells=301, atac_depth=20)
+        mdata["atac"].X = form(mdata["atac"].X)
+        found.append(tl.peak_gene_links(mdata, n_background=100, n_matched=20)["p_value"])
+    for p_value in found[1:]:
+        pd.testing.assert_series_equal(p_value, found[0])
+
+
+@pytest.mark.parametrize("value", [-3.0, np.nan])
+def test_layer_without_accessibility_to_match_is_refused_with_a_way_out(make_mdata, value):
+    mdata = make_mdata()
+    mdata["atac"].layers["scaled"] = mdata["atac"].X.toarray() - 0.5
+    mdata["atac"].layers["scaled"][:, 3] = value
+    arguments = {"normalize": False, "atac_layer": "scaled"}
+    with pytest.raises(ValueError, match="peaks by their mean accessibility.*`n_matched=0`"):
+        tl.peak_gene_links(mdata, **arguments)
+    assert len(tl.peak_gene_links(mdata, n_matched=0, **arguments)) > 0
+
+
 # -- what is refused ------------------------------------------------------------------------------
 
 

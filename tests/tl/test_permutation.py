@@ -36,6 +36,13 @@ def test_as_many_cells_as_before_have_both_modalities(make_mdata):
         return np.bincount(2 * has_rna + has_atac).tolist()
 
     assert n_of_each(tl.permute_pairing(mdata, "cell_type")) == n_of_each(mdata)
+    for adata in mdata.mod.values():
+        adata.layers["counts"], adata.X = adata.X, np.ones(adata.shape)
+    layers = {"rna_layer": "counts", "atac_layer": "counts"}
+    permuted = tl.permute_pairing(mdata, "cell_type", **layers)
+    for adata in (*mdata.mod.values(), *permuted.mod.values()):
+        adata.X = adata.layers["counts"]
+    assert n_of_each(permuted) == n_of_each(mdata)
 
 
 def test_groups_may_be_those_of_a_modality(make_mdata):
@@ -102,6 +109,29 @@ def test_links_are_found_between_modalities_of_any_name(make_mdata):
     )
     expected = tl.permuted_excess(mdata, "cell_type", n_permutations=1)
     pd.testing.assert_frame_equal(found.links, expected.links)
+
+
+def test_links_of_layers_are_counted_as_those_of_the_matrices(make_mdata):
+    mdata, other = make_mdata(), make_mdata()
+    for adata in other.mod.values():
+        adata.layers["counts"], adata.X = adata.X, None
+    found = tl.permuted_excess(mdata, "cell_type", n_permutations=1)
+    layers = {"rna_layer": "counts", "atac_layer": "counts"}
+    of_layers = tl.permuted_excess(other, "cell_type", n_permutations=1, **layers)
+    pd.testing.assert_frame_equal(of_layers.links, found.links)
+
+
+def test_links_without_q_values_cannot_be_counted(make_mdata):
+    def find_links(data: MuData) -> pd.DataFrame:
+        return tl.peak_gene_links(data, n_matched=0)
+
+    with pytest.raises(ValueError, match="`find_links` must return links with q-values"):
+        tl.permuted_excess(make_mdata(), "cell_type", find_links=find_links)
+
+
+def test_no_group_to_permute_within_is_refused(make_mdata):
+    with pytest.raises(ValueError, match="`within` must name one column or more, got none"):
+        tl.permute_pairing(make_mdata(), [])
 
 
 def test_share_is_missing_without_links():

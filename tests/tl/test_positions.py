@@ -106,3 +106,22 @@ def test_table_without_sites_says_what_it_needs(genes):
 def test_chromosomes_spelled_differently_are_refused_with_the_mapping(genes, peak, chrom, way_out):
     with pytest.raises(ValueError, match=way_out):
         check_same_chromosomes(genes.assign(chrom=chrom), peaks_of(peak), **SAME)
+
+
+def test_a_contig_of_one_name_does_not_hide_chromosomes_of_two(genes):
+    chrom = ["1", "KI270711.1", *["X"] * (len(genes) - 2)]
+    peaks = peaks_of("chr1:1-9", "KI270711.1:1-9", "chr3:1-9")
+    with pytest.raises(ValueError, match=r"some have two names.*column.replace\({'1': 'chr1'}\)"):
+        check_same_chromosomes(genes.assign(chrom=chrom), peaks, **SAME)
+
+
+def test_chromosomes_on_one_side_alone_are_left_as_they_are(genes):
+    chrom = ["chr1", *["chrM"] * (len(genes) - 1)]
+    check_same_chromosomes(genes.assign(chrom=chrom), peaks_of("chr1:1-9", "chr3:1-9"), **SAME)
+
+
+def test_numbers_of_chromosomes_are_read_as_such_though_one_is_missing(genes):
+    chrom = np.arange(1.0, len(genes) + 1)
+    chrom[-1] = np.nan
+    found = gene_positions(genes.assign(chrom=chrom), **DEFAULTS)["chrom"]
+    assert list(found) == [str(i) for i in range(1, len(genes))]

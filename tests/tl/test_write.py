@@ -70,6 +70,16 @@ def test_names_that_end_with_gz_are_compressed(links, tmp_path, write):
 
 
 @pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
+def test_positions_that_a_merge_made_floats_are_written_to_the_base(links, tmp_path, write):
+    far = links.assign(tss=links["tss"] + 12_742_100)
+    write(far, tmp_path / "expected")
+    write(far.astype({"tss": float, "start": float, "distance": float}), tmp_path / "links")
+    assert (tmp_path / "links").read_text() == (tmp_path / "expected").read_text()
+    with pytest.raises(ValueError, match="`links` must have positions, but 1 of"):
+        write(far.assign(tss=far["tss"].astype(float).where(far.index > 0)), tmp_path / "links")
+
+
+@pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
 def test_missing_columns_are_named(links, tmp_path, write):
     with pytest.raises(KeyError, match="has no `tss`"):
         write(links.drop(columns="tss"), tmp_path / "links")
