@@ -220,7 +220,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         ----------
         fit
             The mixture, of at most as many components as the prior has room for.
+
+        Raises
+        ------
+        ValueError
+            If it has more, or other dimensions; nothing is changed then.
         """
+        self.prior.check_has_room_for(fit)
         if bool(self.prior.is_fitted):
             means = torch.as_tensor(fit.means).to(self.prior.means)
             shares = self.prior.cluster_probs(means)

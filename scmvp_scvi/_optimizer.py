@@ -58,9 +58,17 @@ class RowAdam(torch.optim.Adam):
     ----------
     params, **kwargs
         As in :class:`torch.optim.Adam`; ``decoupled_weight_decay=True`` makes it AdamW.
+
+    Raises
+    ------
+    ValueError
+        If an option is set that the steps by rows do not know.
     """
 
     def __init__(self, params: Any, **kwargs: Any) -> None:
+        for name in ("amsgrad", "maximize", "differentiable", "foreach"):
+            if kwargs.get(name):
+                raise ValueError(f"`{name}` is not offered by steps by rows: leave it out.")
         super().__init__(params, fused=True, **kwargs)
         # rows that wait for `step`, and their gradient, of the parameters that have begun theirs
         self._held: dict[Parameter, tuple[Tensor, Tensor]] = {}
@@ -328,7 +336,7 @@ class SteppedGradients:
     def of(self, weight: Tensor) -> BlockGradient:
         """Return what takes the gradient of this weight in this step."""
         known = self._weights.get(weight.data_ptr())
-        if known is None:
+        if known is None or not known.requires_grad:  # frozen, and nobody takes its gradient
             return CollectedGradient(weight)
         nothing = torch.empty(0, dtype=torch.long, device=weight.device)
         return SteppedGradient(self._optimizer, known, self._held.get(weight.data_ptr(), nothing))

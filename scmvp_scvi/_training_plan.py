@@ -635,7 +635,9 @@ class SCMVPTrainingPlan(TrainingPlan):
                     self.cluster_resolution,
                     self.seed,
                 )
-        # Adam's moments of an earlier mixture stay: they fade within tens of steps
+        # Adam's state stays: moments of an earlier mixture fade within tens of steps; before the
+        # first one they are zero with their bias corrected for, so that its first hundreds of
+        # steps are up to twice as long. The defaults were chosen so.
         self.module.take_mixture(self.trainer.strategy.broadcast(fit, src=0))
         if self.mixture_step is None:
             self.mixture_step = self.global_step

@@ -129,6 +129,18 @@ def test_written_out_counts_give_the_loss_and_gradients_of_sparse_ones(
 # -- a mixture in place of another ----------------------------------------------------------------
 
 
+def test_mixture_that_there_is_no_room_for_is_refused_before_anything_changes(rng):
+    module = build()
+    module.take_mixture(MixtureFit(np.full(3, 1 / 3), 30 * np.eye(3), np.ones((3, 3))))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    n_clusters = len(module.prior.logits) + 1
+    means = rng.normal(size=(n_clusters, 3))
+    fit = MixtureFit(np.full(n_clusters, 1 / n_clusters), means, np.ones((n_clusters, 3)))
+    with pytest.raises(ValueError, match=f"`fit` has {n_clusters} components"):
+        module.take_mixture(fit)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
 @pytest.mark.parametrize("cluster_attention", [True, False])
 def test_components_in_another_order_decode_to_the_same_profiles(
     rng, minibatch, cluster_attention

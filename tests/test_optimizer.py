@@ -291,6 +291,22 @@ def test_rows_of_a_weight_that_is_not_named_are_not_held(rng):
     assert (other.detach() != before).all()
 
 
+@pytest.mark.parametrize("option", ["amsgrad", "maximize", "foreach"])
+def test_options_that_rows_do_not_heed_are_refused(rng, option):
+    with pytest.raises(ValueError, match=f"`{option}` is not offered"):
+        RowAdam([parameter(rng, 2, 3)], **{option: True})
+
+
+def test_a_frozen_weight_is_not_stepped_by_blocks(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    optimizer = RowAdam([weight], lr=0.1)
+    gradients = SteppedGradients(optimizer, [weight])
+    weight.requires_grad_(False)
+    before = weight.detach().clone()
+    put_in_blocks(gradients, weight, torch.ones(N_ROWS, 3))
+    assert torch.equal(weight, before)
+
+
 def test_gradient_of_a_weight_that_is_not_stepped_by_blocks_is_collected_whole(rng):
     weight, other = parameter(rng, N_ROWS, 4), parameter(rng, N_ROWS, 4)
     before = other.detach().clone()

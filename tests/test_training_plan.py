@@ -820,6 +820,27 @@ def test_steps_by_blocks_train_to_the_weights_of_the_whole_gradient(
             torch.testing.assert_close(*values, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("part", ["rate", "inclusion"])
+def test_weights_that_a_user_has_frozen_stay_where_others_are_stepped_by_blocks(
+    fresh_mdata, small, train_more, part
+):
+    model = SCMVPModel(fresh_mdata, n_clusters=4, **small)
+    weight = getattr(model.module.atac_decoder, part).weight.requires_grad_(False)
+    before, first = weight.clone(), model.module.atac_encoder.first_layer.weight
+    first_before = first.detach().clone()
+    train_more(model, plan_kwargs=CYCLES["cycle"])
+    assert torch.equal(weight, before)
+    assert not torch.equal(first, first_before)
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in `atac`:UserWarning")
+@pytest.mark.parametrize("form", ["token", "scalar"])
+def test_half_precision_trains_on_cells_that_lack_a_modality(make_mdata, register, train, form):
+    mdata = register(make_mdata(missing_atac=0.2))
+    model = train(mdata, precision="bf16-mixed", architecture={"self_attention": form})
+    assert np.isfinite(model.history["elbo_validation"].to_numpy(float)).all()
+
+
 @pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches:UserWarning")
 @pytest.mark.parametrize("n_accumulated", [{0: 1, 1: 2}, {0: 2, 1: 1}])
 def test_gradients_are_whole_in_the_epochs_in_which_a_callback_accumulates_them(

@@ -119,7 +119,33 @@ class GaussianMixture(nn.Module):
         Raises
         ------
         ValueError
-            If the fit has more components than the prior has room for.
+            If the fit has more components than the prior has room for, or other dimensions.
+        """
+        self.check_has_room_for(fit)
+        n_clusters = len(fit.weights)
+        used = slice(0, n_clusters)
+        variances = torch.as_tensor(fit.variances).clamp_min(2 * _MIN_VARIANCE) - _MIN_VARIANCE
+        self.active.zero_()
+        self.active[used] = True
+        self.logits[used] = torch.as_tensor(fit.weights).log().to(self.logits)
+        self.means[used] = torch.as_tensor(fit.means).to(self.means)
+        # the inverse of softplus, in a form that does not overflow
+        raw = variances + torch.log(-torch.expm1(-variances))
+        self.raw_variances[used] = raw.to(self.raw_variances)
+        self.is_fitted.fill_(True)
+
+    def check_has_room_for(self, fit: MixtureFit) -> None:
+        """Refuse a fit of more components than there is room for, or of other dimensions.
+
+        Parameters
+        ----------
+        fit
+            The fit.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit in.
         """
         n_clusters, max_clusters = len(fit.weights), len(self.logits)
         if fit.means.shape[1] != self.means.shape[1]:
@@ -132,16 +158,6 @@ class GaussianMixture(nn.Module):
                 f"`fit` has {n_clusters} components and the prior has room for {max_clusters}; "
                 "build the model with a larger `n_clusters`."
             )
-        used = slice(0, n_clusters)
-        variances = torch.as_tensor(fit.variances).clamp_min(2 * _MIN_VARIANCE) - _MIN_VARIANCE
-        self.active.zero_()
-        self.active[used] = True
-        self.logits[used] = torch.as_tensor(fit.weights).log().to(self.logits)
-        self.means[used] = torch.as_tensor(fit.means).to(self.means)
-        # the inverse of softplus, in a form that does not overflow
-        raw = variances + torch.log(-torch.expm1(-variances))
-        self.raw_variances[used] = raw.to(self.raw_variances)
-        self.is_fitted.fill_(True)
 
     def _joint_log_probs(
         self, z: Float[Tensor, "*draws cells latent"]
@@ -188,9 +204,10 @@ class GaussianMixture(nn.Module):
         divergence = qz.log_prob(z).sum(-1) - self.log_prob(z)
         return divergence.reshape(-1, divergence.shape[-1]).mean(0)
 
+    @torch.no_grad()
     def sample(self, n_samples: int) -> Float[Tensor, "{n_samples} latent"]:
         """Draw points of the latent space from the prior."""
         if not bool(self.is_fitted):
-            return torch.randn(n_samples, self.means.shape[-1], device=self.means.device)
+            return torch.randn_like(self.means[:1].expand(n_samples, -1))
         component = torch.multinomial(self.log_weights.exp(), n_samples, replacement=True)
         return torch.normal(self.means[component], self.variances[component].sqrt())

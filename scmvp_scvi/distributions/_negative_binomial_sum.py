@@ -143,5 +143,7 @@ def negative_binomial_sum(
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
     """
+    # entries are looked up where they lie
+    log_scale, log_inverse_dispersion = log_scale.contiguous(), log_inverse_dispersion.contiguous()
     sweep = _NegativeBinomialSweep(library, cell_weights)
     return summed_likelihood(sweep, counts, log_scale, log_inverse_dispersion, for_mean=for_mean)

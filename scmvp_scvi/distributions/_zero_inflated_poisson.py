@@ -30,8 +30,10 @@ def zero_inflated_poisson_log_prob(
     -------
     Elementwise log-probability, in nats.
     """
-    # log(1 - tau + tau e^-mu) = softplus(t - mu) - softplus(t), with t the logit of tau
-    log_zero = F.softplus(inclusion_logits - rate) - F.softplus(inclusion_logits)
+    # log(1 - tau + tau e^-mu), with t the logit of tau, which is infinite where tau is 1
+    log_zero = torch.logaddexp(
+        F.logsigmoid(-inclusion_logits), F.logsigmoid(inclusion_logits) - rate
+    )
     # not of a rate of zero where there is no count: `where` multiplies the gradient of what it
     # does not take by zero, and that would make NaN of it
     log_count = (
@@ -110,7 +112,7 @@ class ZeroInflatedPoisson(Distribution):
             validate_args=self._validate_args,
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw counts, ``(*sample_shape, *batch_shape)``."""
         shape = self._extended_shape(torch.Size(sample_shape))

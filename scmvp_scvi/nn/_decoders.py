@@ -166,6 +166,8 @@ class ATACDecoder(nn.Module):
         Parameters
         ----------
         mean_share
-            Share of each peak in all counts, positive and below one.
+            Share of each peak in all counts, positive. One that holds nearly all counts rounds
+            to 1, whose logit is infinite: it starts at the share just below.
         """
-        self.rate.bias.copy_(mean_share.logit())
+        most = 1 - torch.finfo(mean_share.dtype).eps
+        self.rate.bias.copy_(mean_share.clamp_max(most).logit())

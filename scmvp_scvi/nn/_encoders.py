@@ -214,7 +214,8 @@ class ChannelEncoder(nn.Module):
             with without_running_statistics(self):
                 return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
         features = torch.zeros_like(linear)
-        features[keep] = self.dropout(self.attention(linear[keep]))
+        of_observed = self.dropout(self.attention(linear[keep]))
+        features[keep] = of_observed.to(features.dtype)  # which autocast may have lowered
         return features
 
     def of_imputed(

@@ -143,14 +143,21 @@ def test_samples_are_standard_normal_before_the_fit():
     assert ((samples.square().mean(0) - 1).abs() < 4 * (2 / n) ** 0.5).all()
 
 
+def test_samples_have_the_precision_of_the_prior_and_no_gradient(fit):
+    for prior in (GaussianMixture(5, 2), prior_of(fit)):
+        samples = prior.double().sample(3)
+        assert samples.dtype == torch.float64
+        assert not samples.requires_grad
+
+
 def test_means_of_samples_are_those_of_the_mixture(fit):
-    samples, n = prior_of(fit, max_clusters=6).sample(100_000).detach().numpy(), 100_000
+    samples, n = prior_of(fit, max_clusters=6).sample(100_000).numpy(), 100_000
     standard_error = samples.std(0) / np.sqrt(n)
     assert (abs(samples.mean(0) - fit.weights @ fit.means) < 4 * standard_error).all()
 
 
 def test_second_moments_of_samples_are_those_of_the_mixture(fit):
-    squares, n = prior_of(fit, max_clusters=6).sample(100_000).detach().numpy() ** 2, 100_000
+    squares, n = prior_of(fit, max_clusters=6).sample(100_000).numpy() ** 2, 100_000
     expected = fit.weights @ (fit.means**2 + fit.variances)
     assert (abs(squares.mean(0) - expected) < 4 * squares.std(0) / np.sqrt(n)).all()
 

@@ -51,6 +51,28 @@ def test_log_prob_matches_scipy_at_extreme_rates_and_logits(rate, logit):
     np.testing.assert_allclose(log_prob, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("rate", [0.0, 2.0])
+def test_inclusion_of_one_is_the_poisson_law_and_of_zero_none(rate):
+    counts = torch.arange(4.0, dtype=torch.float64)
+    found = law(rate, torch.inf).log_prob(counts)
+    np.testing.assert_allclose(found, poisson.logpmf(counts, rate), rtol=1e-12)
+    assert law(rate, -torch.inf).log_prob(counts).tolist() == [0.0] + 3 * [-torch.inf]
+
+
+def test_zero_is_as_likely_as_in_double_precision_where_a_rate_is_small():
+    rate, logit = 1e-5, 20.0
+    found = ZeroInflatedPoisson(torch.tensor(rate), torch.tensor(logit)).log_prob(torch.zeros(()))
+    assert float(found) == pytest.approx(log_prob_by_scipy(0, rate, logit), rel=1e-5)
+
+
+def test_draws_can_be_changed_and_fitted_to():
+    rate = torch.tensor([1.0, 2.0], requires_grad=True)
+    draws = ZeroInflatedPoisson(rate, torch.zeros(2)).sample((3,))
+    draws += 1
+    ZeroInflatedPoisson(rate, torch.zeros(2)).log_prob(draws).sum().backward()
+    assert rate.grad.isfinite().all()
+
+
 def test_log_prob_and_gradients_are_finite_in_float32_at_extreme_parameters():
     rates = torch.tensor([1e-30, 1e-3, 1e4]).repeat(2).requires_grad_()
     logits = torch.tensor([-100.0] * 3 + [100.0] * 3).requires_grad_()

@@ -84,6 +84,12 @@ def test_decoder_starts_near_the_mean_profile(build, mean_share):
     assert ratio.abs().max() < 0.3
 
 
+def test_decoder_starts_at_finite_values_where_one_peak_holds_nearly_all_counts():
+    decoder = atac_decoder()
+    decoder.start_at(torch.tensor([1.0, *[1e-10] * (decoder.rate.bias.numel() - 1)]))
+    assert decoder.rate.bias.isfinite().all()
+
+
 @DECODERS
 def test_decoder_starts_at_the_mean_profile_where_hidden_units_are_silent(build, mean_share):
     decoder = build()
