@@ -97,7 +97,8 @@ def _fetch(file: DataFile, folder: Path, *, progress: bool) -> None:
 
 def _resuming(part: Path, progress: bool) -> Callable[[str, str, object], None]:
     """Downloader for pooch that keeps what has arrived in ``part`` and asks for the rest alone."""
-    import requests  # comes with pooch
+    import requests  # comes with pooch, and urllib3 with it
+    import urllib3
     from tqdm.auto import tqdm
 
     def fetch(url: str, output_file: str, fetcher: object) -> None:
@@ -120,9 +121,14 @@ def _resuming(part: Path, progress: bool) -> Callable[[str, str, object], None]:
                 disable=not progress,
             )
             with part.open("ab" if done else "wb") as stream, bar:
-                for block in response.iter_content(_BLOCK_BYTES):
-                    stream.write(block)
-                    bar.update(len(block))
+                # as it is stored: some servers take the compression of a file for that of the
+                # transfer, which `requests` would undo
+                try:
+                    for block in response.raw.stream(_BLOCK_BYTES, decode_content=False):
+                        stream.write(block)
+                        bar.update(len(block))
+                except urllib3.exceptions.HTTPError as error:  # pooch tries anew after these
+                    raise requests.ConnectionError(error) from error
         part.replace(output_file)
 
     return fetch

@@ -9,6 +9,9 @@ from scmvp_scvi.datasets._registry import Dataset, registry
 def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
     """Find the files of a data set, compressed or not, in a folder or in one inside it.
 
+    Where one place has all that are needed, nothing is taken from the others, which may hold
+    another sample; but the optional ones may lie in the folder itself.
+
     Parameters
     ----------
     folder
@@ -35,7 +38,10 @@ def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
             f"{'a file' if folder.exists() else 'not there'}. "
             f'`datasets.download("{dataset.name}", folder)` makes it.'
         )
-    found = {role: _find(folder, file.name) for role, file in dataset.files.items()}
+    needed = [file.name for file in dataset.files.values() if not file.optional]
+    whole = [place for place in _places(folder) if all(_in(place, name) for name in needed)]
+    places = [whole[0], folder] if whole else _places(folder)
+    found = {role: _find(places, file.name) for role, file in dataset.files.items()}
     missing = [
         file.name
         for role, file in dataset.files.items()
@@ -51,11 +57,18 @@ def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
     return {role: path for role, path in found.items() if path is not None}
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    plain = name.removesuffix(".gz")
+def _places(folder: Path) -> list[Path]:
     # Archives unpack into a folder of their own as often as not.
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    candidates = (place / variant for place in places for variant in (plain, f"{plain}.gz"))
+    return [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+
+
+def _find(places: list[Path], name: str) -> Path | None:
+    return next((path for place in places if (path := _in(place, name))), None)
+
+
+def _in(place: Path, name: str) -> Path | None:
+    plain = name.removesuffix(".gz")
+    candidates = (place / variant for variant in (plain, f"{plain}.gz"))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -64,7 +77,8 @@ def _way_out(folder: Path, wanted: Dataset) -> str:
         archive = folder / wanted.archive.name
         return f'Unpack the archive that is there: `tar -xf "{archive}" -C "{folder}"`.'
     for other in registry().values():
-        is_whole = all(file.optional or _find(folder, file.name) for file in other.files.values())
+        needed = (file.name for file in other.files.values() if not file.optional)
+        is_whole = all(_find(_places(folder), name) for name in needed)
         if is_whole:
             return f"These are the files of {other.accession}: use `{other.reader}`."
     return f'Fetch them with `datasets.download("{wanted.name}", "{folder}")`.'

@@ -12,6 +12,8 @@ from scmvp_scvi.datasets._pairing import check_each_once, pair
 from scmvp_scvi.datasets._registry import find_dataset
 from scmvp_scvi.datasets._tables import read_list
 
+_CELL_COLUMNS, _CLUSTER_COLUMN = ("id", "cell_id"), "cluster"  # by their names, if they have them
+
 
 def read_paired_seq(
     folder: str | Path, sample: str = "cell_mix", *, progress: bool = True
@@ -72,13 +74,17 @@ def read_paired_seq(
 
 
 def _read_clusters(path: Path) -> pd.DataFrame:
-    # The suffix is Excel's, the content a table separated by tabs: cell, cluster, coordinates.
-    table = read_list(path).iloc[1:]
+    # The suffix is Excel's, the content a table separated by tabs: cell, cluster, coordinates. In
+    # the samples they do not stand in one order.
+    table = read_list(path)
     if table.shape[1] < 2:
         raise ValueError(
             f"`{path}` must have the columns cell and cluster, separated by tabs, but it has one. "
             "Move it elsewhere to read the counts without clusters."
         )
-    clusters = table.set_index(0)[[1]].set_axis(["cell_type"], axis="columns")
+    named = {name.casefold(): i for i, name in table.iloc[0].items() if isinstance(name, str)}
+    cell = next((named[name] for name in _CELL_COLUMNS if name in named), 0)
+    cluster = named.get(_CLUSTER_COLUMN, 1)
+    clusters = table.iloc[1:].set_index(cell)[[cluster]].set_axis(["cell_type"], axis="columns")
     check_each_once(clusters.index, path)
     return clusters

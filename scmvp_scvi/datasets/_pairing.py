@@ -59,7 +59,7 @@ def pair(
     Warns
     -----
     UserWarning
-        If less than half of the smaller modality is in both.
+        If less than half of the smaller modality is in both, or a table has none of these cells.
     """
     for modality in (rna, atac):
         check_each_once(modality.cells, modality.cells_path)
@@ -81,6 +81,14 @@ def pair(
         for name, modality, table in (("rna", rna, rna_obs), ("atac", atac, atac_obs))
         if table is not None
     ]
+    if any(table.isna().all(axis=None) for table in tables):
+        warnings.warn(
+            "The table of the cells has none of the "
+            f"{len(cells)} cells that have both modalities, {shown(cells)}: what it says of cells "
+            "is missing. Is it that of another sample?",
+            UserWarning,
+            stacklevel=3,
+        )
     if tables:
         obs = pd.concat(tables, axis="columns")
         mdata.obs = obs.loc[:, ~obs.columns.duplicated()].apply(_to_typed)

@@ -112,7 +112,7 @@ def read_dense_counts(
     """
     with open_with_progress(path, progress=progress) as stream:
         try:
-            cells, names, values = _parse_dense(TextIOWrapper(stream, encoding="utf-8"))
+            cells, names, values = _parse_dense(TextIOWrapper(stream, encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(
                 f"`{path}` must be a table of counts, features by cells, separated by tabs, but: "

@@ -17,6 +17,7 @@ from scmvp_scvi.datasets._tables import read_list
 
 MATRIX_FILE, FEATURES_FILE, BARCODES_FILE = "matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz"
 _FOLDER_FILES = (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
+_OF_OLD_LAYOUT = "genes.tsv"
 _FEATURE_COLUMNS = ("id", "name", "feature_type")
 _DATASETS = (
     *("shape", "indptr", "indices", "data", "barcodes"),
@@ -43,6 +44,8 @@ def find_matrix(path: Path) -> Path:
     ------
     FileNotFoundError
         If there is none.
+    ValueError
+        If the folder has files of two layouts.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -69,6 +72,11 @@ def _variants(name: str) -> tuple[str, str]:
 
 
 def _check_files_are_there(folder: Path) -> None:
+    if (folder / _OF_OLD_LAYOUT).exists():  # which scanpy then reads in the old layout
+        raise ValueError(
+            f"`{folder}` must hold {shown(_FOLDER_FILES)} alone, but it has `{_OF_OLD_LAYOUT}` of "
+            "the older layout of Cell Ranger as well. Move that file elsewhere."
+        )
     missing = [name for name in _FOLDER_FILES if not (folder / name).is_file()]
     if not missing:
         return
@@ -167,13 +175,17 @@ def _check_indices(matrix: Any, path: Path, *, progress: bool) -> None:
             )
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> pd.DataFrame:
     """Refuse tables that are no tables, or not as long as the matrix.
 
     Parameters
     ----------
     folder
         Holds the three files.
+
+    Returns
+    -------
+    ``id``, ``name`` and ``feature_type`` of the features, as text.
 
     Raises
     ------
@@ -206,6 +218,7 @@ def check_folder(folder: Path) -> None:
                 f"but it has {length}. Take the three files from the same folder of Cell Ranger "
                 "ARC."
             )
+    return table.iloc[:, : len(_FEATURE_COLUMNS)].set_axis(list(_FEATURE_COLUMNS), axis=1)
 
 
 def no_matrix_market(path: Path, error: Exception) -> str:

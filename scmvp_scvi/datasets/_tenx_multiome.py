@@ -88,8 +88,8 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
     peaks = name_peaks(pd.Series(atac.var_names), path=features_path)
     batch = rna.obs_names.to_series().str.extract(_WELL, expand=False)
     return pair(
-        to_modality(rna.X, rna.obs_names, genes, path=counts_path, cells_path=cells_path),
-        to_modality(atac.X, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
+        to_modality(rna.X.T, rna.obs_names, genes, path=counts_path, cells_path=cells_path),
+        to_modality(atac.X.T, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
 
@@ -98,8 +98,9 @@ def _read(path: Path, *, progress: bool) -> MuData:
     # Here, as its import takes longer than that of the package.
     import muon
 
+    features = None
     if path.is_dir():
-        check_folder(path)
+        features = check_folder(path)
         read = partial(muon.read_10x_mtx, path, extended=False, make_unique=False)
     else:
         check_h5(path, progress=progress)
@@ -109,9 +110,15 @@ def _read(path: Path, *, progress: bool) -> MuData:
         # How far it is, muon does not tell.
         bar.add_task(f"Reading {path.name}", total=None)
         try:
-            return read()
+            mdata = read()
         except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
             if not path.is_dir():
                 raise
             # The tables were read and found to fit: what is left is the entries of the matrix.
             raise ValueError(no_matrix_market(path / MATRIX_FILE, error)) from error
+    if features is not None and "rna" in mdata.mod:
+        # pandas, by which the tables were read, takes genes such as `nan` for missing ones
+        genes = features[features["feature_type"] == "Gene Expression"]
+        mdata["rna"].var_names = genes["name"].to_numpy()
+        mdata["rna"].var["gene_ids"] = genes["id"].to_numpy()
+    return mdata

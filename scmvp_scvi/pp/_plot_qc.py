@@ -99,9 +99,9 @@ def plot_qc(
         medians = [
             report.value(modality, f"{of} per cell, median") for of in ("counts", "features")
         ]
-        _draw_histogram(panels[i], depth, medians[0], color, f"{name} depth", "counts")
+        _draw_histogram(panels[i], depth, features, medians[0], color, f"{name} depth", "counts")
         title = f"{unit} per cell".capitalize()
-        _draw_histogram(panels[2 + i], features, medians[1], color, title, unit)
+        _draw_histogram(panels[2 + i], features, features, medians[1], color, title, unit)
         _draw_minimum(panels[2 + i], features, minima[modality])
     _draw_depths(panels[4], report.cells)
     _draw_overlap(panels[5], report)
@@ -125,7 +125,13 @@ def _new_axes(n_panels: int) -> list[Axes]:
 
 
 def _draw_histogram(
-    ax: Axes, values: pd.Series, median: float, color: str, title: str, unit: str
+    ax: Axes,
+    values: pd.Series,
+    features: pd.Series,
+    median: float,
+    color: str,
+    title: str,
+    unit: str,
 ) -> None:
     """Histogram of the cells with a count, on a logarithmic axis; the title counts the others."""
     positive = values[values > 0]
@@ -135,7 +141,8 @@ def _draw_histogram(
         _use_logarithm(ax, "x")
         if median > 0:
             ax.axvline(median, color="black", linewidth=1)
-    n_empty, n_missing = int((values <= 0).sum()), int(values.isna().sum())
+    # the sum of values that are no counts may be negative, or no number
+    n_empty, n_missing = int((features == 0).sum()), int(features.isna().sum())
     notes += [f"{n_empty} cells without a count"] if n_empty > 0 else []
     notes += [f"{n_missing} cells not measured"] if n_missing > 0 else []
     ax.set(xlabel=f"{unit} in a cell", ylabel="cells")

@@ -10,10 +10,15 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmvp_scvi._validate import find_counts, find_grouping
+from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import check_modalities_of_pair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mudata import MuData
+
+_PER_CELL = ("depth", "features")
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class QualityReport:
     cells
         A row a cell, named as in ``mdata.obs``: ``rna_depth`` and ``atac_depth``, counts;
         ``rna_features`` and ``atac_features``, genes and peaks with a count; missing where the
-        cell is not in the modality. Then the columns of batches and labels, if any.
+        modality did not measure the cell. Then the columns of batches and labels, if any.
     groups
         Names of those columns.
     """
@@ -95,7 +100,8 @@ def qc(
     KeyError
         If a modality, layer or column does not exist.
     ValueError
-        If names are not unique, the modalities are swapped, or they disagree about a column.
+        If names are not unique, the modalities are swapped, they disagree about a column, or a
+        column has a name that the report has for something else.
 
     Examples
     --------
@@ -112,13 +118,19 @@ def qc(
         for argument, key in (("batch_key", batch_key), ("labels_key", labels_key))
         if key is not None
     }
+    _check_group_names(groups)
     cells = pd.DataFrame(index=mdata.obs_names.copy())
     summaries: dict[str, dict[str, float]] = {}
-    for name, key, layer in (("rna", rna_key, rna_layer), ("atac", atac_key, atac_layer)):
+    sides = (("rna", rna_key, rna_layer, atac_key), ("atac", atac_key, atac_layer, rna_key))
+    for name, key, layer, other in sides:
         adata = mdata[key]
         counts = _as_csr(find_counts(adata, layer, argument=f"{name}_layer", modality=key))
-        cells[f"{name}_depth"] = pd.Series(counts.sum(axis=1).A1, adata.obs_names)
-        cells[f"{name}_features"] = pd.Series(np.diff(counts.indptr), adata.obs_names)
+        measured = pd.Series(measured_by(mdata, key, other), mdata.obs_names)[adata.obs_names]
+        if not measured.all():  # cells that `union_cells` has filled up
+            counts = counts[measured.to_numpy()]
+        names = adata.obs_names[measured.to_numpy()]
+        cells[f"{name}_depth"] = pd.Series(counts.sum(axis=1).A1, names)
+        cells[f"{name}_features"] = pd.Series(np.diff(counts.indptr), names)
         summaries[name] = _summarize_counts(counts)
     is_same_order = mdata[rna_key].obs_names.equals(mdata[atac_key].obs_names)
     summaries["both"] = _summarize_pairing(cells, is_same_order)
@@ -131,6 +143,17 @@ def qc(
         columns=["group", "quantity", "value"],
     )
     return QualityReport(summary.astype({"value": float}), cells, tuple(groups))
+
+
+def _check_group_names(groups: Iterable[str]) -> None:
+    """Refuse columns whose names the report has for something else."""
+    of_report = ("rna", "atac", "both", *(f"{m}_{q}" for m in ("rna", "atac") for q in _PER_CELL))
+    for name in groups:
+        if name in of_report:
+            raise ValueError(
+                f"The report has a group or column `{name}` of its own: rename the column of "
+                f'`.obs`, `mdata.obs = mdata.obs.rename(columns={{"{name}": "{name}_group"}})`.'
+            )
 
 
 def _as_csr(matrix: Any) -> sp.csr_matrix:

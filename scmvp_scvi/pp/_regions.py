@@ -102,7 +102,7 @@ def _read_bed(bed: Path) -> pd.DataFrame:
     regions = []
     with open_with_progress(bed, progress=False) as stream:
         try:
-            for number, line in enumerate(TextIOWrapper(stream, encoding="utf-8"), start=1):
+            for number, line in enumerate(TextIOWrapper(stream, encoding="utf-8-sig"), start=1):
                 if line.strip() and not line.startswith(_HEADERS):
                     regions.append(_parse_bed_line(line, f"Line {number} of `{bed}`"))
         except UnicodeDecodeError as error:

@@ -28,6 +28,7 @@ class Handler(SimpleHTTPRequestHandler):
     n_failures = 0
     breaks_off_at: int | None = None  # the first answer ends there
     knows_ranges = True
+    content_encoding: str | None = None
 
     def do_GET(self):
         self.asked.append(self.path)
@@ -42,6 +43,8 @@ class Handler(SimpleHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
+        if self.content_encoding is not None:
+            self.send_header("Content-Encoding", self.content_encoding)
         self.end_headers()
         stop = self.breaks_off_at if len(self.asked) == 1 else None
         self.wfile.write(content[start:stop])
@@ -100,6 +103,16 @@ def test_file_is_the_published_one_and_is_fetched_once(tmp_path, publish, handle
     assert handler.asked == ["/counts.mtx.gz"]
 
 
+def test_file_is_kept_as_it_is_stored_whatever_the_server_calls_its_compression(
+    tmp_path, publish, handler
+):
+    handler.content_encoding, handler.breaks_off_at = "x-gzip", 20
+    publish(GOOD, hash=f"md5:{hashlib.md5(GOOD).hexdigest()}")
+    download("mine", tmp_path / "data", progress=False)
+    assert (tmp_path / "data" / "counts.mtx.gz").read_bytes() == GOOD
+    assert handler.ranges == [None, "bytes=20-"]
+
+
 def test_failing_server_is_tried_again(tmp_path, publish, handler):
     publish(GOOD)
     handler.n_failures = 2
@@ -115,7 +128,7 @@ def test_broken_download_goes_on_where_it_broke_off(
     publish(GOOD, hash=f"md5:{hashlib.md5(GOOD).hexdigest()}")
     handler.breaks_off_at, handler.knows_ranges = 40, knows_ranges
     folder = download("mine", tmp_path / "folder", progress=False)
-    assert handler.ranges == [None, "bytes=32-"]  # two whole blocks have arrived
+    assert handler.ranges == [None, "bytes=40-"]  # with two and a half blocks
     assert (folder / "counts.mtx.gz").read_bytes() == GOOD
     assert [path.name for path in folder.iterdir()] == ["counts.mtx.gz"]
 

@@ -48,6 +48,34 @@ def test_cell_lines_inside_an_unpacked_archive_are_read_with_their_clusters(
     assert mdata.obs["cell_type"].tolist() == ["cluster 0", "cluster 2", "Unknown"]
 
 
+def test_clusters_are_found_by_the_names_of_their_columns(
+    tmp_path, truth, write, write_paired_seq
+):
+    write_paired_seq(tmp_path, "Adult_CTX")
+    rows = [f"0.1\t0.2\t{cell}\tcluster {i}" for i, cell in enumerate(truth.cells)]
+    write(tmp_path / "Cell_embeddings.xls", ["tSNE-1\ttSNE-2\tID\tCluster", *rows])
+    mdata = read_paired_seq(tmp_path, "adult_cortex", progress=False)
+    assert mdata.obs["cell_type"].tolist() == [f"cluster {i}" for i in truth.kept]
+
+
+def test_clusters_are_those_of_the_sample_where_another_lies_beside_it(
+    tmp_path, truth, write, write_paired_seq
+):
+    for folder, prefix, cluster in (("a", "Adult_CTX", "neuron"), ("b", "FB", "progenitor")):
+        write_paired_seq(tmp_path / folder, prefix)
+        rows = [f"{cell}\t{cluster}" for cell in truth.cells]
+        write(tmp_path / folder / "Cell_embeddings.xls", ["Cell_ID\tCluster", *rows])
+    mdata = read_paired_seq(tmp_path, "fetal_forebrain", progress=False)
+    assert set(mdata.obs["cell_type"]) == {"progenitor"}
+
+
+def test_table_of_other_cells_is_warned_about(tmp_path, write, write_paired_seq):
+    write_paired_seq(tmp_path, "Cell_Mix")
+    write(tmp_path / "Cell_embeddings.xls", ["Cell_ID\tCluster", "elsewhere\t1"])
+    with pytest.warns(UserWarning, match="none of the 3 cells that have both modalities"):
+        read_paired_seq(tmp_path, progress=False)
+
+
 def test_transposed_matrix_is_read_as_the_other(
     tmp_path, truth, write_paired_seq, assert_is_truth
 ):

@@ -13,6 +13,13 @@ def test_names_that_look_like_numbers_or_nothing_are_kept(tmp_path, write):
     assert _tables.read_list(path)[0].tolist() == ["01", "NA", "nan", "1e5"]
 
 
+def test_mark_at_the_start_of_a_text_is_no_part_of_the_first_name(tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text("a\tb\ng0\t1\t2\n", encoding="utf-8-sig")
+    read = _tables.read_dense_counts(path, name_genes, progress=False)
+    assert read.cells.tolist() == ["a", "b"]
+
+
 def test_empty_file_is_refused(tmp_path, write):
     with pytest.raises(ValueError, match="a.tsv` must be a table of text, but: No columns"):
         _tables.read_list(write(tmp_path / "a.tsv", []))

@@ -66,6 +66,34 @@ def test_hdf5_file_is_read_to_what_was_written(h5, assert_is_truth):
     assert mdata["rna"].var["genome"].tolist() == ["human"] * 3 + ["mouse"]
 
 
+def test_matrix_of_as_many_cells_as_genes_is_not_taken_for_its_transpose(
+    tmp_path, rng, write, write_matrix_market
+):
+    counts = rng.poisson(2.0, (8, 4))  # four genes and four peaks of four cells
+    names = [f"g{i}\tG{i}\tGene Expression" for i in range(4)]
+    names += [f"chr1:{i}0-{i}9\tchr1:{i}0-{i}9\tPeaks" for i in range(1, 5)]
+    write_matrix_market(tmp_path / "matrix.mtx.gz", counts)
+    write(tmp_path / "barcodes.tsv.gz", [f"AAA{base}-1" for base in "ACGT"])
+    write(tmp_path / "features.tsv.gz", names)
+    mdata = read_10x_multiome(tmp_path)
+    np.testing.assert_array_equal(mdata["rna"].X.toarray(), counts[:4].T)
+    np.testing.assert_array_equal(mdata["atac"].X.toarray(), counts[4:].T)
+
+
+@pytest.mark.parametrize("symbol", ["nan", "NA", "None", "null"])
+def test_gene_whose_symbol_looks_like_a_missing_value_keeps_it(folder, write, features, symbol):
+    features[0] = ("ENSG01", symbol, "Gene Expression")
+    write(folder / "features.tsv.gz", ["\t".join(row[:3]) for row in features])
+    mdata = read_10x_multiome(folder)
+    assert mdata["rna"].var_names.tolist() == [symbol, *GENE_NAMES[1:]]
+
+
+def test_folder_of_two_layouts_is_refused_with_the_file_to_move(folder, write):
+    write(folder / "genes.tsv", ["ENSG01\tTP53"])
+    with pytest.raises(ValueError, match="it has `genes.tsv` of the older layout"):
+        read_10x_multiome(folder)
+
+
 def test_two_genomes_in_one_file_stay_apart(h5):
     table = {
         "id": ["GRCh38_ENSG01", "GRCh38_ENSG02", "mm10___ENSMUSG01", "mm10___ENSMUSG02"],

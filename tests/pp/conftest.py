@@ -57,6 +57,21 @@ def make_pair(make_modality):
 
 
 @pytest.fixture
+def unsorted_pair(make_pair) -> MuData:
+    """Counts whose columns are stored in no order, and a layer that shares their places."""
+    rng = np.random.default_rng(0)
+    pair = make_pair(rng.poisson(2.0, (6, 5)), rng.poisson(2.0, (6, 5)))
+    for adata in pair.mod.values():
+        adata.X = adata.X[:, [4, 2, 0, 3, 1]]
+        counts = adata.X
+        assert not counts.has_sorted_indices
+        adata.layers["double"] = sp.csr_matrix(
+            (2 * counts.data, counts.indices, counts.indptr), shape=counts.shape
+        )
+    return pair
+
+
+@pytest.fixture
 def dense():
     """Return a function that gives a matrix as an array."""
     return lambda matrix: matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
@@ -73,6 +88,8 @@ def assert_untouched(dense):
         for key, adata in mdata.mod.items():
             assert (dense(adata.X) == dense(before[key].X)).all()
             assert list(adata.layers) == list(before[key].layers)
+            for name, layer in adata.layers.items():
+                assert (dense(layer) == dense(before[key].layers[name])).all()
             assert adata.var.equals(before[key].var)
             assert adata.obs.equals(before[key].obs)
         assert list(mdata.uns) == list(before.uns)

@@ -73,6 +73,14 @@ def test_the_given_object_stays_as_it_is(make_mdata, assert_untouched):
     assert_untouched(mdata, make_mdata())
 
 
+def test_layers_that_share_their_columns_with_unsorted_counts_stay_as_they_are(
+    unsorted_pair, assert_untouched
+):
+    before = unsorted_pair.copy()
+    pp.select_features(unsorted_pair, n_peaks=3)
+    assert_untouched(unsorted_pair, before)
+
+
 def test_counts_may_be_in_layers(make_pair):
     pair = make_pair(np.ones((2, 1)), [[1, 1, 0], [1, 0, 0]])
     pair["atac"].layers["other"] = pair["atac"].X[:, [2, 1, 0]]

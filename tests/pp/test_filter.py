@@ -173,6 +173,16 @@ def test_the_given_object_stays_as_it_is(pair, assert_untouched):
     assert_untouched(pair, before)
 
 
+def test_layers_that_share_their_columns_with_unsorted_counts_stay_as_they_are(
+    unsorted_pair, assert_untouched
+):
+    before = unsorted_pair.copy()
+    filtered = pp.filter_cells_and_features(unsorted_pair, min_genes=1)
+    assert_untouched(unsorted_pair, before)
+    for adata in filtered.mod.values():
+        np.testing.assert_array_equal(adata.layers["double"].toarray(), 2 * adata.X.toarray())
+
+
 def test_what_is_known_of_the_cells_and_features_comes_along(pair):
     pair.obs["number"] = range(4)
     pair.obsm["X_pca"] = np.arange(8.0).reshape(4, 2)

@@ -106,6 +106,14 @@ def test_wrong_number_of_axes_is_refused(report):
         pp.plot_qc(report, axes=plt.subplots(1, 2)[1])
 
 
+def test_cells_with_values_that_are_no_counts_were_measured(make_pair):
+    values = [[np.nan, 1.0], [1.0, -5.0], [0.0, 0.0]]
+    axes = pp.plot_qc(pp.qc(make_pair(values, np.eye(3))))
+    (note,) = (text.get_text() for text in axes[0].texts)
+    assert "1 cells without a count" in note
+    assert "not measured" not in note
+
+
 @pytest.mark.parametrize("counts", [np.zeros((3, 2)), np.empty((0, 2)), np.full((3, 2), 0.25)])
 def test_data_without_whole_counts_can_be_drawn(make_pair, counts):
     axes = pp.plot_qc(pp.qc(make_pair(counts, counts)))

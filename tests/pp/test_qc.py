@@ -1,6 +1,7 @@
 """The quality report against counts by hand, scanpy, and the oddities of real data."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from mudata import MuData
@@ -65,6 +66,23 @@ def test_cells_of_one_modality_are_counted_and_missing_in_the_other(make_pair):
     assert report.value("both", "cells in atac alone") == 1
     assert report.value("both", "same cells in the same order") == 0
     assert report.cells["atac_depth"].isna().to_dict() == {"a": 1, "b": 1, "c": 0, "d": 0}
+
+
+def test_cells_that_were_filled_up_are_not_measured(make_pair):
+    pair = make_pair(np.eye(3), np.eye(2), ["a", "b", "c"], ["c", "d"])
+    report, united = pp.qc(pair), pp.qc(pp.union_cells(pair))
+    pd.testing.assert_frame_equal(united.cells, report.cells)
+    for group in ("rna", "atac"):
+        of_group = (r.summary[r.summary["group"] == group] for r in (united, report))
+        pd.testing.assert_frame_equal(*of_group)
+    assert united.value("both", "cells in both") == 1
+
+
+@pytest.mark.parametrize("name", ["rna", "both", "atac_depth"])
+def test_column_named_as_one_of_the_report_is_refused(pair, name):
+    pair.obs[name] = "x"
+    with pytest.raises(ValueError, match=f"`{name}` of its own: rename the column"):
+        pp.qc(pair, batch_key=name)
 
 
 def test_values_that_are_no_counts_are_reported_not_refused(make_pair):

@@ -104,6 +104,12 @@ def test_headers_empty_lines_and_further_columns_are_skipped(make_peaks, write_b
     assert masked(pp.mask_regions(make_peaks("chr1:5-6"), bed)) == [True]
 
 
+def test_mark_at_the_start_of_a_text_is_no_part_of_the_first_chromosome(make_peaks, tmp_path):
+    bed = tmp_path / "regions.bed"
+    bed.write_text("chr1\t0\t60\nchr1\t900\t950\n", encoding="utf-8-sig")
+    assert masked(pp.mask_regions(make_peaks("chr1:0-50", "chr1:100-200"), bed)) == [True, False]
+
+
 def test_compressed_files_are_read(make_peaks, tmp_path):
     bed = tmp_path / "regions.bed.gz"
     with gzip.open(bed, "wt") as file:
