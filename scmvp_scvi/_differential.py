@@ -403,6 +403,11 @@ class DifferentialMixin:
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:
             check_positive(how.pseudocounts, name="pseudocounts")
+        if isinstance(how.cred_interval_lvls, (int, float)):
+            raise TypeError(
+                "`cred_interval_lvls` must be a list of levels, got "
+                f"{how.cred_interval_lvls}: pass [{how.cred_interval_lvls}]."
+            )
         for level in how.cred_interval_lvls or ():
             check_fraction(level, name="cred_interval_lvls")
         for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
@@ -625,4 +630,4 @@ def _rows(adata: MuData, cells: Cells, argument: str) -> np.ndarray:
     """Positions of cells given by positions, by a mask, or by a query of ``.obs``."""
     if isinstance(cells, str):
         cells = adata.obs.index.isin(adata.obs.query(cells).index)
-    return check_indices(cells, adata.n_obs, argument=argument)
+    return check_indices(cells, adata.n_obs, argument=argument, cells=adata.obs_names)

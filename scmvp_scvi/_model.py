@@ -2,12 +2,15 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from mudata import MuData
+from mudata import MuData, read_h5mu
+from scipy import sparse
 from scvi import settings
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader
@@ -31,10 +34,11 @@ from scmvp_scvi._minified import (
 )
 from scmvp_scvi._minify import MinifyMixin
 from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, merge_kwargs
+from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, merge_kwargs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._training_plan import (
     SCMVPTrainingPlan,
@@ -314,6 +318,9 @@ class SCMVPModel(
             kwargs.get("source_registry"),
             extends_categories=bool(kwargs.get("extend_categories")),
         )
+        known_data = cls._setup_adata_manager_store.get(mdata.uns.get(DATA_UUID_KEY))
+        if known_data is not None and known_data.adata is not mdata:
+            forget_registration(mdata)  # inherited from the data they were copied from
         manager = AnnDataManager(
             fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args
         )
@@ -345,7 +352,8 @@ class SCMVPModel(
             Its folder.
         adata
             A MuData with the features of the model, which need not be set up; None for the data
-            that were saved with the model, False for no data.
+            that were saved with the model, False for no data. Without data, the first that a
+            method is given become those of the model.
         *args, **kwargs
             Passed to :meth:`scvi.model.base.BaseModelClass.load`: device, prefix of the files,
             where to download them.
@@ -359,7 +367,14 @@ class SCMVPModel(
         """
         if not (adata is None or adata is False):
             check_is_mudata(adata)
-        model = super().load(dir_path, adata, *args, **kwargs)
+        if adata is None:
+            adata = _saved_without_first_modality(dir_path, *args, **kwargs)
+        if isinstance(adata, MuData) and _lacks_first_modality(adata):
+            # which scvi-tools would take for minified data
+            model = super().load(dir_path, False, *args, **kwargs)
+            model._validate_anndata(adata)
+        else:
+            model = super().load(dir_path, adata, *args, **kwargs)
         if model.adata is not None:
             check_minified_by(model.adata, model.module.state_dict())
         return model
@@ -408,6 +423,9 @@ class SCMVPModel(
         else:
             self._check_new_data(mdata)
         validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        # which scvi-tools leaves out of what it transfers, and needs of a model's own data
+        manager = self.get_anndata_manager(validated)
+        manager.registry.setdefault("setup_method_name", self.registry["setup_method_name"])
         if is_copy:  # which scvi-tools would keep for each call with a view
             managers = self._per_instance_manager_store[self.id]
             managers.pop(self._copy_of_view, None)
@@ -471,6 +489,9 @@ class SCMVPModel(
                 "in that order, got others. Sort them, or read the data into memory."
             )
         kwargs.setdefault("load_sparse_tensor", True)
+        if kwargs.get("batch_size") is not None:
+            check_integer_at_least(kwargs["batch_size"], 1, name="batch_size")
+            kwargs["batch_size"] = int(kwargs["batch_size"])  # torch takes no other integers
         return super()._make_data_loader(adata, indices, **kwargs)
 
     def _categories(self, key: str) -> np.ndarray:
@@ -542,7 +563,8 @@ class SCMVPModel(
             Passes over the training cells; None for as many as show the model 200,000 cells, at
             least 10 and at most 100: 20 for ten thousand cells.
         accelerator, devices
-            Of Lightning: ``"cpu"``, ``"gpu"``, ``"auto"``, and how many.
+            Of Lightning: ``"cpu"``, ``"gpu"``, ``"auto"``, and how many. Several need
+            ``strategy="ddp"``.
         train_size, validation_size
             Shares of the cells; the rest is held out as a test set. By default 0.9 and 0.1.
         shuffle_set_split
@@ -587,6 +609,7 @@ class SCMVPModel(
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
         _check_trainer_arguments(trainer_kwargs)
+        _check_strategy(devices, trainer_kwargs)
         plan_config = trainer_kwargs.pop("plan_config", None)
         plan_kwargs = merge_kwargs(plan_config, plan_kwargs, name="plan")
         _check_plan_arguments(plan_kwargs)
@@ -606,13 +629,13 @@ class SCMVPModel(
             **plan_kwargs,
         }
         super().train(
-            max_epochs=max_epochs,
+            max_epochs=int(max_epochs),  # Lightning takes no other integers
             accelerator=accelerator,
             devices=devices,
             train_size=train_size,
             validation_size=validation_size,
             shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
+            batch_size=int(batch_size),
             early_stopping=early_stopping,
             check_val_every_n_epoch=check_val_every_n_epoch,
             load_sparse_tensor=load_sparse_tensor,
@@ -631,6 +654,44 @@ def default_max_epochs(n_cells: int) -> int:
         Number of cells.
     """
     return int(np.clip(round(_CELLS_SEEN / n_cells), _MIN_EPOCHS, _MAX_EPOCHS))
+
+
+def _lacks_first_modality(mdata: MuData) -> bool:
+    """Whether the first modality holds no value, though the data are not minified."""
+    first = next(iter(mdata.mod.values())).X
+    return sparse.issparse(first) and first.nnz == 0 and not is_minified(mdata)
+
+
+def _saved_without_first_modality(
+    dir_path: str,
+    accelerator: str = "auto",
+    device: int | str = "auto",
+    prefix: str | None = None,
+    **kwargs: Any,
+) -> MuData | None:
+    """Read the data that were saved with a model, if scvi-tools would misread them."""
+    del accelerator, device, kwargs
+    path = Path(dir_path, f"{prefix or ''}{SAVE_KEYS.MDATA_FNAME}")
+    if not path.is_file():
+        return None
+    with h5py.File(path) as file:  # to read it all would be to read it twice
+        first = file["mod"][file["mod"].attrs["mod-order"][0]].get("X")
+        if not isinstance(first, h5py.Group) or first["data"].size > 0:
+            return None
+    with without_pulling():
+        mdata = read_h5mu(path)
+    return mdata if _lacks_first_modality(mdata) else None
+
+
+def _check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any]) -> None:
+    """Refuse several devices without what has scvi-tools give each its own cells."""
+    n_devices = len(devices) if isinstance(devices, (list, tuple)) else devices
+    strategy = arguments.get("strategy", "auto")
+    if isinstance(n_devices, int) and n_devices > 1 and strategy == "auto":
+        raise ValueError(
+            f"`devices={devices!r}` needs a strategy that gives each device cells of its own: "
+            'pass `strategy="ddp"`, or train on one device.'
+        )
 
 
 def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:

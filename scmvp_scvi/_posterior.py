@@ -590,7 +590,9 @@ class PosteriorMixin(VAEMixin):
     ) -> Iterator[dict[str, Tensor]]:
         """Validate the data and yield its minibatches in order."""
         adata = self._validate_anndata(adata)
-        rows = None if indices is None else check_indices(indices, adata.n_obs)
+        rows = (
+            None if indices is None else check_indices(indices, adata.n_obs, cells=adata.obs_names)
+        )
         yield from self._make_data_loader(adata, indices=rows, batch_size=batch_size)
 
     def _asked_minibatches(
@@ -641,11 +643,13 @@ class PosteriorMixin(VAEMixin):
                 f"`n_points` must be 1 or even, got {request.n_points}: points lie in pairs, on "
                 f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
             )
-        if isinstance(library_size, str) and library_size != "observed":
-            raise ValueError(
-                f'`library_size` must be a positive number or "observed", got {library_size!r}.'
-            )
-        if library_size != "observed":
+        if isinstance(library_size, str):
+            if library_size != "observed":
+                raise ValueError(
+                    '`library_size` must be a positive number or "observed", got '
+                    f"{library_size!r}."
+                )
+        else:
             check_positive(library_size, name="library_size")
         check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
         if request.from_modality != "joint":
@@ -729,7 +733,9 @@ class PosteriorMixin(VAEMixin):
         self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None
     ) -> pd.Index:
         names = self._data(adata).obs_names
-        return names if indices is None else names[check_indices(indices, len(names))]
+        if indices is None:
+            return names
+        return names[check_indices(indices, len(names), cells=names)]
 
 
 def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:

@@ -72,8 +72,8 @@ class SCMVPTrainRunner(TrainRunner):
     Raises
     ------
     ValueError
-        If there are fewer than two training cells, or validation is asked for and no cell is held
-        out for it.
+        If there are fewer than two training cells or no whole minibatch of them where others are
+        dropped, or validation is asked for and no cell is held out for it.
     """
 
     def __init__(
@@ -96,6 +96,12 @@ class SCMVPTrainRunner(TrainRunner):
         config = trainer_kwargs.pop("trainer_config", None)
         trainer_kwargs = merge_kwargs(config, trainer_kwargs, name="trainer")
         n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
+        if data_splitter.drop_last and data_splitter.n_train < data_splitter.batch_size:
+            raise ValueError(
+                "`drop_last` leaves no minibatch where there are fewer training cells, "
+                f"{data_splitter.n_train}, than `batch_size`, {data_splitter.batch_size}: lower "
+                "it, or leave `drop_last` out."
+            )
         per_epoch = _validations_per_epoch(trainer_kwargs, n_batches)
         trainer_kwargs = {
             "checkpointing_monitor": "elbo_validation",

@@ -51,6 +51,8 @@ def write_table(
         # of a default of anndata to come; either way it reads what is written
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
         names = AnnData(obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=columns))
+        if path.is_file():
+            path.unlink()
         group = zarr.open_group(path, mode="w")
         write_elem(group, "/", names)
         start = 0

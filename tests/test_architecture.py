@@ -30,6 +30,7 @@ LAYERS = (
         "_validate._blocks",
         "_validate._messages",
     },
+    {"_validate._names"},
     {"_counts"},
     {
         "_products",
@@ -39,7 +40,6 @@ LAYERS = (
         "_validate._empty",
         "_validate._groups",
         "_validate._mudata",
-        "_validate._names",
     },
     {"_validate"},
     {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from lightning.pytorch.callbacks import Callback
 from mudata import MuData
+from scipy import sparse
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
@@ -220,6 +221,34 @@ def test_model_loaded_without_data_denoises_new_data(model, saved, make_mdata):
     found = loaded.get_normalized_expression(new, **options)
     np.testing.assert_array_equal(found, model.get_normalized_expression(**options))
     assert found.index.equals(new.obs_names)
+
+
+def test_data_that_become_those_of_the_model_are_saved_with_it(model, saved, make_mdata, tmp_path):
+    own = SCMVPModel.load(saved)
+    own.adata = make_mdata()[:100].copy()
+    own.save(tmp_path / "own", save_anndata=True)
+    loaded = SCMVPModel.load(tmp_path / "own")
+    assert loaded.adata.n_obs == 100
+    assert_same_outputs(own, loaded)
+    own.minify_mudata()
+    np.testing.assert_allclose(
+        own.get_latent_representation(), model.get_latent_representation()[:100], atol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in `rna`:UserWarning")
+def test_model_loads_onto_cells_of_atac_alone(model, saved, make_mdata, train_more, tmp_path):
+    cells = make_mdata()
+    cells["rna"].X = sparse.csr_matrix(cells["rna"].shape, dtype=np.float32)
+    loaded = SCMVPModel.load(saved, adata=cells)
+    assert loaded.adata is cells
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(), model.get_latent_representation(cells)
+    )
+    train_more(loaded)
+    loaded.save(tmp_path / "model", prefix="of_atac_", save_anndata=True)
+    again = SCMVPModel.load(tmp_path / "model", prefix="of_atac_")
+    assert_same_outputs(loaded, again)
 
 
 def test_model_loads_onto_the_cpu(saved):
@@ -437,6 +466,65 @@ def test_category_that_no_cell_has_is_refused_at_the_set_up(make_mdata, register
     some = mdata[mdata.obs["batch"] == "batch_0"].copy()
     with pytest.raises(ValueError, match='"batch" must have a cell, but `batch_1` have none'):
         register(some, batch_key="batch")
+
+
+def test_names_of_another_type_of_strings_are_the_same_names(model, make_mdata):
+    # what pandas 3 writes, an older one reads so
+    cells = make_mdata()
+    for adata in cells.mod.values():
+        adata.var_names = adata.var_names.astype("string")
+    cells["atac"].obs_names = cells["atac"].obs_names.astype("string")
+    cells.update()
+    np.testing.assert_array_equal(
+        model.get_latent_representation(cells), model.get_latent_representation()
+    )
+
+
+def test_original_stays_registered_when_its_copy_is(make_mdata, register, small):
+    mdata = register(make_mdata(), batch_key="batch")
+    register(mdata.copy(), batch_key="batch")
+    assert SCMVPModel(mdata, **small).adata is mdata
+
+
+def test_numbers_of_numpy_are_numbers(fresh_mdata, train):
+    model = train(fresh_mdata, max_epochs=np.int64(1), batch_size=np.int32(64))
+    found = model.get_latent_representation(batch_size=np.int64(100))
+    np.testing.assert_allclose(found, model.get_latent_representation(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        model.get_latent_representation(batch_size=0)
+
+
+def test_several_devices_without_a_strategy_are_refused(fresh_mdata, train):
+    with pytest.raises(ValueError, match='`devices=2` needs a strategy.*`strategy="ddp"`'):
+        train(fresh_mdata, devices=2)
+
+
+def test_minibatch_that_all_training_cells_do_not_fill_is_not_dropped(fresh_mdata, train):
+    options = {"batch_size": 1_000, "datasplitter_kwargs": {"drop_last": True}}
+    with pytest.raises(ValueError, match="`drop_last` leaves no minibatch.*270.*1000"):
+        train(fresh_mdata, **options)
+
+
+@pytest.mark.parametrize("argument", ["batch_key", "labels_key", "rna_size_factor_key"])
+@pytest.mark.parametrize("key", [3, ["batch"]])
+def test_key_that_is_no_name_is_refused(make_mdata, register, argument, key):
+    with pytest.raises(TypeError, match=f"`{argument}` must be the name of one column"):
+        register(make_mdata(), **{argument: key})
+
+
+def test_mask_that_names_cells_in_another_order_is_refused(model, own_mdata):
+    mask = own_mdata.obs["cell_type"] == "type_1"
+    assert len(model.get_latent_representation(indices=mask)) == mask.sum()
+    with pytest.raises(
+        ValueError, match=r"its index is another.*`indices.loc\[mdata.obs_names\]`"
+    ):
+        model.get_latent_representation(indices=mask.iloc[::-1])
+
+
+@pytest.mark.parametrize("library_size", [[1.0, 2.0], np.ones(300)])
+def test_library_size_that_is_no_number_is_refused(model, library_size):
+    with pytest.raises(TypeError, match="`library_size` must be"):
+        model.get_normalized_expression(library_size=library_size)
 
 
 def test_minibatches_of_one_cell_are_refused(fresh_mdata, train):

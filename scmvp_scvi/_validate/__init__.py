@@ -39,6 +39,7 @@ from scmvp_scvi._validate._names import (
     check_names,
     check_unique_features,
     parse_peaks,
+    same_names,
 )
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "find_obs_column",
     "has_views",
     "parse_peaks",
+    "same_names",
     "seen_cells_and_features",
     "shown",
     "warn_about_empty",

@@ -49,8 +49,10 @@ def compare_groups(
     Raises
     ------
     ValueError
-        If a group does not exist, is compared with itself, or has a single cell; or if the column
-        has only one group.
+        If a group does not exist, is compared with itself, or has a single cell, or the cells
+        that it is compared with are a single one; or if the column has only one group.
+    TypeError
+        If ``group2`` is several groups.
 
     Warns
     -----
@@ -64,14 +66,26 @@ def compare_groups(
             f'`groupby="{column.name}"` must have at least two groups, got {shown(names)} alone.'
         )
     if group2 is not None:
+        if not np.isscalar(group2):
+            raise TypeError(
+                f"`group2` must be one group, got {group2!r}. Leave it out to compare with the "
+                "rest of the cells, or make a column in which these groups are one."
+            )
         _check_group(group2, sizes, column.name, "group2")
     if group1 is None:
         asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
         _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
+        if group2 is None:  # two groups, of which the other is left out
+            asked = [name for name in asked if len(column) - sizes[name] >= _MIN_CELLS]
     else:
         asked = [group1] if np.isscalar(group1) else list(group1)
         for name in asked:
             _check_group(name, sizes, column.name, "group1")
+            if group2 is None and len(column) - sizes[name] < _MIN_CELLS:
+                raise ValueError(
+                    f"`group1` must leave at least {_MIN_CELLS} other cells to compare with, but "
+                    f'all but one are {name!r} of `groupby="{column.name}"`.'
+                )
     if len(asked) == 0:
         raise ValueError("`group1` must name at least one group of several cells, got none.")
     if group2 is not None and group2 in asked:

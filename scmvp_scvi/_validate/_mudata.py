@@ -9,6 +9,7 @@ from mudata import MuData
 
 from scmvp_scvi._mudata import layer_names
 from scmvp_scvi._validate._messages import did_you_mean, shown
+from scmvp_scvi._validate._names import same_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,7 +93,8 @@ def check_modalities(
         if modality is not None and modality not in keys:
             raise KeyError(
                 f"`modalities` maps `{argument}` to `{modality}`, which is not a modality of "
-                f"`mdata`: it has {shown(keys)}.{did_you_mean(modality, keys)}"
+                f"`mdata`: it has {shown(keys)}.{did_you_mean(modality, keys)} To rename "
+                f'one, build the data anew: `mudata.MuData({{"{modality}": mdata[...], ...}})`.'
             )
     taken: dict[str, str] = {}
     for argument, layer in layers.items():
@@ -168,7 +170,7 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
     rna, atac = mdata.mod[rna_key].obs_names, mdata.mod[atac_key].obs_names
     for modality, names in ((rna_key, rna), (atac_key, atac)):
         check_unique_cells(names, modality)
-    if rna.equals(atac) and rna.equals(mdata.obs_names):
+    if same_names(rna, atac) and same_names(rna, mdata.obs_names):
         return
     shared = rna.intersection(atac, sort=False)
     if len(shared) == 0 and len(rna) > 0 and len(atac) > 0:

@@ -41,6 +41,19 @@ def check_unique_features(adata: AnnData, modality: str) -> None:
         )
 
 
+def same_names(names: pd.Index, others: pd.Index) -> bool:
+    """Whether names are the same in the same order, whatever type of strings holds them.
+
+    Parameters
+    ----------
+    names, others
+        Files that newer versions of anndata have written hold strings of another type.
+    """
+    if names.equals(others):
+        return True
+    return np.array_equal(names.to_numpy(dtype=object), others.to_numpy(dtype=object))
+
+
 def check_feature_names(
     expected: Sequence[str] | pd.Index | NDArray[Any],
     found: Sequence[str] | pd.Index | NDArray[Any],
@@ -64,7 +77,7 @@ def check_feature_names(
         If features are duplicated, missing, added, or in another order.
     """
     model_names, new_names = pd.Index(expected), pd.Index(found)
-    if model_names.equals(new_names):
+    if same_names(model_names, new_names):
         return
     way_out = (
         "`mdata = SCMVPModel.prepare_query_mudata(mdata, model)`, with the model or the folder it "
@@ -111,7 +124,11 @@ def _spelling_hint(missing: pd.Index, extra: pd.Index) -> str:
 
 
 def check_indices(
-    indices: ArrayLike | None, n_obs: int, *, argument: str = "indices"
+    indices: ArrayLike | None,
+    n_obs: int,
+    *,
+    argument: str = "indices",
+    cells: pd.Index | None = None,
 ) -> NDArray[np.int64]:
     """Turn a choice of cells into their positions.
 
@@ -123,6 +140,8 @@ def check_indices(
         Number of cells.
     argument
         The argument, as the user spells it.
+    cells
+        Names of the cells, which the index of a boolean column is held against; None for no look.
 
     Returns
     -------
@@ -133,11 +152,14 @@ def check_indices(
     TypeError
         If `indices` are neither integers nor booleans.
     ValueError
-        If none is left, a mask has another length, or a position does not exist.
+        If none is left, a mask has another length or names the cells in another order, or a
+        position does not exist.
     """
     if indices is None:
         return np.arange(n_obs)
     array = np.asarray(indices)
+    if isinstance(indices, str):
+        raise TypeError(f"`{argument}` must be integers or a boolean mask, got {indices!r}.")
     if array.ndim != 1:
         raise ValueError(f"`{argument}` must be one-dimensional, got shape {array.shape}.")
     if array.size > 0 and array.dtype.kind not in "biu":
@@ -150,6 +172,12 @@ def check_indices(
             raise ValueError(
                 f"`{argument}` as a boolean mask must have one value per cell ({n_obs}), got "
                 f"{array.size}."
+            )
+        if cells is not None and _names_others(indices, cells):
+            raise ValueError(
+                f"`{argument}` as a boolean column must name the cells in the order of the data, "
+                "but its index is another. Bring it into that order, "
+                f"`{argument}.loc[mdata.obs_names]`, or pass an array."
             )
         array = np.flatnonzero(array)
     if array.size == 0:
@@ -211,6 +239,13 @@ def check_names(
             f"{did_you_mean(str(unknown[0]), options)}"
         )
     return np.asarray(positions, dtype=np.int64)
+
+
+def _names_others(mask: ArrayLike | None, cells: pd.Index) -> bool:
+    """Whether a mask is a column that names cells, and not these in this order."""
+    if not isinstance(mask, pd.Series) or isinstance(mask.index, pd.RangeIndex):
+        return False
+    return not same_names(mask.index, cells)
 
 
 def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:

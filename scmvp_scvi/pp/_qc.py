@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scmvp_scvi._validate import find_counts, find_grouping
+from scmvp_scvi._validate import find_counts, find_grouping, same_names
 from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import check_modalities_of_pair
 
@@ -132,7 +132,7 @@ def qc(
         cells[f"{name}_depth"] = pd.Series(counts.sum(axis=1).A1, names)
         cells[f"{name}_features"] = pd.Series(np.diff(counts.indptr), names)
         summaries[name] = _summarize_counts(counts)
-    is_same_order = mdata[rna_key].obs_names.equals(mdata[atac_key].obs_names)
+    is_same_order = same_names(mdata[rna_key].obs_names, mdata[atac_key].obs_names)
     summaries["both"] = _summarize_pairing(cells, is_same_order)
     for name, column in groups.items():
         sizes = column.astype(object).fillna("missing").value_counts(sort=False)

@@ -124,6 +124,23 @@ def test_unknown_group_is_reported_with_near_matches(arguments, name):
         compare_groups(groups, *arguments)
 
 
+def test_rest_of_one_cell_is_refused_and_left_out_of_all():
+    column = pd.Series([*"aaaa", "b"], name="g")
+    with pytest.raises(ValueError, match="`group1` must leave at least 2 other cells"):
+        compare_groups(column, "a", None)
+    with (
+        pytest.warns(UserWarning, match="single cell are not compared: `b`"),
+        pytest.raises(ValueError, match="got none"),
+    ):
+        compare_groups(column, None, None)
+
+
+def test_several_second_groups_are_refused():
+    column = pd.Series([*"aabbcc"], name="g")
+    with pytest.raises(TypeError, match="`group2` must be one group"):
+        compare_groups(column, "a", ["b", "c"])
+
+
 def test_group_of_one_cell_is_refused():
     for arguments in (("c", None), ("a", "c")):
         with pytest.raises(ValueError, match="at least 2 cells, but 'c' of .* has 1"):
