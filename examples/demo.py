@@ -118,6 +118,11 @@ def main() -> None:
     add_results(mdata, model, arguments)
     plot_umap(mdata, arguments.color, arguments.output / "umap.png")
     plot_training(model, arguments.output / "training.png")
+    for part in (mdata, *mdata.mod.values()):
+        # strings as newer versions of pandas hold them, which older ones of anndata do not write
+        part.obs_names, part.var_names = (
+            names.astype(object) for names in (part.obs_names, part.var_names)
+        )
     mdata.write(arguments.output / "demo.h5mu")
 
     print(mdata.obs["scmvp_cluster"].value_counts().to_string())

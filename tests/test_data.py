@@ -403,13 +403,16 @@ def test_median_depth_leaves_empty_cells_out(make_mdata, register):
     assert found == pytest.approx(np.median(depth[depth > 0]))
 
 
-def test_size_factors_become_depths_with_the_median_of_the_observed(raw, register, rng):
-    raw.obs["size"] = rng.uniform(0.5, 2, raw.n_obs)
-    register(raw, rna_size_factor_key="size")
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_size_factors_become_depths_with_the_median_of_the_observed(raw, register, rng, modality):
+    raw.obs["size"] = rng.uniform(0.5, 2, raw.n_obs) * np.linspace(1, 9, raw.n_obs)
+    register(raw, **{f"{modality}_size_factor_key": "size"})
     manager = SCMVPModel._get_most_recent_anndata_manager(raw)
-    found = feature_statistics(manager, np.arange(raw.n_obs))
-    depths = raw.obs["size"] * found["rna_depth_per_size_factor"]
-    assert np.median(depths) == pytest.approx(found["rna_median_depth"], rel=1e-5)
+    training = np.arange(raw.n_obs // 2)
+    found = feature_statistics(manager, training)
+    depths = raw.obs["size"].to_numpy()[training] * found[f"{modality}_depth_per_size_factor"]
+    observed = np.median(raw[modality].X[training].sum(1).A1)
+    assert np.median(depths) == pytest.approx(observed, rel=1e-5)
 
 
 def test_raw_means_are_those_of_numpy_over_measured_cells_in_blocks_of_any_size(rng, monkeypatch):

@@ -307,6 +307,28 @@ def test_higher_credible_levels_are_wider_and_hold_the_median(compare):
     assert (narrow < high - low).all()
 
 
+def test_pseudocount_is_by_default_one_count_of_the_group_of_lower_depth(
+    compare, planted, modality
+):
+    counts = planted[modality].X
+    is_first = (planted.obs["cell_type"] == "type_0").to_numpy()
+    depths = [counts[rows].sum() for rows in (is_first, ~is_first)]
+    tables = []
+    for pseudocounts in (None, 1 / min(depths)):
+        torch.manual_seed(0)
+        tables.append(compare(groupby="cell_type", group1="type_0", pseudocounts=pseudocounts))
+    by_default, of_one_count = (table.sort_index() for table in tables)
+    pd.testing.assert_frame_equal(by_default, of_one_count, rtol=1e-3, check_dtype=False)
+
+
+def test_features_that_are_as_sure_to_differ_are_sorted_by_how_much(compare):
+    table = compare(groupby="cell_type", group1="type_0")
+    changes = table["lfc_median"].abs()
+    ties = (table["proba_de"].diff() == 0).to_numpy()
+    assert ties.sum() > 5
+    assert (changes.diff()[ties] <= 1e-6).all()
+
+
 def test_more_pseudocounts_leave_fewer_differences(compare):
     few, many = (
         compare(groupby="cell_type", group1="type_0", pseudocounts=offset)["proba_de"].mean()

@@ -259,6 +259,16 @@ def test_cycle_weighs_little_by_default(minibatch):
     torch.testing.assert_close(loss.loss - without.loss, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_alignment_weighs_as_much_as_the_elbo_by_default(minibatch):
+    none = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+    torch.manual_seed(0)
+    loss = forward(build(), minibatch, **none)[2]
+    torch.manual_seed(0)
+    without_it = forward(build(), minibatch, **none, alignment_weight=0.0)[2]
+    expected = loss.parts[LOSS.ALIGNMENT_RNA] + loss.parts[LOSS.ALIGNMENT_ATAC]
+    torch.testing.assert_close(loss.loss - without_it.loss, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_terms_of_the_elbo_have_one_entry_a_cell(minibatch):
     loss = forward(build(), minibatch)[2]
     terms = [*loss.reconstruction_loss.values(), *loss.kl_local.values()]
@@ -320,6 +330,20 @@ def test_alignment_teaches_the_channels_and_not_the_joint_posterior(minibatch):
     (losses[1] - losses[0]).backward()
     assert (module.joint_encoder.head.mean.weight.grad == 0).all()
     assert (module.rna_encoder.head.mean.weight.grad != 0).any()
+
+
+def test_cycle_teaches_the_joint_posterior_and_the_channels(minibatch):
+    module, losses = build(), []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        only = {"kl_weight": 0.0, "alignment_weight": 0.0, "cycle_cluster_weight": 0.0}
+        losses.append(forward(module, minibatch, **only, cycle_weight=weight)[2].loss)
+    (losses[1] - losses[0]).backward()
+    # the spread of the joint posterior has no other way to the cycle than its own divergence: the
+    # channels embed what its draw decodes to
+    for encoder in (module.joint_encoder, module.rna_encoder, module.atac_encoder):
+        assert (encoder.head.mean.weight.grad.abs() > 1e-8).any()
+        assert (encoder.head.log_variance.weight.grad.abs() > 1e-8).any()
 
 
 def test_cycle_is_the_divergence_from_the_embedding_of_the_imputed_profile(minibatch):
@@ -422,10 +446,14 @@ def test_missing_modality_costs_no_reconstruction(minibatch, key, part):
 def test_missing_modality_takes_no_part_in_the_alignment(minibatch, key):
     module, incomplete = build(), without(minibatch, key, 3)
     embedded = embed(module, incomplete)
-    terms = kl_divergence(embedded[OUTPUT.QZ], embedded[OUTPUT.QZ_RNA]).sum(-1)
-    terms = terms * (torch.arange(N_CELLS) != 3)
-    found = forward(module, incomplete)[2].parts[LOSS.ALIGNMENT_RNA]
-    torch.testing.assert_close(found, terms.mean().detach())
+    found = forward(module, incomplete)[2].parts
+    for part, channel in (
+        (LOSS.ALIGNMENT_RNA, OUTPUT.QZ_RNA),
+        (LOSS.ALIGNMENT_ATAC, OUTPUT.QZ_ATAC),
+    ):
+        terms = kl_divergence(embedded[OUTPUT.QZ], embedded[channel]).sum(-1)
+        terms = terms * (torch.arange(N_CELLS) != 3)
+        torch.testing.assert_close(found[part], terms.mean().detach())
 
 
 @pytest.mark.parametrize("atac_target", ["counts", "tfidf"])
@@ -520,9 +548,12 @@ def test_denoised_rna_sums_to_the_library(minibatch):
 def test_size_factors_replace_the_depths(minibatch):
     minibatch[REGISTRY.RNA_SIZE_FACTOR] = torch.full((N_CELLS, 1), 5.0)
     minibatch[REGISTRY.ATAC_SIZE_FACTOR] = torch.full((N_CELLS, 1), 6.0)
-    embedded = embed(build(), minibatch)
-    assert (embedded[OUTPUT.RNA_LIBRARY] == 5).all()
-    assert (embedded[OUTPUT.ATAC_LIBRARY] == 6).all()
+    module = build()
+    module.rna_depth_per_size_factor.fill_(2.0)
+    module.atac_depth_per_size_factor.fill_(3.0)
+    embedded = embed(module, minibatch)
+    assert (embedded[OUTPUT.RNA_LIBRARY] == 10).all()
+    assert (embedded[OUTPUT.ATAC_LIBRARY] == 18).all()
 
 
 @pytest.mark.parametrize("changes", [{}, {"self_attention": "scalar"}], ids=str)

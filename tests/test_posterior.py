@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from mudata import MuData
+from torch.distributions import Normal
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._mudata import without_pulling
@@ -413,6 +414,18 @@ def test_cluster_probabilities_follow_bayes_rule_at_the_latent_mean(trained_mode
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_cluster_probabilities_of_draws_are_their_mean_over_the_posterior(trained_model):
+    mean, deviation = trained_model.get_latent_representation(return_dist=True)
+    draws = Normal(torch.as_tensor(mean), torch.as_tensor(deviation).sqrt()).sample((500,))
+    with torch.no_grad():
+        expected = trained_model.module.prior.cluster_probs(draws).mean(0)[:, :N_CLUSTERS].numpy()
+    found = trained_model.get_cluster_probabilities(n_samples=500).to_numpy()
+    # five standard errors of a difference of means of values between 0 and 1
+    np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(2 * 0.25 / 500))
+    at_the_mean = trained_model.get_cluster_probabilities().to_numpy()
+    assert np.abs(found - expected).mean() < np.abs(at_the_mean - expected).mean() / 2
+
+
 def test_predicted_cluster_is_the_most_probable_one(trained_model):
     clusters = trained_model.predict_clusters()
     probs = trained_model.get_cluster_probabilities()
@@ -807,6 +820,12 @@ def test_prediction_from_one_modality_never_sees_the_other(
     without[target].X = sp.csr_matrix(without[target].shape, dtype="float32")
     found = methods[target](without, from_modality=source)
     pd.testing.assert_frame_equal(found, expected)
+    if target == "rna":
+        found, expected = (
+            trained_model.get_log_normalized_expression(cells, from_modality=source)
+            for cells in (without, some_cells)
+        )
+        pd.testing.assert_frame_equal(found, expected)
 
 
 def test_prediction_from_a_modality_without_counts_is_warned_about(with_empty_cells):
@@ -885,6 +904,7 @@ def test_written_accessibility_is_what_the_model_returns(trained_model, tmp_path
     model, rows = trained_model, np.arange(40)[::-1]
     regions = list(model.adata["atac"].var_names[[5, 0, 9]])
     asked = {"indices": rows, "region_list": regions, "batch_size": 16, "threshold": threshold}
+    asked |= {"library_size": 3.0, "transform_batch": "batch_1", "from_modality": "rna"}
     model.write_normalized_accessibility(tmp_path / "found.zarr", **asked)
     found, expected = (
         ad.read_zarr(tmp_path / "found.zarr"),

@@ -63,6 +63,25 @@ def test_mean_of_the_draws_is_the_mean_of_the_law_in_blocks_of_any_size(
     np.testing.assert_allclose(found.sum(), expected.sum(), rtol=0.02)
 
 
+def test_counts_are_of_draws_of_the_posterior_in_the_batch_asked_for(trained_model, monkeypatch):
+    places, batches, original = [], [], trained_model.module.generative
+
+    def generative(z, *args, transform_batch=None, **kwargs):
+        places.append(z)
+        batches.append(transform_batch)
+        return original(z, *args, transform_batch=transform_batch, **kwargs)
+
+    monkeypatch.setattr(trained_model.module, "generative", generative)
+    trained_model.posterior_predictive_sample(
+        n_samples=50, transform_batch="batch_1", batch_size=N_CELLS
+    )
+    drawn = torch.stack(places).numpy()
+    mean, variance = trained_model.get_latent_representation(return_dist=True)
+    scaled = (drawn - mean) / np.sqrt(variance)
+    assert scaled.var() == pytest.approx(1, abs=0.02)
+    assert set(batches) == {1}
+
+
 def test_features_are_drawn_in_the_order_asked_for(trained_model):
     genes = list(trained_model.adata["rna"].var_names)
     counts = trained_model.adata["rna"].X.sum(0).A1
@@ -135,6 +154,23 @@ def test_correlations_are_those_of_the_draws(trained_model, kind):
     expected = spearmanr(flat)[0] if kind == "spearman" else np.corrcoef(flat, rowvar=False)
     assert list(found.columns) == list(trained_model.adata["rna"].var_names)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_genes_are_correlated_in_the_batch_asked_for(trained_model, monkeypatch):
+    options = {"n_samples": 20, "correlation_type": "pearson"}
+    found = {}
+    for batch in (None, "batch_1"):
+        torch.manual_seed(0)
+        found[batch] = trained_model.get_feature_correlation_matrix(
+            transform_batch=batch, **options
+        )
+    torch.manual_seed(0)
+    draws = trained_model.get_normalized_expression(
+        transform_batch="batch_1", n_samples=20, return_mean=False, return_numpy=True
+    )
+    expected = np.corrcoef(draws.reshape(-1, draws.shape[-1]).T)
+    np.testing.assert_allclose(found["batch_1"], expected, atol=1e-3)
+    assert np.abs(found[None] - expected).to_numpy().max() > 0.01
 
 
 def test_genes_to_correlate_may_be_chosen(trained_model):

@@ -488,13 +488,27 @@ def test_number_of_clusters_other_than_that_of_the_labels_is_refused(make_mdata,
 
 def test_checkpoints_are_written_where_scvi_says(fresh_mdata, train, tmp_path, monkeypatch):
     monkeypatch.setattr(scvi.settings, "_logging_dir", tmp_path, raising=False)
-    train(
-        fresh_mdata,
-        max_epochs=2,
-        enable_checkpointing=True,
-        checkpointing_monitor="elbo_validation",
-    )
+    model = train(fresh_mdata, max_epochs=2, enable_checkpointing=True)
     assert len(list(tmp_path.glob("**/model.pt"))) == 1
+    assert model.trainer.checkpoint_callback.monitor == "elbo_validation"
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+@pytest.mark.parametrize("lacking", [None, "rna", "atac"])
+def test_encoders_know_whether_training_cells_lack_their_modality(
+    make_mdata, register, train, lacking
+):
+    mdata = register(make_mdata(**({f"missing_{lacking}": 0.1} if lacking else {})))
+    module = train(mdata, max_epochs=1).module
+    assert module.rna_encoder.some_unobserved == (lacking == "rna")
+    assert module.atac_encoder.some_unobserved == (lacking == "atac")
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
+def test_weights_decay_apart_from_the_gradient_with_adamw_alone(fresh_mdata, train, optimizer):
+    model = train(fresh_mdata, max_epochs=1, plan_kwargs={"optimizer": optimizer})
+    (built,) = model.trainer.optimizers
+    assert all(g["decoupled_weight_decay"] == (optimizer == "AdamW") for g in built.param_groups)
 
 
 def test_best_checkpoint_is_loaded_at_the_end(fresh_mdata, train, tmp_path):

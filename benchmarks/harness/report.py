@@ -296,7 +296,8 @@ def markdown(means: pd.DataFrame, table: Table) -> str:
             continue
         if table.methods and method not in table.methods:
             continue
-        words = [method, *([case] if has_cases else []), str(int(values["seeds"].max()))]
+        n_seeds = int(values.loc[values.index.intersection(list(columns)), "seeds"].min())
+        words = [method, *([case] if has_cases else []), str(n_seeds)]
         words += [shown(values, field) for field in columns]
         lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n\n"

@@ -13,7 +13,7 @@ import harness.data as data
 import harness.methods.simple as simple
 import harness.protocols as protocols
 from harness.methods import METHODS
-from harness.methods.base import Embedder, Imputer
+from harness.methods.base import Embedder, Imputer, Predictor, Projector
 from harness.methods.factors import MOFA
 from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.protocols import PROTOCOLS
@@ -147,18 +147,40 @@ def test_a_predictor_across_modalities_sees_no_counts_of_what_it_predicts(cells)
     assert seen == {"rna": (0, "atac"), "atac": (0, "rna")}
 
 
-def test_one_modality_alone_does_not_depend_on_the_other(cells, rng):
-    method = METHODS["kNN 15"]()
+ADAPTERS = {
+    **{name: METHODS[name] for name in ("kNN 15", "linear", "PCA + LSI")},
+    "scmvp": lambda: SCMVP(epochs=1, model={**SMALL, "max_clusters": 10}),
+}
+
+
+@pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)
+def test_one_modality_alone_does_not_depend_on_the_other(cells, rng, make):
+    method = make()
     method.fit(cells, 0)
     shuffled = data.build(
         {"rna": cells["rna"].X, "atac": cells["atac"].X[rng.permutation(cells.n_obs)]}, cells
     )
     rows = np.arange(20)
+    if isinstance(method, Projector):
+        of_rna, of_shuffled = (method.project(query, "rna") for query in (cells, shuffled))
+        np.testing.assert_allclose(of_shuffled, of_rna, atol=1e-5)
+    if not isinstance(method, Predictor):
+        return
     for modality in ("rna", "atac"):
-        np.testing.assert_array_equal(
+        np.testing.assert_allclose(
             method.predict(modality, shuffled, rows, "rna"),
             method.predict(modality, cells, rows, "rna"),
+            rtol=1e-5,
+            atol=1e-9,
         )
+
+
+def test_laws_of_the_model_have_the_depth_that_is_asked_for(cells):
+    method = ADAPTERS["scmvp"]()
+    method.fit(cells, 0)
+    depth = np.array([50.0, 400.0, 7.0])
+    for law in method.laws("rna", np.array([3, 1, 8]), depth, n_draws=2):
+        np.testing.assert_allclose(law.mean.sum(1), depth, rtol=1e-4)
 
 
 def test_neighbours_average_the_profiles_of_the_nearest_training_cells(cells):
