@@ -166,6 +166,47 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
                 )
 
 
+def check_columns_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> None:
+    """Refuse columns that changed since the set-up, whose values of then a training would read.
+
+    Parameters
+    ----------
+    manager
+        Of the data.
+    modalities
+        Argument of `setup_mudata` to the modality it is looked up in, None for ``mdata`` itself.
+
+    Raises
+    ------
+    ValueError
+        If batches, labels or covariates are no longer those of the set-up.
+    """
+    arguments = manager.registry["setup_args"]
+    of_one = {"batch_key": REGISTRY.BATCH, "labels_key": REGISTRY.LABELS}
+    for argument, key, column in _columns(
+        manager.adata, arguments, modalities, (*_CATEGORIES, _CONTINUOUS)
+    ):
+        found = column.to_numpy()
+        if argument == _CONTINUOUS:
+            registered = manager.get_from_registry(REGISTRY.CONTINUOUS_COVARIATES)[key]
+            is_same = np.array_equal(registered.to_numpy(float), found.astype(float))
+        else:
+            if argument in of_one:
+                codes = manager.get_from_registry(of_one[argument]).ravel()
+                names = manager.get_state_registry(of_one[argument])["categorical_mapping"]
+            else:
+                where = REGISTRY.CATEGORICAL_COVARIATES
+                codes = manager.get_from_registry(where)[key].to_numpy()
+                names = manager.get_state_registry(where)["mappings"][key]
+            is_same = np.array_equal(np.asarray(names, object)[codes], found.astype(object))
+        if not is_same:
+            raise ValueError(
+                f"`{key}`, `{argument}` of the set-up, has changed since `setup_mudata`, which "
+                "keeps what was there then. Run `setup_mudata` again and build a new model, or "
+                "put the column back."
+            )
+
+
 def _check_columns(
     mdata: MuData,
     arguments: Mapping[str, Any],

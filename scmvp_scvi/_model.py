@@ -17,6 +17,7 @@ from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._data import (
+    check_columns_as_registered,
     check_data,
     check_still_as_registered,
     data_fields,
@@ -603,8 +604,9 @@ class SCMVPModel(
         check_has_counts(mdata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
         with warnings.catch_warnings():  # of what the set-up has warned of
             warnings.simplefilter("ignore")
-            self._check_against_setup(mdata)  # it may have been changed since
+            where = self._check_against_setup(mdata)  # it may have been changed since
         self.adata_manager.validate()  # another set-up of the same data has other codes
+        check_columns_as_registered(self.adata_manager, where)
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")

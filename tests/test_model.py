@@ -426,6 +426,30 @@ def test_data_changed_between_set_up_and_training_are_refused(
         train(mdata)
 
 
+@pytest.mark.parametrize(
+    "key", ["batch_key", "labels_key", "categorical_covariate_keys", "continuous_covariate_keys"]
+)
+@pytest.mark.parametrize("place", ["joint", "of a modality"])
+def test_column_changed_between_set_up_and_training_is_refused(
+    make_mdata, register, small, train_more, key, place
+):
+    mdata = make_mdata()
+    obs = mdata.obs if place == "joint" else mdata["rna"].obs
+    obs["column"] = mdata.obs["batch"].astype(str) if "continuous" not in key else 1.0
+    where = {} if place == "joint" else {key: "rna"}
+    modalities = {"rna_layer": "rna", "atac_layer": "atac", **where}
+    asked = {key: ["column"] if key.endswith("keys") else "column"}
+    SCMVPModel.setup_mudata(mdata, modalities=modalities, **asked)
+    model = SCMVPModel(mdata, **small)
+    train_more(model, max_epochs=1)
+    before = obs["column"].copy()
+    obs["column"] = np.roll(before, 7) if "continuous" not in key else 2.0
+    with pytest.raises(ValueError, match=f"`column`, `{key}` of the set-up, has changed since"):
+        train_more(model, max_epochs=1)
+    obs["column"] = before.astype("category") if "continuous" not in key else before
+    train_more(model, max_epochs=1)
+
+
 @pytest.mark.parametrize(("change", "match"), CHANGES.items())
 def test_data_changed_after_training_are_refused_until_they_are_as_they_were(
     make_mdata, register, train, change, match
