@@ -10,6 +10,7 @@ clusters in ``obs``, ``umap.png``, ``training.png``, and the model.
 import argparse
 from pathlib import Path
 
+import anndata
 import matplotlib.pyplot as plt
 import mudata
 import numpy as np
@@ -118,12 +119,9 @@ def main() -> None:
     add_results(mdata, model, arguments)
     plot_umap(mdata, arguments.color, arguments.output / "umap.png")
     plot_training(model, arguments.output / "training.png")
-    for part in (mdata, *mdata.mod.values()):
-        # strings as newer versions of pandas hold them, which older ones of anndata do not write
-        part.obs_names, part.var_names = (
-            names.astype(object) for names in (part.obs_names, part.var_names)
-        )
-    mdata.write(arguments.output / "demo.h5mu")
+    # strings of a file that pandas 3 wrote, which older versions of anndata write only if told so
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        mdata.write(arguments.output / "demo.h5mu")
 
     print(mdata.obs["scmvp_cluster"].value_counts().to_string())
     if arguments.data is None:
