@@ -82,9 +82,9 @@ def check_data(
         Naming the argument, the rule, what was found, and the way out.
     """
     check_is_mudata(mdata)
-    for argument in (*_CATEGORIES, *_SIZE_FACTORS):
+    for argument in ("batch_key", "labels_key", *_SIZE_FACTORS):
         key = arguments.get(argument)
-        if argument != "categorical_covariate_keys" and not isinstance(key, (str, type(None))):
+        if not isinstance(key, (str, type(None))):
             raise TypeError(f"`{argument}` must be the name of one column of `.obs`, got {key!r}.")
     expected_features = None if source_registry is None else registered_features(source_registry)
     layers = {name: arguments.get(name) for name in ("rna_layer", "atac_layer")}

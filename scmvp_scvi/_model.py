@@ -319,8 +319,8 @@ class SCMVPModel(
             kwargs.get("source_registry"),
             extends_categories=bool(kwargs.get("extend_categories")),
         )
-        known_data = cls._setup_adata_manager_store.get(mdata.uns.get(DATA_UUID_KEY))
-        if known_data is not None and known_data.adata is not mdata:
+        earlier = cls._setup_adata_manager_store.get(mdata.uns.get(DATA_UUID_KEY))
+        if earlier is not None and earlier.adata is not mdata:
             forget_registration(mdata)  # inherited from the data they were copied from
         manager = AnnDataManager(
             fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args

@@ -40,6 +40,7 @@ from scmvp_scvi._validate._names import (
     check_unique_features,
     parse_peaks,
     same_names,
+    spelled_otherwise,
 )
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "same_names",
     "seen_cells_and_features",
     "shown",
+    "spelled_otherwise",
     "warn_about_empty",
     "warn_about_reads",
 ]

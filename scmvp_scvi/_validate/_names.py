@@ -54,6 +54,30 @@ def same_names(names: pd.Index, others: pd.Index) -> bool:
     return np.array_equal(names.to_numpy(dtype=object), others.to_numpy(dtype=object))
 
 
+def spelled_otherwise(
+    chromosomes: NDArray[np.object_], others: NDArray[np.object_]
+) -> dict[str, str]:
+    """Find chromosomes that two sides spell differently, ``1`` and ``chr1``.
+
+    Parameters
+    ----------
+    chromosomes, others
+        Names of either side, each once. Those of one side alone, such as unplaced contigs, are
+        usual.
+
+    Returns
+    -------
+    What the other side calls those that it has in another spelling.
+    """
+    spelled = {_bare(name): name for name in others[~np.isin(others, chromosomes)]}
+    alone = chromosomes[~np.isin(chromosomes, others)]
+    return {name: spelled[_bare(name)] for name in alone if _bare(name) in spelled}
+
+
+def _bare(chromosome: str) -> str:
+    return chromosome.casefold().removeprefix("chr")
+
+
 def check_feature_names(
     expected: Sequence[str] | pd.Index | NDArray[Any],
     found: Sequence[str] | pd.Index | NDArray[Any],

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scmvp_scvi._files import open_with_progress
-from scmvp_scvi._validate import parse_peaks, shown
+from scmvp_scvi._validate import parse_peaks, shown, spelled_otherwise
 from scmvp_scvi.pp._input import check_modality
 from scmvp_scvi.pp._output import Removal, account_for, take
 
@@ -141,10 +141,7 @@ def _check_chromosomes(
     Chromosomes on one side alone are usual, such as unplaced contigs.
     """
     of_peaks, of_regions = pd.unique(peaks["chrom"]), pd.unique(regions["chrom"])
-    alone_in_peaks = of_peaks[~np.isin(of_peaks, of_regions)]
-    alone_in_regions = of_regions[~np.isin(of_regions, of_peaks)]
-    spelled = {_bare(name): name for name in alone_in_peaks}
-    otherwise = {name: spelled[_bare(name)] for name in alone_in_regions if _bare(name) in spelled}
+    otherwise = spelled_otherwise(of_regions, of_peaks)
     if otherwise:
         renamed = [f"`{name}` for `{wanted}`" for name, wanted in otherwise.items()]
         raise ValueError(
@@ -152,16 +149,12 @@ def _check_chromosomes(
             f"{', '.join(renamed[:_MAX_SHOWN])}{' and more' * (len(renamed) > _MAX_SHOWN)}. If "
             f"the genome is the same, rename them in the file{_command(otherwise, bed)}."
         )
-    if len(alone_in_regions) == len(of_regions):
+    if not np.isin(of_regions, of_peaks).any():
         raise ValueError(
             "`bed` must be of the genome that the peaks were called on, but no chromosome of "
             f"`{bed}` is one of the peaks of `{atac_key}`: it has {shown(of_regions)}, the peaks "
             f"have {shown(of_peaks)}. Use the file of that genome."
         )
-
-
-def _bare(chrom: str) -> str:
-    return chrom.casefold().removeprefix("chr")
 
 
 def _command(otherwise: Mapping[str, str], bed: str | PathLike[str]) -> str:

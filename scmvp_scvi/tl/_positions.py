@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import check_is_among, shown
+from scmvp_scvi._validate import check_is_among, shown, spelled_otherwise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,10 +118,7 @@ def check_same_chromosomes(
     """
     of_genes, of_peaks = pd.unique(genes["chrom"]), pd.unique(peaks["chrom"])
     is_shared = np.isin(of_genes, of_peaks)
-    spelled = {_bare(name): name for name in of_peaks[~np.isin(of_peaks, of_genes)]}
-    mapping = {
-        name: spelled[_bare(name)] for name in of_genes[~is_shared] if _bare(name) in spelled
-    }
+    mapping = spelled_otherwise(of_genes, of_peaks)
     if not mapping and is_shared.any():
         return
     way_out = "Check that both are of one genome."
@@ -142,10 +139,6 @@ def check_same_chromosomes(
         f"Genes and peaks must be on the same chromosomes, but {in_both}: the genes have "
         f"{shown(of_genes)}, the peaks {shown(of_peaks)}. {way_out}"
     )
-
-
-def _bare(chrom: str) -> str:
-    return chrom.casefold().removeprefix("chr")
 
 
 def midpoints(peaks: pd.DataFrame) -> NDArray[np.int64]:
