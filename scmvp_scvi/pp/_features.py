@@ -159,8 +159,7 @@ def _check_numbers(mdata: MuData, numbers: dict[str, tuple[str, int | None]]) ->
 
 
 def _rank_by_cells(counts: sp.csr_matrix, n_features: int) -> pd.DataFrame:
-    # of a copy: its comparison would sort the user's own matrix in place
-    _, n_cells = sc.pp.filter_genes(counts.copy(), min_cells=0, inplace=False)
+    _, n_cells = sc.pp.filter_genes(counts, min_cells=0, inplace=False)
     chosen = np.zeros(n_cells.size, bool)
     chosen[np.argsort(-n_cells, kind="stable")[:n_features]] = True
     return pd.DataFrame({"n_cells": n_cells, _MASK: chosen})

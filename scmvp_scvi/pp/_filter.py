@@ -126,8 +126,8 @@ def filter_cells_and_features(
     check_paired(mdata, rna_key, atac_key)
     check_not_empty(mdata, rna_key, atac_key)
     selection = _Selection(
-        genes_seen=_seen(read_counts(mdata, rna_key, rna_layer, argument="rna_layer")),
-        peaks_seen=_seen(read_counts(mdata, atac_key, atac_layer, argument="atac_layer")),
+        genes_seen=read_counts(mdata, rna_key, rna_layer, argument="rna_layer") != 0,
+        peaks_seen=read_counts(mdata, atac_key, atac_layer, argument="atac_layer") != 0,
         by_rna=measured_by(mdata, rna_key, atac_key),
         by_atac=measured_by(mdata, atac_key, rna_key),
     )
@@ -247,11 +247,3 @@ class _Selection:
                 kept,
             )
         )
-
-
-def _seen(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """Where counts are not zero. SciPy's comparison would sort the user's own matrix in place."""
-    seen = counts.astype(bool)
-    seen.sum_duplicates()
-    seen.eliminate_zeros()
-    return seen

@@ -132,7 +132,8 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
 
     Returns
     -------
-    ``(cells, features)``, the stored matrix itself where that is CSR: not to be written to.
+    ``(cells, features)``, in canonical format; the stored matrix itself where it is that: not to
+    be written to.
 
     Raises
     ------
@@ -142,7 +143,12 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     adata = mdata[key]
     matrix = find_counts(adata, layer, argument=argument, modality=key)
     check_counts(matrix, argument=argument, modality=key, layer=layer, layers=adata.layers)
-    return sp.csr_matrix(matrix)
+    counts = sp.csr_matrix(matrix)
+    if not counts.has_canonical_format:
+        # what compares it would sort the user's own in place, and columns that layers share
+        counts = counts.copy()
+        counts.sum_duplicates()
+    return counts
 
 
 def _share_of_peak_names(names: pd.Index) -> float:
