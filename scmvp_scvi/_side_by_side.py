@@ -22,7 +22,10 @@ _LEAST_PER_THREAD = 4
 
 
 def side_by_side(
-    function: Callable[[Block], None], blocks: Sequence[Block], device: torch.device
+    function: Callable[[Block], None],
+    blocks: Sequence[Block],
+    device: torch.device,
+    from_n_blocks: int | None = None,
 ) -> None:
     """Call a function with each block, without a record of gradients.
 
@@ -39,9 +42,14 @@ def side_by_side(
         The blocks.
     device
         Where their tensors are.
+    from_n_blocks
+        Fewer blocks follow one another, with all of torch's threads on each; None for four a
+        thread.
     """
     n_threads = torch.get_num_threads()
-    if device.type != "cpu" or n_threads == 1 or len(blocks) < _LEAST_PER_THREAD * n_threads:
+    if from_n_blocks is None:
+        from_n_blocks = _LEAST_PER_THREAD * n_threads
+    if device.type != "cpu" or n_threads == 1 or len(blocks) < from_n_blocks:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for block in blocks:
                 function(block)

@@ -19,7 +19,7 @@ LAYERS = (
     {
         "_keys",
         "_scvi",
-        "_entries",
+        "_kernels",
         "_files",
         "_mudata",
         "_wide_gradients",

@@ -7,7 +7,7 @@ peaks, which are decoded block by block and never stored, or of cells, where the
 has to be written out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scmvp_scvi._counts import Counts, DenseCounts
-from scmvp_scvi._entries import ColumnBlock, DenseColumnBlock, Entries, WrittenOut
+from scmvp_scvi._counts import ColumnBlock, Counts, DenseColumnBlock, DenseCounts, slices
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
@@ -37,12 +36,9 @@ def column_blocks(counts: Counts) -> list[ColumnBlock] | list[DenseColumnBlock]:
     return counts.column_blocks(_block_size(counts))
 
 
-def row_blocks(counts: Counts) -> Iterator[tuple[slice, slice, Entries | WrittenOut]]:
-    """Yield each block of rows, which of ``counts.values`` are in it, and its entries.
-
-    A block has about as many elements as one of columns.
-    """
-    return counts.row_blocks(max(1, _USUAL_CELLS * _block_size(counts) // counts.n_features))
+def cell_blocks(counts: Counts) -> list[slice]:
+    """Blocks of cells, each with about as many elements as one of columns."""
+    return slices(counts.n_cells, max(1, _USUAL_CELLS * _block_size(counts) // counts.n_features))
 
 
 def sum_of_log_factorials(

@@ -1,4 +1,10 @@
-"""Negative binomial likelihood of all genes (equations 13 to 15), in blocks of cells."""
+"""Negative binomial likelihood of all genes (equations 13 to 15), in blocks of cells.
+
+With ``theta`` the inverse dispersion and ``s = log(mean / theta)``, the log ratio, an entry's
+log-likelihood is
+``-theta softplus(s) + x logsigmoid(s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)``: the
+first term is that of a zero, the others are zero there.
+"""
 
 from dataclasses import dataclass
 
@@ -7,22 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import Counts
-from scmvp_scvi._entries import positions_of
+from scmvp_scvi import _kernels
+from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts, positions_of, slices
+from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi.distributions._blockwise import (
-    row_blocks,
+    cell_blocks,
     sum_of_log_factorials,
     summed_likelihood,
 )
+
+# A minibatch of 128 makes eight blocks. The derivatives of each have a row of all genes.
+_CELLS_PER_BLOCK = 16
 
 
 @dataclass(frozen=True)
 class _NegativeBinomialSweep:
     """The zero term on every entry, the gamma functions at the non-zeros.
-
-    With ``theta`` the inverse dispersion and ``s = log(mean / theta)``, the log ratio, an entry's
-    log-likelihood is
-    ``-theta softplus(s) + x logsigmoid(s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)``.
 
     Parameters
     ----------
@@ -39,44 +45,106 @@ class _NegativeBinomialSweep:
         self, parameters: tuple[Tensor, ...], upstream: Tensor | None, counts: Counts
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         log_scale, log_theta = parameters
-        shared = log_theta.ndim == 1
-        log_prob = -sum_of_log_factorials(counts)
-        log_theta_at = counts.of_features(log_theta) if shared else counts.entries.of(log_theta)
-        gamma_at, slope_at = _gamma_terms(counts.values, log_theta_at, upstream is not None)
-        at_counts = torch.empty_like(gamma_at)
-        log_library = self.library.log()
-        if upstream is not None:
-            upstream = upstream * self.cell_weights
-            g_log_scale = torch.empty_like(log_scale)
-            g_log_theta = torch.zeros_like(log_theta)  # a sum over blocks where cells share it
+        if log_theta.ndim == 1:
+            log_theta = log_theta.unsqueeze(0)
+        weights = None if upstream is None else upstream * self.cell_weights
+        given = log_scale, log_theta, self.library.log(), weights
+        if isinstance(counts, SparseCounts):
+            sums, derivatives = _sum_sparse(*given, counts)
+        else:
+            sums, derivatives = _sum_written_out(*given, counts)
+        log_prob = (sums - sum_of_log_factorials(counts)) * self.cell_weights
+        if not derivatives:
+            return log_prob, ()
+        d_log_scale, d_log_theta = derivatives
+        return log_prob, (d_log_scale, d_log_theta.view_as(parameters[1]))
 
-        for cells, entries, at in row_blocks(counts):
-            values = counts.values[entries]
-            own_log_theta = log_theta if shared else log_theta[cells]
-            theta = own_log_theta.exp()
-            log_ratio = (log_scale[cells] - own_log_theta).add_(log_library[cells])
-            log_ratio_at = at.of(log_ratio)
-            d_log_theta = F.softplus(log_ratio).mul_(theta).neg_()  # the zero term
-            log_prob[cells] += d_log_theta.sum(-1)
-            at_counts[entries] = values * F.logsigmoid(log_ratio_at) + gamma_at[entries]
-            if upstream is None:
-                continue
-            # before the ratio is overwritten
-            d_log_scale_at = torch.sigmoid(-log_ratio_at).mul_(values)
-            d_log_scale = log_ratio.sigmoid_().mul_(theta).neg_()
-            at.add(d_log_scale, d_log_scale_at)
-            d_log_theta -= d_log_scale
-            at.add(d_log_theta, slope_at[entries])
-            weights = upstream[cells]
-            torch.mul(d_log_scale, weights.unsqueeze(-1), out=g_log_scale[cells])
-            if shared:
-                g_log_theta.addmv_(d_log_theta.T, weights)
-            else:
-                torch.mul(d_log_theta, weights.unsqueeze(-1), out=g_log_theta[cells])
 
-        log_prob += counts.sums(at_counts)
-        gradients = () if upstream is None else (g_log_scale, g_log_theta)
-        return log_prob * self.cell_weights, gradients
+# What a sum over the genes returns: the sums, ``(cells,)``, without the weights, and where there
+# are weights the derivatives by ``log_scale`` and ``log_theta`` with them. ``log_theta`` has one
+# row for all cells, or one a cell.
+_Sums = tuple[Tensor, tuple[Tensor, ...]]
+
+
+def _sum_sparse(
+    log_scale: Float[Tensor, "cells genes"],
+    log_theta: Float[Tensor, "rows genes"],
+    log_library: Float[Tensor, "cells 1"],
+    weights: Float[Tensor, "cells"] | None,
+    counts: SparseCounts,
+) -> _Sums:
+    """On a CPU, in one compiled pass, blocks of cells side by side."""
+    values, theta = counts.values.to(log_scale.dtype), log_theta.exp()
+    shared = len(log_theta) == 1
+    log_theta_at = counts.of_features(log_theta[0]) if shared else counts.of_entries(log_theta)
+    gamma_at, slope_at = _gamma_terms(values, log_theta_at, weights is not None)
+    sums = log_scale.new_empty(counts.n_cells)
+    factors = torch.zeros_like(sums) if weights is None else weights
+    blocks = slices(counts.n_cells, _CELLS_PER_BLOCK)
+    d_log_scale = torch.empty_like(log_scale)
+    # of a row that the cells share, each block has its part
+    d_log_theta = log_theta.new_zeros(
+        len(blocks) if shared else len(log_scale), log_scale.shape[1]
+    )
+
+    def sum_cells(numbered: tuple[int, slice]) -> None:
+        i, cells = numbered
+        own, part = (slice(None), slice(i, i + 1)) if shared else (cells, cells)
+        _kernels.negative_binomial(
+            log_scale[cells].numpy(),
+            log_library[cells, 0].numpy(),
+            log_theta[own].numpy(),
+            theta[own].numpy(),
+            factors[cells].numpy(),
+            counts.columns.numpy(),
+            counts.offsets[cells.start : cells.stop + 1].numpy(),
+            values.numpy(),
+            gamma_at.numpy(),
+            slope_at.numpy(),
+            sums[cells].numpy(),
+            d_log_scale[cells].numpy(),
+            d_log_theta[part].numpy(),
+        )
+
+    side_by_side(sum_cells, list(enumerate(blocks)), log_scale.device, from_n_blocks=2)
+    if weights is None:
+        return sums, ()
+    return sums, (d_log_scale, d_log_theta.sum(0) if shared else d_log_theta)
+
+
+def _sum_written_out(
+    log_scale: Float[Tensor, "cells genes"],
+    log_theta: Float[Tensor, "rows genes"],
+    log_library: Float[Tensor, "cells 1"],
+    weights: Float[Tensor, "cells"] | None,
+    counts: DenseCounts,
+) -> _Sums:
+    """On an accelerator, block by block of cells."""
+    shared = len(log_theta) == 1
+    gamma, gamma_slope = _gamma_terms(counts.values, log_theta, weights is not None)
+    sums = log_scale.new_empty(counts.n_cells)
+    d_log_scale = torch.empty_like(log_scale)
+    d_log_theta = torch.zeros_like(log_theta)  # a sum over blocks where cells share it
+    for cells in cell_blocks(counts):
+        values = counts.values[cells]
+        own = log_theta if shared else log_theta[cells]
+        theta = own.exp()
+        log_ratio = (log_scale[cells] - own).add_(log_library[cells])
+        d_own = F.softplus(log_ratio).mul_(theta).neg_()  # the zero term
+        sums[cells] = (values * F.logsigmoid(log_ratio) + d_own + gamma[cells]).sum(-1)
+        if weights is None:
+            continue
+        # before the ratio is overwritten
+        d_at_counts = torch.sigmoid(-log_ratio).mul_(values)
+        d_cells = log_ratio.sigmoid_().mul_(theta).neg_().add_(d_at_counts)
+        d_own += gamma_slope[cells] - d_cells
+        of_cells = weights[cells]
+        torch.mul(d_cells, of_cells.unsqueeze(-1), out=d_log_scale[cells])
+        if shared:
+            d_log_theta[0].addmv_(d_own.T, of_cells)
+        else:
+            torch.mul(d_own, of_cells.unsqueeze(-1), out=d_log_theta[cells])
+    return sums, () if weights is None else (d_log_scale, d_log_theta)
 
 
 def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import Counts
-from scmvp_scvi._entries import ColumnBlock, DenseColumnBlock
+from scmvp_scvi import _kernels
+from scmvp_scvi._counts import ColumnBlock, Counts, DenseColumnBlock
 from scmvp_scvi._products import product, weight_gradient
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import BlockGradient, WideGradients, gradient_of, wide_empty_like
@@ -89,7 +89,7 @@ class _ZeroInflatedPoissonSweep:
             )
 
         sum_block = partial(self._sum_block, hidden, layers, sums, slopes)
-        side_by_side(sum_block, list(enumerate(blocks)), hidden.device)
+        side_by_side(sum_block, list(enumerate(blocks)), hidden.device, from_n_blocks=2)
         log_prob = (log_prob + sums.sum(0)) * self.cell_weights
         if slopes is None:
             return log_prob, ()
@@ -110,45 +110,23 @@ class _ZeroInflatedPoissonSweep:
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = (
             tensor[block.columns] for tensor in layers
         )
-        weights = None if self.peak_weights is None else self.peak_weights[block.columns]
-        minus_library, one = -self.library, hidden.new_ones(())
+        peak_weights = None if self.peak_weights is None else self.peak_weights[block.columns]
         rate_logit = product(hidden, rate_weight, rate_bias)
         exclusion_logit = product(-hidden, inclusion_weight, -inclusion_bias)
-        at = block.entries
-        log_count = block.values * F.logsigmoid(at.of(rate_logit))
-        log_count += F.logsigmoid(-at.of(exclusion_logit))
-
-        share = rate_logit.sigmoid_()
-        excluded = exclusion_logit.sigmoid_()  # 1 - tau
-        minus_rate = share * minus_library
-        minus_rate_at = at.of(minus_rate)
-        # P(y = 0) = 1 - tau + tau exp(-rate); torch's exp2 takes a quarter of MKL's exp
-        zero = (minus_rate * _LOG2_E).exp2_().lerp_(one, excluded)
-        zero.clamp_min_(torch.finfo(hidden.dtype).tiny)
-        log_terms = zero.log()
-        at.put(log_terms, log_count + minus_rate_at)
-        sums[i] = log_terms.sum(-1) if weights is None else log_terms @ weights
+        given = rate_logit, exclusion_logit, self.library, peak_weights
+        if isinstance(block, ColumnBlock):
+            sums[i], derivatives = _sum_sparse(*given, block)
+        else:
+            sums[i], derivatives = _sum_written_out(*given, block, slopes is not None)
         if slopes is None:
             return
 
-        # derivatives with respect to the two logits, zeros first; what is read at the counts is
-        # read before it is overwritten
-        excluded_given_zero = torch.div(excluded, zero, out=zero)
-        d_rate_at = (1 - at.of(share)).mul_(block.values + minus_rate_at)
-        d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
-        d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
-        d_inclusion = torch.sub(excluded, excluded_given_zero, out=excluded_given_zero)
-        at.put(d_inclusion, at.of(excluded))
-        at.put(d_rate, d_rate_at)
-        if weights is not None:
-            d_rate *= weights
-            d_inclusion *= weights
-
         # before the weights are stepped, which may be as soon as they have their gradient
+        d_rate, d_inclusion = derivatives
         slopes.of_hidden[i] = product(d_rate, rate_weight.T)
         slopes.of_hidden[i] += product(d_inclusion, inclusion_weight.T)
         for slope, of_weight, of_bias in zip(
-            (d_rate, d_inclusion), slopes.of_weights, slopes.of_biases, strict=True
+            derivatives, slopes.of_weights, slopes.of_biases, strict=True
         ):
             torch.mv(slope.T, slopes.upstream, out=of_bias[block.columns])
             of_weight.put(block.columns, weight_gradient(slope, slopes.weighted_hidden))
@@ -160,6 +138,71 @@ class _ZeroInflatedPoissonSweep:
             return counts.depth[:, 0] * log_library - sum_of_log_factorials(counts)
         weighted = counts.sums(counts.values * counts.of_features(self.peak_weights))
         return weighted * log_library - sum_of_log_factorials(counts, self.peak_weights)
+
+
+# What a sum over a block returns: the sums, ``(cells,)``, and the derivatives by the logits of
+# rate and inclusion, ``(cells, peaks)``. The logits that it is given are overwritten.
+_Sums = tuple[Tensor, tuple[Tensor, ...]]
+
+
+def _sum_sparse(
+    rate_logit: Float[Tensor, "cells peaks"],
+    exclusion_logit: Float[Tensor, "cells peaks"],
+    library: Float[Tensor, "cells 1"],
+    peak_weights: Float[Tensor, "peaks"] | None,
+    block: ColumnBlock,
+) -> _Sums:
+    """On a CPU, in one compiled pass."""
+    sums = rate_logit.new_empty(len(rate_logit))
+    weights = rate_logit.new_ones(rate_logit.shape[1]) if peak_weights is None else peak_weights
+    _kernels.zero_inflated_poisson(
+        rate_logit.numpy(),
+        exclusion_logit.numpy(),
+        library[:, 0].contiguous().numpy(),
+        weights.numpy(),
+        block.rows.numpy(),
+        block.per_column.numpy(),
+        block.values.to(rate_logit.dtype).numpy(),
+        sums.numpy(),
+    )
+    return sums, (rate_logit, exclusion_logit)
+
+
+def _sum_written_out(
+    rate_logit: Float[Tensor, "cells peaks"],
+    exclusion_logit: Float[Tensor, "cells peaks"],
+    library: Float[Tensor, "cells 1"],
+    peak_weights: Float[Tensor, "peaks"] | None,
+    block: DenseColumnBlock,
+    with_derivatives: bool,
+) -> _Sums:
+    """On an accelerator: both terms of every entry, of which the one that holds is chosen."""
+    counts, has_count = block.values, block.values > 0
+    minus_library, one = -library, library.new_ones(())
+    log_count = counts * F.logsigmoid(rate_logit) + F.logsigmoid(-exclusion_logit)
+
+    share = rate_logit.sigmoid_()
+    excluded = exclusion_logit.sigmoid_()  # 1 - tau
+    minus_rate = share * minus_library
+    # P(y = 0) = 1 - tau + tau exp(-rate)
+    zero = (minus_rate * _LOG2_E).exp2_().lerp_(one, excluded)
+    zero.clamp_min_(torch.finfo(zero.dtype).tiny)
+    log_terms = torch.where(has_count, log_count.add_(minus_rate), zero.log())
+    sums = log_terms.sum(-1) if peak_weights is None else log_terms @ peak_weights
+    if not with_derivatives:
+        return sums, ()
+
+    d_rate_at_count = (1 - share).mul_(counts + minus_rate)
+    excluded_given_zero = torch.div(excluded, zero, out=zero)
+    d_rate = minus_rate.addcmul_(excluded_given_zero, minus_rate, value=-1)
+    d_rate.addcmul_(d_rate, share, value=-1)  # through the sigmoid of the rate
+    d_inclusion = torch.sub(excluded, excluded_given_zero, out=excluded_given_zero)
+    torch.where(has_count, excluded, d_inclusion, out=d_inclusion)
+    torch.where(has_count, d_rate_at_count, d_rate, out=d_rate)
+    if peak_weights is not None:
+        d_rate *= peak_weights
+        d_inclusion *= peak_weights
+    return sums, (d_rate, d_inclusion)
 
 
 def zero_inflated_poisson_sum(

@@ -12,12 +12,12 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from scmvp_scvi import _products
 from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
-from scmvp_scvi._entries import Entries
 from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
     _blockwise,
+    _negative_binomial_sum,
 )
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -115,13 +115,7 @@ UPSTREAMS = {
 }
 
 
-# --- entries and blocks
-
-
-def test_entries_are_found_where_their_place_exceeds_a_short_integer():
-    rows, columns = torch.tensor([0, 30_000], dtype=torch.int32), torch.tensor([1, 5])
-    places = Entries(rows, columns.int(), 100_000)._places
-    assert places.tolist() == [1, 30_000 * 100_000 + 5]
+# --- blocks
 
 
 # float32 is cut from SciPy's transpose, half precision from a sort
@@ -140,10 +134,9 @@ def test_blocks_of_columns_hold_the_counts_of_the_matrix(monkeypatch, rng, dtype
     )
     found, widths = np.zeros_like(matrix), []
     for block in _blockwise.column_blocks(counts):
-        part = np.zeros((N_CELLS, block.columns.stop - block.columns.start))
-        part.flat[block.entries._places] = block.values.float()
-        found[:, block.columns] = part
-        widths.append(block.columns.stop - block.columns.start)
+        columns = np.arange(block.columns.start, block.columns.stop)
+        found[block.rows, columns.repeat(block.per_column)] = block.values.float()
+        widths.append(len(columns))
     np.testing.assert_array_equal(found, matrix)
     assert widths == [4, 4, 3]
 
@@ -476,11 +469,11 @@ def test_nb_gradients_are_exactly_those_of_torch(rna_law, rna_counts, upstream):
 @pytest.mark.parametrize("empty", [[], [0, 1, 5]], ids=["counts", "cells without"])
 @pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
 def test_nb_block_size_changes_neither_value_nor_gradient(
-    monkeypatch, rng, rna_law, rna_counts, n_rows, empty, dispersion_shape
+    monkeypatch, rng, read, rna_law, rna_counts, n_rows, empty, dispersion_shape
 ):
     counts = rna_counts.to_dense()
     counts[empty] = 0
-    rna_counts = sparse_counts(counts.numpy())
+    rna_counts = read(counts)
     law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
     parameters, upstream = parameters_of(law), UPSTREAMS["different for each cell"]
 
@@ -490,7 +483,8 @@ def test_nb_block_size_changes_neither_value_nor_gradient(
 
     expected = value_and_gradients()
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", n_rows)
-    assert len(list(_blockwise.row_blocks(rna_counts))) == -(-N_CELLS // n_rows)
+    monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", n_rows)
+    assert len(_blockwise.cell_blocks(rna_counts)) == -(-N_CELLS // n_rows)
     for found, value in zip(value_and_gradients(), expected, strict=True):
         torch.testing.assert_close(found, value, **EXACT)
 
