@@ -15,7 +15,7 @@ from harness.data import DATA
 from harness.methods import METHODS, ONLY_NAMED, what_is_missing
 from harness.protocols import PROTOCOLS
 from harness.report import report
-from harness.runner import RUNS, carry_out, is_done, planned
+from harness.runner import RUNS, carry_out, is_done, is_of_other_code, planned
 from scmvp_scvi._mudata import without_pulling
 
 
@@ -40,6 +40,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="what there is to choose, then stop")
     parser.add_argument("--plan", action="store_true", help="what would be run, then stop")
+    parser.add_argument(
+        "--other-code", action="store_true", help="which results are of other code, then stop"
+    )
     parser.add_argument("--summarise", action="store_true", help="only make tables and figures")
     return parser.parse_args(arguments)
 
@@ -72,6 +75,10 @@ def main() -> None:
         warnings.simplefilter("ignore")
         if not chosen.summarise:
             runs = planned(chosen.data, chosen.protocols, chosen.methods, chosen.seeds)
+            if chosen.other_code:
+                other = [run for run in runs if is_of_other_code(run, chosen.results)]
+                print("\n".join(run.name for run in other))
+                return
             if chosen.plan:
                 left = [run for run in runs if not is_done(run, chosen.results, chosen.renew)]
                 print("\n".join(run.name for run in left))

@@ -76,7 +76,7 @@ class SparseCounts:
     values
         ``(nonzeros,)``, counts or a transform of them, of a floating type.
     columns
-        ``(nonzeros,)``, the feature of each value.
+        ``(nonzeros,)``, the feature of each value, in any order but once in a row.
     offsets
         ``(cells + 1,)``, row ``i`` owns the entries ``offsets[i]:offsets[i + 1]``; of the same
         type as the columns.

@@ -1,9 +1,8 @@
 """Likelihoods of sparse counts on a CPU, each in one compiled pass over its matrix.
 
 Torch's operations each read and write arrays of the size of the block, and find the entries with a
-count one by one by their place. Here a row of the block stays in the first-level cache from its
-logits to its derivatives: the negative binomial takes a sixth of the time, the zero-inflated
-Poisson, whose matrix products are not here, three quarters. numba compiles a kernel when it is
+count one by one by their place. Here a row of the block stays in cache from its logits to its
+derivatives. numba compiles a kernel when it is
 first called, in about two seconds, and keeps it on disk. A kernel runs on the thread that calls
 it, and others can run beside it.
 
@@ -22,19 +21,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
-# Products and sums become one operation, and that is all: the order of operations, on which the
-# reductions of the arguments below rest, and NaN are as written.
+# Products and sums become one operation, and the sign of a zero may change. The order of
+# operations, on which the reductions of the arguments below rest, and NaN are as written.
 _AS_WRITTEN = {"contract", "nsz"}
 _as_written = njit(nogil=True, fastmath=_AS_WRITTEN, error_model="numpy")
 _in_any_order = njit(nogil=True, fastmath=_AS_WRITTEN | {"reassoc"})
 _kernel = njit(cache=True, nogil=True, fastmath=_AS_WRITTEN, error_model="numpy")
 
-_GENES_PER_PASS = 1024  # of which four arrays stay in a first-level cache of 32 kB
+_GENES_PER_PASS = 1024  # of which the eight arrays of a pass fill a first-level cache of 32 kB
 
 _LOG2_E = np.float32(math.log2(math.e))
 _LN2_HIGH = np.float32(355 / 512)  # few bits, so that its small multiples are exact
 _LN2_LOW = np.float32(math.log(2) - 355 / 512)
-_LEAST_EXPONENT, _LARGEST_EXPONENT = np.float32(-87), np.float32(88)  # e^x is a normal number
+_LARGEST_EXPONENT = np.float32(87)  # e^x and 1 / (1 + e^x) are normal numbers, e^-x too
+_LEAST_FLOAT32, _LEAST_FLOAT64 = np.float32(math.exp(-87)), np.finfo(np.float64).tiny
 _TAYLOR = [np.float32(1 / math.factorial(n)) for n in range(8)]
 _T2, _T3, _T4, _T5, _T6, _T7 = _TAYLOR[2:]
 _ONE, _TWO, _HALF = np.float32(1), np.float32(2), np.float32(0.5)
@@ -43,7 +43,7 @@ _SQRT_HALF_BITS = np.float32(math.sqrt(0.5)).view(np.int32)
 
 
 def _exp(x: float) -> float:
-    """e^x; in float32 to a unit in the last place, held between e^-87 and e^88."""
+    """e^x; in float32 to a unit in the last place, held between e^-87 and e^87."""
     return math.exp(x)
 
 
@@ -53,8 +53,8 @@ def _log(x: float) -> float:
 
 
 def _exp_float32(x: np.float32) -> np.float32:
-    # the comparisons are false for NaN, which passes
-    x = _LEAST_EXPONENT if x < _LEAST_EXPONENT else x
+    # the comparisons are false for NaN, which passes: the last factor may be any number then
+    x = -_LARGEST_EXPONENT if x < -_LARGEST_EXPONENT else x
     x = _LARGEST_EXPONENT if x > _LARGEST_EXPONENT else x
     n = np.floor(x * _LOG2_E + _HALF)
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW  # at most half of log(2)
@@ -76,9 +76,17 @@ def _log_float32(x: np.float32) -> np.float32:
     return np.float32(n) * _LN2_HIGH + (log_m + np.float32(n) * _LN2_LOW) + (x - x)
 
 
+# numbers of a type: beside a literal, float32 becomes double precision in numba
+
+
 def _one(like: float) -> float:
-    """One, of the type of a number: with a literal, float32 becomes double precision in numba."""
+    """One, of the type of a number."""
     return type(like)(1)
+
+
+def _least(like: float) -> float:
+    """A probability of that type that is as good as zero, whose logarithm can be taken."""
+    return type(like)(_LEAST_FLOAT64)
 
 
 @overload(_exp, jit_options={"fastmath": _AS_WRITTEN}, strict=False)
@@ -94,6 +102,13 @@ def _log_of_type(x: Any) -> Callable[[Any], Any]:
 @overload(_one, jit_options={"fastmath": _AS_WRITTEN}, strict=False)
 def _one_of_type(like: Any) -> Callable[[Any], Any]:
     return (lambda like: np.float32(1)) if like == types.float32 else (lambda like: 1.0)
+
+
+@overload(_least, jit_options={"fastmath": _AS_WRITTEN}, strict=False)
+def _least_of_type(like: Any) -> Callable[[Any], Any]:
+    if like == types.float32:
+        return lambda like: _LEAST_FLOAT32
+    return lambda like: _LEAST_FLOAT64
 
 
 @_as_written
@@ -112,8 +127,8 @@ def _log1p(e: float) -> float:
 
 @_as_written
 def _log_sigmoid(logit: float) -> float:
-    zero = logit - logit
-    return (logit if logit < zero else zero) - _log1p(_exp(-abs(logit)))
+    zero = _one(logit) - _one(logit)
+    return (zero if logit > zero else logit) - _log1p(_exp(-abs(logit)))
 
 
 @_in_any_order
@@ -133,12 +148,11 @@ def _sum(values: Floats) -> Any:
 
 
 @_as_written
-def _exclusion(excluded: float, rate: float) -> float:
-    """Probability of a zero, 1 - tau + tau exp(-rate), at least e^-87."""
-    one = _one(rate)
-    zero = excluded + (one - excluded) * _exp(-rate)
-    least = _exp(-87 * one)
-    return least if zero < least else zero
+def _zero_probability(excluded: float, rate: float) -> float:
+    """P(y = 0) = 1 - tau + tau exp(-rate), held above zero."""
+    probability = excluded + (_one(rate) - excluded) * _exp(-rate)
+    least = _least(rate)
+    return least if probability < least else probability
 
 
 @_kernel
@@ -151,8 +165,11 @@ def zero_inflated_poisson(
     per_column: Integers,
     values: Floats,
     sums: Floats,
+    with_slopes: bool,
 ) -> None:
     """Sum the zero-inflated Poisson law of some peaks, and put its slopes in place of the logits.
+
+    Nothing holds the shapes against one another.
 
     The rate of a peak is ``library * sigmoid(rate_logit)``, and a zero takes its place with
     probability ``sigmoid(exclusion_logit)``. Left out are ``y log(library)`` and ``log(y!)``, in
@@ -161,23 +178,25 @@ def zero_inflated_poisson(
     Parameters
     ----------
     rate_logit
-        ``(cells, peaks)``; becomes the derivative of the weighted sum by it.
+        ``(cells, peaks)``; becomes the derivative of the weighted sum by it, or is lost.
     exclusion_logit
-        ``(cells, peaks)``; becomes the derivative by the inclusion logit, its negative.
+        ``(cells, peaks)``; becomes that by the inclusion logit, its negative, or is lost.
     library
         ``(cells,)``, in counts.
     peak_weights
         ``(peaks,)``, factor on the terms of each peak.
     rows, per_column, values
-        The counts, peak by peak: cell and value of each entry, and the entries of each peak.
+        The counts, peak by peak: cell and value of each entry, once, and how many a peak has.
     sums
         ``(cells,)``, becomes the weighted sums.
+    with_slopes
+        Whether the derivatives are wanted.
     """
     n_cells, n_peaks = rate_logit.shape
     one = _one(library[0])
 
-    # entries with a count: what their term has over that of a zero, and their slopes
-    # arrays of their own: of the rows of one numba does not know that they are apart
+    # Entries with a count: what their term has over that of a zero, and their slopes. In arrays of
+    # their own: of the rows of one numba does not know that they are apart.
     excess, rate_at = np.empty_like(values), np.empty_like(values)
     excluded_at = np.empty_like(values)
     k = 0
@@ -192,7 +211,7 @@ def zero_inflated_poisson(
         share, excluded = _sigmoid(a), _sigmoid(b)
         rate = excess[k] * share
         log_count = values[k] * _log_sigmoid(a) + _log_sigmoid(-b) - rate
-        excess[k] = log_count - _log(_exclusion(excluded, rate))
+        excess[k] = log_count - _log(_zero_probability(excluded, rate))
         rate_at[k] = (one - share) * (values[k] - rate)
         excluded_at[k] = excluded
 
@@ -206,8 +225,8 @@ def zero_inflated_poisson(
             excluded[j] = _sigmoid(excluded[j])
         for j in range(n_peaks):
             rate[j] = library[cell] * share[j]
-            zero[j] = _exclusion(excluded[j], rate[j])
-        for j in range(n_peaks):
+            zero[j] = _zero_probability(excluded[j], rate[j])
+        for j in range(n_peaks if with_slopes else 0):
             excluded_given_zero = excluded[j] / zero[j]
             through_sigmoid = rate[j] * (one - share[j])
             share[j] = peak_weights[j] * through_sigmoid * (excluded_given_zero - one)
@@ -220,9 +239,10 @@ def zero_inflated_poisson(
     for peak in range(n_peaks):
         weight = peak_weights[peak]
         for _ in range(per_column[peak]):
-            rate_logit[rows[k], peak] = weight * rate_at[k]
-            exclusion_logit[rows[k], peak] = weight * excluded_at[k]
             sums[rows[k]] += weight * excess[k]
+            if with_slopes:
+                rate_logit[rows[k], peak] = weight * rate_at[k]
+                exclusion_logit[rows[k], peak] = weight * excluded_at[k]
             k += 1
 
 
@@ -241,8 +261,11 @@ def negative_binomial(
     sums: Floats,
     d_log_scale: Floats,
     d_log_theta: Floats,
+    with_slopes: bool,
 ) -> None:
     """Sum the negative binomial law of some cells, and write its weighted slopes.
+
+    Nothing holds the shapes against one another.
 
     With s = log(mean / theta), the terms are ``-theta softplus(s) + x logsigmoid(s)`` and those of
     the gamma function. Left out is ``log(x!)``, in which there is no parameter.
@@ -260,13 +283,15 @@ def negative_binomial(
     columns, offsets, values
         The counts, cell by cell: gene and value of each entry, and where those of a cell begin.
     gamma_terms, gamma_slopes
-        ``(entries,)``, lgamma(x + theta) - lgamma(theta) and its derivative by log(theta).
+        ``(entries,)``, lgamma(x + theta) - lgamma(theta), and its derivative by log(theta).
     sums
         ``(cells,)``, becomes the sums, without the weights.
     d_log_scale
         Like ``log_scale``, becomes the weighted derivatives.
     d_log_theta
         Like ``log_theta``, is added the weighted derivatives.
+    with_slopes
+        Whether the derivatives are wanted; where not, their arrays are not looked at.
     """
     n_cells, n_genes = log_scale.shape
     one = _one(log_library[0])
@@ -288,23 +313,25 @@ def negative_binomial(
             of_block = slice(start, start + n)
             own_theta, own_log_theta = theta[own, of_block], log_theta[own, of_block]
             own_log_scale = log_scale[cell, of_block]
-            d_scale, d_theta = d_log_scale[cell, of_block], d_log_theta[own, of_block]
             for j in range(n):
                 ratio[j] = own_log_scale[j] - own_log_theta[j] + log_library[cell]
                 e[j] = _exp(-abs(ratio[j]))
             for j in range(n):
                 softplus = (ratio[j] if ratio[j] > nothing else nothing) + _log1p(e[j])
                 term[j] = own_theta[j] * softplus
+            total -= _sum(term[:n])
+            if not with_slopes:
+                continue
+            d_scale, d_theta = d_log_scale[cell, of_block], d_log_theta[own, of_block]
             for j in range(n):
                 sigmoid = (one if ratio[j] > nothing else e[j]) / (one + e[j])
                 slope = own_theta[j] * sigmoid
                 d_scale[j] = -weight * slope
                 d_theta[j] += weight * (slope - term[j])
-            total -= _sum(term[:n])
 
         # entries with a count have further terms
         entries = slice(offsets[cell], offsets[cell + 1])
-        genes, x = columns[entries], values[entries]
+        genes, x, gamma_slope = columns[entries], values[entries], gamma_slopes[entries]
         n = len(genes)
         for k in range(n):
             j = genes[k]
@@ -312,8 +339,8 @@ def negative_binomial(
         for k in range(n):
             slope_at[k] = x[k] * _sigmoid(-ratio_at[k])
             term_at[k] = x[k] * _log_sigmoid(ratio_at[k])
-        for k in range(n):
+        for k in range(n if with_slopes else 0):
             j = genes[k]
             d_log_scale[cell, j] += weight * slope_at[k]
-            d_log_theta[own, j] += weight * (gamma_slopes[entries][k] - slope_at[k])
+            d_log_theta[own, j] += weight * (gamma_slope[k] - slope_at[k])
         sums[cell] = total + _sum(term_at[:n]) + _sum(gamma_terms[entries])

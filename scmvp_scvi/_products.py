@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
+from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts, slices
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import WideGradients
 
@@ -137,11 +137,7 @@ class _SparseProduct(torch.autograd.Function):
         def put_block(rows: slice) -> None:
             gradient.put(rows, _embedding_bag(by_feature.of_cells(rows), upstream))
 
-        n_features = by_feature.n_cells
-        blocks = [
-            slice(start, min(start + _FEATURES_PER_BLOCK, n_features))
-            for start in range(0, n_features, _FEATURES_PER_BLOCK)
-        ]
+        blocks = slices(by_feature.n_cells, _FEATURES_PER_BLOCK)
         side_by_side(put_block, blocks, upstream.device)
         return gradient.result(), None, None
 

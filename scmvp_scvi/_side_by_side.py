@@ -29,8 +29,8 @@ def side_by_side(
 ) -> None:
     """Call a function with each block, without a record of gradients.
 
-    On a CPU as many blocks are under way as torch has threads. A few blocks, for which the threads
-    are not worth waking, and those of an accelerator, which has a queue of its own, follow one
+    On a CPU as many blocks are under way as torch has threads. A few blocks, of which torch's
+    threads share each, and those of an accelerator, which has a queue of its own, follow one
     another.
 
     Parameters

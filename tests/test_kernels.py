@@ -1,8 +1,10 @@
 """Compiled likelihoods against NumPy, SciPy and the laws entry by entry."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
 from scipy.special import expit, gammaln
 from scipy.stats import nbinom, poisson
 
@@ -31,19 +33,19 @@ def dtype(request) -> type:
 
 
 def test_exp_in_float32_is_numpys_to_a_unit_in_the_last_place():
-    x = np.linspace(-86.9, 87.9, 200_001, dtype=np.float32)
+    x = np.linspace(-86.9, 86.9, 200_001, dtype=np.float32)
     expected = np.exp(x.astype(np.float64))
     np.testing.assert_allclose(map_compiled(_kernels._exp, x), expected, rtol=ULP)
 
 
 def test_exp_in_float32_stays_a_normal_number_and_keeps_nan():
     x = np.array([-np.inf, -1e4, 1e4, np.inf, np.nan], np.float32)
-    expected = np.exp([-87.0, -87.0, 88.0, 88.0, np.nan])
+    expected = np.exp([-87.0, -87.0, 87.0, 87.0, np.nan])
     np.testing.assert_allclose(map_compiled(_kernels._exp, x), expected, rtol=ULP)
 
 
 def test_log_in_float32_is_numpys_to_two_units_in_the_last_place():
-    far = np.exp(np.linspace(-87, 88, 200_001)).astype(np.float32)
+    far = np.exp(np.linspace(-87, 87, 200_001)).astype(np.float32)
     near_one = np.linspace(0.5, 2, 200_001, dtype=np.float32)
     x = np.concatenate([far, near_one])
     expected = np.log(x.astype(np.float64))
@@ -55,6 +57,23 @@ def test_log1p_keeps_the_precision_of_small_numbers():
     x = np.exp(np.linspace(-80, 0, 10_001)).astype(np.float32)
     expected = np.log1p(x.astype(np.float64))
     np.testing.assert_allclose(map_compiled(_kernels._log1p, x), expected, rtol=3 * ULP)
+
+
+def test_log_sigmoid_of_infinity_is_a_limit_and_of_nan_is_nan(dtype):
+    found = map_compiled(_kernels._log_sigmoid, np.array([np.inf, -np.inf, np.nan], dtype))
+    assert found[0] == pytest.approx(0, abs=1e-37)
+    assert found[1] == -np.inf
+    assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize(
+    ("helper", "n_arguments"),
+    [("_sigmoid", 1), ("_log1p", 1), ("_log_sigmoid", 1), ("_zero_probability", 2)],
+)
+def test_no_literal_takes_a_helper_to_double_precision(helper, n_arguments):
+    compiled, kinds = getattr(_kernels, helper), (types.float32,) * n_arguments
+    compiled.compile(kinds)
+    assert compiled.overloads[kinds].signature.return_type == types.float32
 
 
 def by_peak(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +96,7 @@ def zip_terms(dtype: type, rng: np.random.Generator) -> tuple[dict[str, np.ndarr
         "per_column": per_peak.astype(np.int32),
         "values": values.astype(dtype),
         "sums": np.empty(N_CELLS, dtype),
+        "with_slopes": True,
     }
     return arguments, counts
 
@@ -117,6 +137,27 @@ def test_zero_inflated_poisson_slopes_are_those_of_small_steps(rng):
     _kernels.zero_inflated_poisson(*arguments.values())
     slopes = np.stack([arguments["rate_logit"], arguments["exclusion_logit"]])
     np.testing.assert_allclose(2 * (slopes * step).sum((0, 2)), difference, rtol=1e-5)
+
+
+def test_zero_inflated_poisson_of_a_zero_falls_with_its_rate_in_double_precision():
+    one = np.ones(1)
+    sums = np.empty(1)
+    no_counts = np.zeros(0, np.int32), np.zeros(1, np.int32), np.zeros(0)
+    logits = np.full((1, 1), 50.0), np.full((1, 1), -500.0)  # all of the library, never excluded
+    _kernels.zero_inflated_poisson(*logits, 300 * one, one, *no_counts, sums, True)
+    assert sums[0] == pytest.approx(-300)
+
+
+@pytest.mark.parametrize("terms", ["zip", "nb"])
+def test_sums_are_the_same_where_no_slopes_are_wanted(rng, dtype, terms):
+    kernel = _kernels.zero_inflated_poisson if terms == "zip" else _kernels.negative_binomial
+    arguments, _ = zip_terms(dtype, rng) if terms == "zip" else nb_terms(dtype, rng, shared=True)
+    without = deepcopy(arguments) | {"with_slopes": False}
+    if terms == "nb":
+        without |= {key: np.empty((0, 0), dtype) for key in ("d_log_scale", "d_log_theta")}
+    kernel(*arguments.values())
+    kernel(*without.values())
+    np.testing.assert_array_equal(without["sums"], arguments["sums"])
 
 
 def test_zero_inflated_poisson_is_finite_at_extreme_logits(rng, dtype):
@@ -166,7 +207,7 @@ def nb_terms(
     }
     integers = ("columns", "offsets")
     typed = {key: a if key in integers else a.astype(dtype) for key, a in arguments.items()}
-    return typed, counts
+    return {**typed, "with_slopes": True}, counts
 
 
 def nb_sums(arguments: dict[str, np.ndarray], counts: np.ndarray) -> np.ndarray:
@@ -200,10 +241,23 @@ def test_negative_binomial_slopes_by_the_scale_are_those_of_small_steps(rng, sha
     np.testing.assert_allclose(found, arguments["weights"] * (up - down), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_negative_binomial_slopes_in_float32_are_close_to_double_precision(rng, shared):
+    double, _ = nb_terms(np.float64, rng, shared)
+    single = {
+        key: a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a
+        for key, a in double.items()
+    }
+    for arguments in (double, single):
+        _kernels.negative_binomial(*arguments.values())
+    for key in ("d_log_scale", "d_log_theta"):
+        np.testing.assert_allclose(single[key], double[key], rtol=3e-5, atol=1e-6)
+
+
 def test_negative_binomial_of_a_shared_dispersion_adds_up_the_slopes_of_the_cells(rng):
     shared, _ = nb_terms(np.float64, rng, shared=True)
     own = {
-        **{key: array.copy() for key, array in shared.items()},
+        **deepcopy(shared),
         "log_theta": shared["log_theta"].repeat(N_CELLS, 0),
         "theta": shared["theta"].repeat(N_CELLS, 0),
         "d_log_theta": np.zeros((N_CELLS, N_FEATURES)),

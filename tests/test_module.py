@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from scmvp_scvi import SCMVPModule, _module
 from scmvp_scvi._counts import DenseCounts, SparseCounts
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
-from scmvp_scvi._rows import inclusion_probabilities, sample_features
+from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import MixtureFit
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.nn._covariates import Covariates
@@ -393,6 +393,21 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
             assert torch.equal(buffer, before[name]), name
 
 
+@pytest.mark.parametrize("atac_target", ["counts", "tfidf"])
+def test_rates_start_at_what_a_count_of_each_peak_becomes(rng, atac_target):
+    totals, n_cells = rng.uniform(5, 50, N_PEAKS), 40
+    module = build(atac_target=atac_target)
+    module.set_feature_statistics(
+        rna_median_depth=9.0, rna_totals=np.ones(N_GENES), atac_totals=totals, n_cells=n_cells
+    )
+    expected = totals
+    if atac_target == "tfidf":  # times the transform of one count in a cell of the mean depth
+        depth = totals.sum() / n_cells
+        expected = totals * np.log1p(1e4 / depth * n_cells / totals)
+    share = module.atac_decoder.rate.bias.detach().sigmoid().numpy()
+    np.testing.assert_allclose(share, expected / expected.sum(), rtol=1e-5)
+
+
 def test_imputed_tfidf_of_a_cell_without_atac_is_as_deep_as_that_of_the_others():
     module = build(atac_target="tfidf")
     hidden = torch.rand(4, module.atac_decoder.rate.in_features)
@@ -714,6 +729,25 @@ def test_atac_likelihood_of_sampled_peaks_is_unbiased(minibatch):
     mean, error = mean_and_error([cost(4) for _ in range(2_000)])
     assert (error > 0).all()
     assert ((mean - cost(None)).abs() < 4.5 * error).all()
+
+
+def test_rows_of_sampled_peaks_have_the_gradient_that_they_have_among_all(minibatch, monkeypatch):
+    all_peaks = FeatureSample(torch.arange(N_PEAKS), torch.linspace(1, 3, N_PEAKS))
+    monkeypatch.setattr(_module, "sample_features", lambda *_: all_peaks)
+    weights = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+
+    def gradients(n_peaks_per_step: int | None) -> tuple[list[torch.Tensor], torch.Tensor]:
+        module = build(**NO_DROPOUT).train()
+        forward(module, minibatch, n_peaks_per_step=n_peaks_per_step, **weights)[2].loss.backward()
+        decoder = module.atac_decoder
+        of_rows = [*decoder.rate.parameters(), *decoder.inclusion.parameters()]
+        below = decoder.attention.parameters()
+        return [p.grad.to_dense() for p in of_rows], torch.cat([p.grad.ravel() for p in below])
+
+    (exact_rows, exact_below), (rows, below) = gradients(None), gradients(N_PEAKS)
+    torch.testing.assert_close(rows, exact_rows)
+    # what the peaks share has the gradient of the weighted terms
+    assert not torch.allclose(below, exact_below, rtol=0.1)
 
 
 @pytest.mark.parametrize("by_abundance", [True, False])

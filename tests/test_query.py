@@ -267,13 +267,15 @@ def test_unfrozen_query_learns_everything_and_keeps_what_data_gave(reference, qu
         assert torch.equal(model.module.state_dict()[name], before[name])
 
 
-def test_frozen_dropout_keeps_the_layers_that_drop_inputs_out_of_train_mode(
+def test_frozen_dropout_keeps_all_layers_that_drop_values_out_of_train_mode(
     reference, cells_of, train_more
 ):
     def dropped_layers(**options) -> set[bool]:
         model, seen = load(cells_of(2), reference, **options), set()
-        first_layer = model.module.atac_encoder.first_layer
-        first_layer.register_forward_hook(lambda layer, *_: seen.add(layer.training))
+        drop = [m for m in model.module.modules() if isinstance(m, torch.nn.Dropout)]
+        assert drop
+        for layer in (*drop, model.module.atac_encoder.first_layer):
+            layer.register_forward_hook(lambda layer, *_: seen.add(layer.training))
         train_more(model, max_epochs=1, train_size=1.0)
         return seen
 

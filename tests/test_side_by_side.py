@@ -57,6 +57,13 @@ def test_few_blocks_and_those_of_an_accelerator_stay_on_the_thread_that_asks(n_b
     assert set(results_of(thread_of, range(n_blocks), device)) == {threading.get_ident()}
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_two_blocks_take_two_threads_where_that_is_asked_for():
+    threads = set()
+    side_by_side(lambda block: threads.add(thread_of(block)), range(2), CPU, from_n_blocks=2)
+    assert len(threads) == 2
+
+
 def test_a_single_thread_takes_all_blocks_itself():
     assert set(results_of(thread_of)) == {threading.get_ident()}
 

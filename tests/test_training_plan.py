@@ -435,6 +435,16 @@ def test_leiden_chooses_the_number_of_clusters_if_it_is_none(fresh_mdata, train)
     assert len(module.prior.logits) == 11
 
 
+def test_leiden_looks_at_the_resolution_that_was_asked_for(fresh_mdata, train, monkeypatch):
+    asked, fit = [], _training_plan.fit_mixture
+    monkeypatch.setattr(
+        _training_plan, "fit_mixture", lambda *args: asked.append(args[4]) or fit(*args)
+    )
+    plan = {"cluster_resolution": 0.35}
+    train(fresh_mdata, architecture={"n_clusters": None}, plan_kwargs=plan, max_epochs=1)
+    assert set(asked) == {0.35}
+
+
 # -- labels ---------------------------------------------------------------------------------------
 
 

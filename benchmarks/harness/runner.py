@@ -15,6 +15,7 @@ import scvi
 import torch
 from mudata import MuData
 
+from harness.code import forms
 from harness.data import DATA
 from harness.methods import METHODS, what_is_missing
 from harness.methods.base import Method
@@ -77,6 +78,14 @@ def is_done(run: Run, folder: Path, renew: bool) -> bool:
     return not renew or found["protocol_version"] == PROTOCOLS[run.protocol].version
 
 
+def is_of_other_code(run: Run, folder: Path) -> bool:
+    """Whether there is a result, and of code that is not, or not known to be, the present one."""
+    file = run.file(folder)
+    if not file.exists():
+        return False
+    return json.loads(file.read_text()).get("code") != forms(METHODS[run.method]())
+
+
 def carry_out(runs: list[Run], folder: Path = RUNS, renew: bool = False) -> None:
     """Run what is missing, the data read once for all that follow one another."""
     left = []
@@ -131,6 +140,7 @@ def measure(run: Run, mdata: MuData) -> tuple[Result, dict[str, np.ndarray]]:
         **{key: value for key, value in scores.items() if key not in arrays},
         "machine": machine(),
         "versions": versions(method),
+        "code": forms(method),
     }
     return record, arrays
 

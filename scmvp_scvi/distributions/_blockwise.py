@@ -15,7 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scmvp_scvi._counts import ColumnBlock, Counts, DenseColumnBlock, DenseCounts, slices
+from scmvp_scvi._counts import (
+    ColumnBlock,
+    Counts,
+    DenseColumnBlock,
+    DenseCounts,
+    SparseCounts,
+    slices,
+)
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
@@ -33,12 +40,44 @@ def _block_size(counts: Counts) -> int:
 
 def column_blocks(counts: Counts) -> list[ColumnBlock] | list[DenseColumnBlock]:
     """Blocks of columns of the counts; entries that are stored and zero count for nothing."""
-    return counts.column_blocks(_block_size(counts))
+    size = _block_size(counts)
+    if isinstance(counts, SparseCounts):  # of which a thread takes one
+        size = min(size, -(-counts.n_features // torch.get_num_threads()))
+    return counts.column_blocks(size)
 
 
-def cell_blocks(counts: Counts) -> list[slice]:
+def cell_blocks(counts: DenseCounts) -> list[slice]:
     """Blocks of cells, each with about as many elements as one of columns."""
-    return slices(counts.n_cells, max(1, _USUAL_CELLS * _block_size(counts) // counts.n_features))
+    n_cells = _USUAL_CELLS * _block_size(counts) // counts.n_features
+    return slices(counts.n_cells, max(1, n_cells))
+
+
+def check_shape(
+    counts: Counts, n_cells: int, n_features: int, library: Float[Tensor, "cells 1"]
+) -> None:
+    """Refuse counts that a law is not of, which compiled passes would read beyond their end.
+
+    Parameters
+    ----------
+    counts
+        The counts.
+    n_cells, n_features
+        Of the law.
+    library
+        Its libraries.
+
+    Raises
+    ------
+    ValueError
+        If a shape is another one.
+    """
+    found = counts.n_cells, counts.n_features
+    if found != (n_cells, n_features) or library.shape != (n_cells, 1):
+        raise ValueError(
+            f"Counts and library must be of the cells and features of the law, {n_cells} and "
+            f"{n_features}, got counts of shape {found} and a library of shape "
+            f"{tuple(library.shape)}: decode the cells that the counts are of."
+        )
 
 
 def sum_of_log_factorials(

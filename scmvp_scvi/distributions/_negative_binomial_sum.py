@@ -18,6 +18,7 @@ from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts, positions_of, 
 from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi.distributions._blockwise import (
     cell_blocks,
+    check_shape,
     sum_of_log_factorials,
     summed_likelihood,
 )
@@ -75,24 +76,25 @@ def _sum_sparse(
 ) -> _Sums:
     """On a CPU, in one compiled pass, blocks of cells side by side."""
     values, theta = counts.values.to(log_scale.dtype), log_theta.exp()
-    shared = len(log_theta) == 1
+    log_depth = log_library[:, 0].to(log_scale.dtype).contiguous()
+    shared, with_slopes = len(log_theta) == 1, weights is not None
     log_theta_at = counts.of_features(log_theta[0]) if shared else counts.of_entries(log_theta)
-    gamma_at, slope_at = _gamma_terms(values, log_theta_at, weights is not None)
+    gamma_at, slope_at = _gamma_terms(values, log_theta_at, with_slopes)
     sums = log_scale.new_empty(counts.n_cells)
-    factors = torch.zeros_like(sums) if weights is None else weights
     blocks = slices(counts.n_cells, _CELLS_PER_BLOCK)
-    d_log_scale = torch.empty_like(log_scale)
-    # of a row that the cells share, each block has its part
-    d_log_theta = log_theta.new_zeros(
-        len(blocks) if shared else len(log_scale), log_scale.shape[1]
-    )
+    if weights is None:
+        factors, d_log_scale, d_log_theta = sums, log_scale.new_empty(0, 0), theta.new_empty(0, 0)
+    else:
+        factors, d_log_scale = weights.to(log_scale.dtype), torch.empty_like(log_scale)
+        # of a row that the cells share, each block has its part
+        d_log_theta = theta.new_zeros(len(blocks) if shared else len(theta), theta.shape[1])
 
     def sum_cells(numbered: tuple[int, slice]) -> None:
         i, cells = numbered
         own, part = (slice(None), slice(i, i + 1)) if shared else (cells, cells)
         _kernels.negative_binomial(
             log_scale[cells].numpy(),
-            log_library[cells, 0].numpy(),
+            log_depth[cells].numpy(),
             log_theta[own].numpy(),
             theta[own].numpy(),
             factors[cells].numpy(),
@@ -104,10 +106,11 @@ def _sum_sparse(
             sums[cells].numpy(),
             d_log_scale[cells].numpy(),
             d_log_theta[part].numpy(),
+            with_slopes,
         )
 
     side_by_side(sum_cells, list(enumerate(blocks)), log_scale.device, from_n_blocks=2)
-    if weights is None:
+    if not with_slopes:
         return sums, ()
     return sums, (d_log_scale, d_log_theta.sum(0) if shared else d_log_theta)
 
@@ -210,8 +213,14 @@ def negative_binomial_sum(
     Returns
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
+
+    Raises
+    ------
+    ValueError
+        If the counts or the library are of another shape than the law.
     """
-    # entries are looked up where they lie
+    check_shape(counts, len(log_scale), log_scale.shape[1], library)
+    # the passes take rows as they lie
     log_scale, log_inverse_dispersion = log_scale.contiguous(), log_inverse_dispersion.contiguous()
     sweep = _NegativeBinomialSweep(library, cell_weights)
     return summed_likelihood(sweep, counts, log_scale, log_inverse_dispersion, for_mean=for_mean)

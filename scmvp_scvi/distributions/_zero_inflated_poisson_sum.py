@@ -18,6 +18,7 @@ from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi._wide_gradients import BlockGradient, WideGradients, gradient_of, wide_empty_like
 from scmvp_scvi.distributions._blockwise import (
     Gradients,
+    check_shape,
     column_blocks,
     sum_of_log_factorials,
     summed_likelihood,
@@ -115,7 +116,7 @@ class _ZeroInflatedPoissonSweep:
         exclusion_logit = product(-hidden, inclusion_weight, -inclusion_bias)
         given = rate_logit, exclusion_logit, self.library, peak_weights
         if isinstance(block, ColumnBlock):
-            sums[i], derivatives = _sum_sparse(*given, block)
+            sums[i], derivatives = _sum_sparse(*given, block, slopes is not None)
         else:
             sums[i], derivatives = _sum_written_out(*given, block, slopes is not None)
         if slopes is None:
@@ -151,21 +152,24 @@ def _sum_sparse(
     library: Float[Tensor, "cells 1"],
     peak_weights: Float[Tensor, "peaks"] | None,
     block: ColumnBlock,
+    with_derivatives: bool,
 ) -> _Sums:
     """On a CPU, in one compiled pass."""
+    kind = rate_logit.dtype
     sums = rate_logit.new_empty(len(rate_logit))
     weights = rate_logit.new_ones(rate_logit.shape[1]) if peak_weights is None else peak_weights
     _kernels.zero_inflated_poisson(
         rate_logit.numpy(),
         exclusion_logit.numpy(),
-        library[:, 0].contiguous().numpy(),
-        weights.numpy(),
+        library[:, 0].to(kind).contiguous().numpy(),
+        weights.to(kind).numpy(),
         block.rows.numpy(),
         block.per_column.numpy(),
-        block.values.to(rate_logit.dtype).numpy(),
+        block.values.to(kind).numpy(),
         sums.numpy(),
+        with_derivatives,
     )
-    return sums, (rate_logit, exclusion_logit)
+    return sums, (rate_logit, exclusion_logit) if with_derivatives else ()
 
 
 def _sum_written_out(
@@ -246,7 +250,13 @@ def zero_inflated_poisson_sum(
     Returns
     -------
     Log-likelihood of each cell, in nats, times its weight. It can be differentiated once.
+
+    Raises
+    ------
+    ValueError
+        If the counts or the library are of another shape than the law.
     """
+    check_shape(counts, len(hidden), len(rate_bias), library)
     sweep = _ZeroInflatedPoissonSweep(library, cell_weights, peak_weights, wide_gradients)
     parameters = hidden, rate_weight, rate_bias, inclusion_weight, inclusion_bias
     return summed_likelihood(sweep, counts, *parameters, for_mean=for_mean)

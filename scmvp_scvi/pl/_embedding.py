@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from scipy.special import entr
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _FAINTEST, _SMALLEST = 0.12, 0.15
-_ROWS_OF_LEGEND = 16
+_LEGEND_FONT = "small"
+_ROWS_OF_SURENESS = 5  # of the lower legend, its title and the room above it
 
 
 def embedding(
@@ -132,7 +134,7 @@ def _add_legends(
     ax: Axes, names: pd.Index, colors: NDArray[np.float64], uncertainty: Literal["alpha", "size"]
 ) -> None:
     clusters = [_dot(tuple(c), 0.9, 7, n) for c, n in zip(colors, names, strict=True)]
-    n_columns = -(-len(clusters) // _ROWS_OF_LEGEND)
+    n_columns = -(-len(clusters) // _rows_above(ax))
     # a second legend replaces the first unless that one is an artist of its own
     ax.add_artist(_legend_beside(ax, clusters, "cluster", "upper left", n_columns))
 
@@ -146,6 +148,13 @@ def _add_legends(
         for alpha, size, word in zip(alphas, sizes, words, strict=True)
     ]
     _legend_beside(ax, sureness, "cluster of a cell", "lower left")
+
+
+def _rows_above(ax: Axes) -> int:
+    """Rows of the upper legend, without its title, that end above the lower one."""
+    points = ax.get_window_extent().height * 72 / ax.figure.dpi
+    row = 1.65 * FontProperties(size=_LEGEND_FONT).get_size_in_points()
+    return max(1, int(points / row) - 1 - _ROWS_OF_SURENESS)
 
 
 def _legend_beside(
@@ -163,10 +172,10 @@ def _legend_beside(
         ncols=n_columns,
         alignment="left",
         borderaxespad=0,
-        fontsize="small",
+        fontsize=_LEGEND_FONT,
         frameon=False,
         handletextpad=0.2,
-        title_fontsize="small",
+        title_fontsize=_LEGEND_FONT,
     )
 
 

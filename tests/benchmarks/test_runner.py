@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import harness.code as code
 import harness.protocols as protocols
 import harness.runner as runner
 from harness.data import DATA, DataSet
 from harness.methods import METHODS
-from harness.runner import Run, carry_out, measure, planned, read_results
+from harness.runner import Run, carry_out, is_of_other_code, measure, planned, read_results
 
 RUN = Run("tiny", "embedding", "", "depths", 0)
 
@@ -28,7 +29,14 @@ def test_a_result_file_says_what_was_run_and_how(tmp_path):
     record = json.loads((tmp_path / "tiny/embedding/depths.0.json").read_text())
     assert (record["method"], record["cells"]) == ("depths", 240)
     assert record["settings"] == {"seed of the fit": 0}
-    assert {"leiden", "fit_seconds", "peak_memory_gb", "machine", "versions"} <= record.keys()
+    assert {
+        "leiden",
+        "fit_seconds",
+        "peak_memory_gb",
+        "machine",
+        "versions",
+        "code",
+    } <= record.keys()
     arrays = np.load(tmp_path / "tiny/embedding/depths.0.npz")
     assert arrays["latent"].shape == (240, 2)
     assert arrays["labels"].shape == (240,)
@@ -50,6 +58,42 @@ def test_results_of_an_older_version_are_replaced_on_demand(tmp_path, depth_embe
     for _ in range(2):
         carry_out([RUN], tmp_path, renew=True)
     assert depth_embedder.fits == 2
+
+
+def test_results_of_other_code_are_told_from_those_of_the_present_code(tmp_path, monkeypatch):
+    assert not is_of_other_code(RUN, tmp_path)  # there is none
+    carry_out([RUN], tmp_path)
+    assert not is_of_other_code(RUN, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "_task", lambda: "of another score")
+        assert is_of_other_code(RUN, tmp_path)
+    file = RUN.file(tmp_path)
+    record = json.loads(file.read_text())
+    del record["code"]  # a result from before it was written down
+    file.write_text(json.dumps(record))
+    assert is_of_other_code(RUN, tmp_path)
+
+
+def test_the_package_is_part_of_the_code_of_its_own_methods_alone():
+    assert set(code.forms(METHODS["scmvp"]())) == {"task", "scmvp_scvi"}
+    assert set(code.forms(METHODS["RNA PCA"]())) == {"task"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        ('"""Other words."""\ndef f(x):\n    # a remark\n    return (x)\n', True),
+        ('def f(x):\n    """Say."""\n    return x\n', True),
+        ("def f(x):\n    return -x\n", False),
+        ("def f(x: int):\n    return x\n", False),
+    ],
+)
+def test_a_fingerprint_is_that_of_what_runs(tmp_path, text, is_same):
+    prints = []
+    for source in ("def f(x):\n    return x\n", text):
+        (tmp_path / "module.py").write_text(source)
+        prints.append(code.fingerprint([tmp_path / "module.py"]))
+    assert (prints[0] == prints[1]) == is_same
 
 
 @pytest.mark.parametrize("where", ["fit", "write"])

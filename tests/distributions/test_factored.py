@@ -62,7 +62,10 @@ def atac_counts(rng, read) -> Counts:
 @pytest.fixture
 def rna_law(rng, monkeypatch) -> FactoredNegativeBinomial:
     monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
-    monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 4)  # one block, and one that is not full
+    # one block, and one that is not full, in either form
+    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
+    monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 4)
+    monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", 4)
     return FactoredNegativeBinomial(
         hidden=tensor(rng.normal(size=(N_CELLS, N_HIDDEN))),
         weight=tensor(rng.normal(size=(N_GENES, N_HIDDEN))),
@@ -484,9 +487,39 @@ def test_nb_block_size_changes_neither_value_nor_gradient(
     expected = value_and_gradients()
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", n_rows)
     monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", n_rows)
-    assert len(_blockwise.cell_blocks(rna_counts)) == -(-N_CELLS // n_rows)
     for found, value in zip(value_and_gradients(), expected, strict=True):
         torch.testing.assert_close(found, value, **EXACT)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
+def test_nb_blocks_side_by_side_are_those_one_after_another(
+    monkeypatch, rng, rna_law, dispersion_shape
+):
+    counts = sparse_counts(rng.poisson(1.0, (N_CELLS, N_GENES)))
+    law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
+    parameters, found = parameters_of(law), []
+    for n_cells in (N_CELLS, 2):  # one block on this thread, three on two others
+        monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", n_cells)
+        log_prob = law.log_prob(counts)
+        upstream = UPSTREAMS["different for each cell"]
+        found.append([log_prob, *torch.autograd.grad(log_prob, parameters, upstream)])
+    torch.testing.assert_close(found[1], found[0], **EXACT)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+@pytest.mark.parametrize("what", ["cells", "features"])
+def test_counts_that_the_law_is_not_of_are_refused(request, rng, read, modality, what):
+    law = request.getfixturevalue(f"{modality}_law")
+    n_features = N_GENES if modality == "rna" else N_PEAKS
+    shape = N_CELLS + (what == "cells"), n_features + (what == "features")
+    with pytest.raises(ValueError, match="of the cells and features of the law"):
+        law.log_prob(read(tensor(rng.poisson(1.0, shape))))
+
+
+def test_a_single_library_for_all_cells_is_refused(rna_counts):
+    with pytest.raises(ValueError, match=r"library of shape \(1, 1\)"):
+        _blockwise.check_shape(rna_counts, N_CELLS, N_GENES, torch.ones(1, 1))
 
 
 def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):

@@ -61,6 +61,19 @@ def test_every_cluster_is_named_beside_the_axes(probs):
     assert pl.embedding(COORDINATES, probs, legend=False).get_legend() is None
 
 
+@pytest.mark.parametrize("n_clusters", [3, 11, 16, 30, 60])
+@pytest.mark.parametrize("height", [3.0, 4.8, 9.0])
+def test_legends_stand_apart_and_end_with_the_axes(n_clusters, height):
+    probs = pd.DataFrame(np.full((3, n_clusters), 1 / n_clusters))
+    figure, ax = plt.subplots(figsize=(6.4, height))
+    pl.embedding(COORDINATES, probs, ax=ax)
+    figure.canvas.draw()
+    legends = [child for child in ax.get_children() if isinstance(child, Legend)]
+    lower, upper = sorted((legend.get_window_extent() for legend in legends), key=lambda b: b.y0)
+    assert lower.y1 < upper.y0
+    assert ax.get_window_extent().y1 == pytest.approx(upper.y1)
+
+
 def test_given_axes_are_drawn_on_and_returned(probs):
     figure, ax = plt.subplots()
     assert pl.embedding(COORDINATES, probs, ax=ax) is ax
