@@ -447,10 +447,10 @@ class SCMVPModel(
     def _check_new_data(self, mdata: MuData) -> None:
         if is_minified(mdata):
             if self.get_anndata_manager(mdata) is None:  # no copy of data of this model
-                check_has_counts(
-                    mdata,
-                    needed_by="A model other than the one that minified the data",
-                    way_out="pass the data with counts",
+                check_minified_by(mdata, self.module.state_dict())
+                raise ValueError(
+                    "Minified data are read by a model that was loaded with them: "
+                    "`SCMVPModel.load(folder, adata=mdata)`, or pass the data with counts."
                 )
         elif self.minified_data_type is not None:
             # scvi-tools would look for the fields of minified data in them

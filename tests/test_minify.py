@@ -277,8 +277,16 @@ def test_counts_are_let_go_of_and_may_come_back(make_mdata, register, train):
 
 def test_minified_data_of_another_model_are_refused(plain, trained_model):
     model, _ = plain
-    with pytest.raises(ValueError, match="other than the one that minified the data"):
+    with pytest.raises(ValueError, match="hold the posteriors of another model"):
         trained_model.get_latent_representation(model.adata)
+
+
+def test_model_loaded_without_data_says_how_it_reads_the_data_that_it_minified(plain, tmp_path):
+    model, _ = plain
+    model.save(tmp_path / "model")
+    loaded = SCMVPModel.load(tmp_path / "model", adata=False)
+    with pytest.raises(ValueError, match="read by a model that was loaded with them"):
+        loaded.get_latent_representation(model.adata.copy())
 
 
 def test_minified_model_is_not_loaded_onto_the_minified_data_of_another(
