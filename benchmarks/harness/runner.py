@@ -69,21 +69,24 @@ def planned(
     ]
 
 
+def found(run: Run, folder: Path) -> Result | None:
+    """Return the result of a run, where there is one."""
+    file = run.file(folder)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
 def is_done(run: Run, folder: Path, renew: bool) -> bool:
     """Whether there is a result, and with ``renew`` one of the present version of the protocol."""
-    file = run.file(folder)
-    if not file.exists():
+    result = found(run, folder)
+    if result is None:
         return False
-    found = json.loads(file.read_text())
-    return not renew or found["protocol_version"] == PROTOCOLS[run.protocol].version
+    return not renew or result["protocol_version"] == PROTOCOLS[run.protocol].version
 
 
 def is_of_other_code(run: Run, folder: Path) -> bool:
     """Whether there is a result, and of code that is not, or not known to be, the present one."""
-    file = run.file(folder)
-    if not file.exists():
-        return False
-    return json.loads(file.read_text()).get("code") != forms(METHODS[run.method]())
+    result = found(run, folder)
+    return result is not None and result.get("code") != forms(METHODS[run.method]())
 
 
 def carry_out(runs: list[Run], folder: Path = RUNS, renew: bool = False) -> None:
@@ -216,13 +219,13 @@ def processor() -> str:
 
 def versions(method: Method) -> dict[str, str | None]:
     """Versions of the packages of the method and of the scores."""
-    found: dict[str, str | None] = {}
+    numbers: dict[str, str | None] = {}
     for name in (*method.packages, *CORE_PACKAGES):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None  # importable from a folder
-    return found
+            numbers[name] = None  # importable from a folder
+    return numbers
 
 
 scvi.settings.verbosity = 30
