@@ -52,7 +52,7 @@ speed: $(INSTALLED) ## time and memory of training beside MultiVI, rounds beside
 reading: $(INSTALLED) ## time and memory of reading 10,000 cells x 250,000 peaks, two minutes
 	$(BIN)/python benchmarks/reading.py
 
-bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all anew: BENCH_RESULTS=folder; data in $SCMVP_DATA)
+bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all anew: BENCH_RESULTS=mine/runs; data in $SCMVP_DATA)
 	$(BENCH) --data cortex --protocols embedding held-out --seeds 0 1 2 3 4
 	$(BENCH) --data cortex-4k --protocols thinning cross-modal modalities --seeds 0 1 2 3 4
 	$(BENCH) --data cortex-4k --protocols clusters robustness

@@ -5,7 +5,7 @@ same pairs, and does so again with the cells permuted within type and batch, whe
 the links is that of types; the model is trained anew on permuted data. What stands in
 ``benchmarks/results/links.json`` is not run again.
 
-    OMP_NUM_THREADS=1 python benchmarks/links.py [--seeds 2] [--without-model]
+    OMP_NUM_THREADS=1 python benchmarks/links.py [--seeds 5] [--without-model]
 """
 
 import argparse
@@ -133,17 +133,21 @@ def to_markdown(rows: pd.DataFrame) -> str:
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     note = (
         f"Means over {rows['seed'].nunique()} generated data sets of {N_CELLS:,} cells, 500 genes "
-        f"and 2,000 peaks, with {rows['pairs'].min():,} to {rows['pairs'].max():,} pairs within "
-        f"{WINDOW // 1000} kb, of which {rows['planted'].min()} to {rows['planted'].max()} are "
-        "planted links.\n"
+        f"and 2,000 peaks, with {_span(rows['pairs'])} pairs within "
+        f"{WINDOW // 1000} kb, of which {_span(rows['planted'])} are planted links.\n"
     )
     return "\n".join([note, *lines]) + "\n"
 
 
+def _span(numbers: pd.Series) -> str:
+    """Least and largest number, or the one that they all are."""
+    return " to ".join(f"{n:,}" for n in sorted({numbers.min(), numbers.max()}))
+
+
 def main() -> None:
-    """Run what is missing, and write ``links.json`` and ``links.md`` after each method."""
+    """Run what is missing, each kept in ``links.json`` as it is done, and write ``links.md``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--without-model", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,9 +164,9 @@ def main() -> None:
         for seed in range(arguments.seeds):
             if (method, seed) in done:
                 continue
-            rows.append(measure(method, seed))
-            file.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
-            (RESULTS / "links.md").write_text(to_markdown(pd.DataFrame(rows)))
+            rows.append({**measure(method, seed), "versions": versions})
+            file.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    (RESULTS / "links.md").write_text(to_markdown(pd.DataFrame(rows)))
     print((RESULTS / "links.md").read_text())
 
 

@@ -168,7 +168,8 @@ class DifferentialMixin:
         KeyError
             If there is no such column.
         ValueError
-            If groups do not exist, overlap or have a single cell.
+            If groups do not exist or overlap, or if one that is named, or the rest, is a single
+            cell.
         """
         return self._compare_features(
             OUTPUT.PX,
@@ -241,7 +242,8 @@ class DifferentialMixin:
         KeyError
             If there is no such column.
         ValueError
-            If groups do not exist, overlap or have a single cell.
+            If groups do not exist or overlap, or if one that is named, or the rest, is a single
+            cell.
         """
         found = self._compare_features(
             OUTPUT.PY,

@@ -208,7 +208,8 @@ class MinifyMixin:
 
         Returns
         -------
-        The modality's name in the log to the mean over the cells, or to ``(cells,)``.
+        ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
+        cells, or to ``(cells,)``.
         """
         minibatches = self._minibatches_with_counts(
             "`get_reconstruction_error`", adata, indices, batch_size, dataloader

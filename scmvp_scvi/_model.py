@@ -89,10 +89,11 @@ class SCMVPModel(
     registry
         Registry of a saved model, in place of data.
     n_clusters
-        Components of the mixture prior; None lets Leiden on the latent space choose, or takes one
-        component a label if ``labels_key`` was registered.
+        Components of the mixture prior; None lets Leiden on the latent space choose, at the
+        resolution ``plan_kwargs={"cluster_resolution": 1.0}`` of `train`, or takes one component a
+        label if ``labels_key`` was registered.
     max_clusters
-        Room for components if `n_clusters` is None.
+        Room for components if Leiden chooses their number.
     unlabeled_category
         Label of cells that seed no component.
     n_latent
@@ -111,7 +112,8 @@ class SCMVPModel(
     cluster_attention
         Whether p(c | z) weights the decoders' last hidden layer.
     dispersion
-        Inverse dispersion of the RNA counts: one a gene, or one a gene and batch or label.
+        Inverse dispersion of the RNA counts: one a gene, or one a gene and batch or label, where
+        data without ``batch_key`` or ``labels_key`` are one batch or label.
     atac_target
         What the ATAC decoder reconstructs: the counts, or the log1p of their TF-IDF.
     encode_covariates
@@ -273,8 +275,8 @@ class SCMVPModel(
         mdata
             The data: two modalities with the same cells in the same order.
         rna_layer, atac_layer
-            Layer with the raw counts; None for ``.X``. ATAC counts may be fragments, insertions
-            or binary; reads, two for each fragment, are warned about.
+            Layer with the raw counts; None for ``.X``. ATAC counts may be fragments or
+            binary; counts of both ends of a fragment, reads or cut sites, are warned about.
         batch_key
             Column with the batch of each cell.
         labels_key

@@ -235,12 +235,13 @@ class PosteriorMixin(VAEMixin):
         gene_list
             Genes to return, in this order; None for all.
         library_size
-            Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own,
-            or 1, with a warning, where a cell has none.
+            Depth that the profile of a cell sums to over all genes; ``"observed"`` for its own
+            (its size factor, scaled to the median depth, where there are size factors), or 1,
+            with a warning, where a cell has none.
         n_samples
-            Draws of z from the posterior; None takes fixed points.
+            Draws of z from the posterior; None averages over fixed points.
         return_mean
-            Average over the draws.
+            Average over the draws of `n_samples`; False returns each.
         batch_size
             Cells a minibatch.
         return_numpy
@@ -369,8 +370,9 @@ class PosteriorMixin(VAEMixin):
             Peaks to return, in this order; None for all.
         library_size
             Depth mu is scaled to: 1 for the share of a cell's counts that the peak is expected to
-            hold, ``"observed"`` for counts at the cell's own depth, or 1, with a warning, where a
-            cell has none.
+            hold, ``"observed"`` for counts at the cell's own depth (its size factor, scaled to the
+            median depth, where there are size factors), or 1, with a warning, where a cell has
+            none.
         threshold
             Values below it become zero and the result is sparse. It is in units of
             ``library_size``: shares are one over the number of peaks on average.

@@ -192,9 +192,9 @@ def counted(standings: Standings) -> str:
     return (
         f"Of {len(standings)} comparisons with the best other method, each of one score on one "
         f"data set, `{OWN}` is better in {counts[Verdict.BETTER]}, tied in "
-        f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}: better or worse by more "
-        "than a sample standard deviation over seeds, which with three seeds equal methods would "
-        "be in 23 of 100. "
+        f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}. A difference counts if it "
+        "is larger than a sample standard deviation over seeds; with three seeds, two equally "
+        "good methods would differ as much in 23 of 100 comparisons. "
         f"{of_one_seed} of the {len(standings)}, among them {better_of_one_seed} of the "
         f"{counts[Verdict.BETTER]} better ones, rest on a single seed; "
         f"{on_generated_data} of the better ones are on generated data."
