@@ -29,6 +29,7 @@ from scmvp_scvi._validate import (
     find_counts,
     find_obs_column,
     shown,
+    warn_about_columns_on_disk,
     warn_about_empty,
     warn_about_reads,
 )
@@ -108,6 +109,7 @@ def check_data(
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
+        warn_about_columns_on_disk(counts, argument=argument, modality=modality)
         if key == REGISTRY.ATAC and expected_features is None:
             warn_about_reads(counts, modality=modality, layer=layer)
         empty[modality] = warn_about_empty(
@@ -367,10 +369,10 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
     rna_depths, atac_depths = [], []
     for rows in _blocks_of(np.sort(indices)):
         rna_block, atac_block = rna[rows], atac[rows]
-        rna_depths.append(np.asarray(rna_block.sum(1)).ravel())
-        atac_depths.append(np.asarray(atac_block.sum(1)).ravel())
-        rna_totals += np.asarray(rna_block.sum(0)).ravel()
-        atac_totals += np.asarray(atac_block.sum(0)).ravel()
+        rna_depths.append(np.asarray(rna_block.sum(1, dtype=float)).ravel())
+        atac_depths.append(np.asarray(atac_block.sum(1, dtype=float)).ravel())
+        rna_totals += np.asarray(rna_block.sum(0, dtype=float)).ravel()
+        atac_totals += np.asarray(atac_block.sum(0, dtype=float)).ravel()
     rna_median, atac_median = _median_depth(rna_depths), _median_depth(atac_depths)
     statistics = {
         "rna_median_depth": rna_median,

@@ -55,6 +55,18 @@ class SCMVPDataSplitter(DataSplitter):
             self.pin_memory = self.trainer.strategy.root_device.type == "cuda"
         return super().train_dataloader()
 
+    def all_training_cells(self) -> AnnDataLoader:
+        """Load each training cell, those of a last minibatch that is dropped too."""
+        return self.data_loader_cls(
+            self.adata_manager,
+            indices=self.train_idx,
+            shuffle=False,
+            drop_last=False,
+            load_sparse_tensor=self.load_sparse_tensor,
+            pin_memory=self.pin_memory,
+            **self.data_loader_kwargs,
+        )
+
     def on_after_batch_transfer(
         self, batch: dict[str, Tensor], dataloader_idx: int
     ) -> dict[str, Tensor]:

@@ -410,7 +410,7 @@ class DifferentialMixin:
                 "`cred_interval_lvls` must be a list of levels, got "
                 f"{how.cred_interval_lvls}: pass [{how.cred_interval_lvls}]."
             )
-        for level in how.cred_interval_lvls or ():
+        for level in () if how.cred_interval_lvls is None else how.cred_interval_lvls:
             check_fraction(level, name="cred_interval_lvls")
         for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
             if batches is None:
@@ -420,9 +420,9 @@ class DifferentialMixin:
                     f"`{name}` names batches to decode in, which `batch_correction=False` leaves "
                     "to each cell: pass `batch_correction=True`."
                 )
-            if isinstance(batches, str):
+            if np.ndim(batches) == 0:
                 raise TypeError(
-                    f'`{name}` must be a list of batches, got a string: ["{batches}"]?'
+                    f"`{name}` must be a list of batches, got {batches!r}: [{batches!r}]?"
                 )
             self._batch_codes(batches, name)
 

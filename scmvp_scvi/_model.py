@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from anndata import AnnData
 from mudata import MuData, read_h5mu
 from scipy import sparse
 from scvi import settings
-from scvi.data import AnnDataManager
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
@@ -39,7 +40,7 @@ from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, merge_kwargs
+from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, merge_kwargs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._training_plan import (
     SCMVPTrainingPlan,
@@ -63,6 +64,8 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# further modalities may lack cells, which scvi-tools would refuse
+_CHECKED_BY_US = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
 # arguments of the plan that the model brings, and where users choose them
 _OF_MODEL = {
     "n_clusters": "pass it to `SCMVPModel(...)`",
@@ -178,6 +181,8 @@ class SCMVPModel(
     ) -> None:
         self._check_is_set_up(mdata, registry)
         super().__init__(mdata, registry)
+        if mdata is not None:
+            keep_codes(self.adata_manager)
         silence_csr_warnings()
         _check_architecture(locals())
         if atac_target == "tfidf" and self.registry["setup_args"]["atac_size_factor_key"]:
@@ -306,7 +311,8 @@ class SCMVPModel(
         ...     modalities={"rna_layer": "rna", "atac_layer": "atac"},
         ... )
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
+        # copies, for callers may go on to use their lists
+        setup_method_args = deepcopy(cls._get_setup_method_args(**locals()))
         check_is_mudata(mdata)
         known = set(setup_method_args["setup_args"]) - {"modalities"}
         if "source_registry" not in kwargs:  # which comes with options of scvi-tools' own
@@ -325,7 +331,9 @@ class SCMVPModel(
         if earlier is not None and earlier.adata is not mdata:
             forget_registration(mdata)  # inherited from the data they were copied from
         manager = AnnDataManager(
-            fields=data_fields(mdata, arguments, where), setup_method_args=setup_method_args
+            fields=data_fields(mdata, arguments, where),
+            setup_method_args=setup_method_args,
+            validation_checks=_CHECKED_BY_US,
         )
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -388,10 +396,11 @@ class SCMVPModel(
         Parameters
         ----------
         legacy_mudata_format
-            As in scvi-tools, where there are data.
+            Return all names in one array as scvi-tools does, where there are data.
         """
-        if self.adata is not None:
-            return super().get_var_names(legacy_mudata_format=legacy_mudata_format)
+        if legacy_mudata_format and self.adata is not None:
+            return super().get_var_names(legacy_mudata_format=True)
+        # of further modalities, which the model does not read, loaded data may have none
         modalities = self.registry["setup_args"]["modalities"]
         features = registered_features(self.registry)
         return {
@@ -419,10 +428,17 @@ class SCMVPModel(
         check_is_mudata(mdata, allow_view=copy_if_view)
         is_copy = has_views(mdata)
         if is_copy:
+            if mdata.isbacked:
+                raise ValueError(
+                    "`adata` is a view of data on disk, which cannot be copied to be registered. "
+                    "Pass the data themselves and the cells as `indices`, or read them first."
+                )
             mdata = adata = mdata.copy()
         # a copy carries the mark of registered data, whatever was done to it since
         if self._is_registered(mdata):
             check_still_as_registered(mdata, self.registry)
+            if not is_latest(self.get_anndata_manager(mdata, required=True)):
+                self._check_against_setup(mdata)  # scvi-tools is to register them once more
         else:
             self._check_new_data(mdata)
         validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
@@ -478,6 +494,7 @@ class SCMVPModel(
         manager = AnnDataManager(
             fields=data_fields(mdata, self.registry["setup_args"], where),
             setup_method_args={key: self.registry[key] for key in setup},
+            validation_checks=_CHECKED_BY_US,
         )
         manager.register_fields(mdata, source_registry=self.registry)
         return manager

@@ -1,5 +1,8 @@
 """The one door to private names of scvi-tools: what its next version may break."""
 
+from copy import deepcopy
+
+from scvi.data import AnnDataManager
 from scvi.data._constants import _ADATA_MINIFY_TYPE_UNS_KEY as MINIFY_TYPE_UNS_KEY
 from scvi.data._constants import _MANAGER_UUID_KEY as MANAGER_UUID_KEY
 from scvi.data._constants import _SCVI_UUID_KEY as DATA_UUID_KEY
@@ -13,7 +16,30 @@ __all__ = [
     "MANAGER_UUID_KEY",
     "MINIFY_TYPE_UNS_KEY",
     "SAVE_KEYS",
+    "is_latest",
+    "keep_codes",
     "merge_kwargs",
     "parse_device_args",
     "tag_by_expected_fdr",
 ]
+
+
+def is_latest(manager: AnnDataManager) -> bool:
+    """Whether nothing else has registered the data since, and put its codes into them."""
+    return bool(manager.adata.uns[MANAGER_UUID_KEY] == manager.id)
+
+
+def keep_codes(manager: AnnDataManager) -> None:
+    """Have data that are registered once more get the codes that they have now.
+
+    Scvi-tools registers data anew that another set-up has registered in between. It would read
+    categories from the columns as they are by then, perhaps in another order, and change the
+    registry of a model by them.
+
+    Parameters
+    ----------
+    manager
+        Of the data a model is built on.
+    """
+    manager._source_registry = deepcopy(manager.registry)
+    manager._transfer_kwargs = {}

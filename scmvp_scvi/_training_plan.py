@@ -73,7 +73,8 @@ class SCMVPTrainRunner(TrainRunner):
     ------
     ValueError
         If there are fewer than two training cells or no whole minibatch of them where others are
-        dropped, or validation is asked for and no cell is held out for it.
+        dropped, validation is asked for and no cell is held out for it, or the precision is none
+        that the weights can be kept in.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class SCMVPTrainRunner(TrainRunner):
                 "Training needs at least 2 training cells, for the statistics of its layers, got "
                 f"{data_splitter.n_train}: pass more cells, or raise `train_size`."
             )
-        if data_splitter.n_val == 0:
-            _check_needs_no_validation(training_plan, trainer_kwargs)
-            trainer_kwargs["check_val_every_n_epoch"] = None
         max_epochs = trainer_kwargs["max_epochs"]
         n_changing = training_plan.epochs_to_last_objective(max_epochs)
         config = trainer_kwargs.pop("trainer_config", None)
         trainer_kwargs = merge_kwargs(config, trainer_kwargs, name="trainer")
+        _check_precision(trainer_kwargs.get("precision"))
+        if data_splitter.n_val == 0:
+            _check_needs_no_validation(training_plan, trainer_kwargs)
+            trainer_kwargs["check_val_every_n_epoch"] = None
         n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
         if data_splitter.drop_last and data_splitter.n_train < data_splitter.batch_size:
             raise ValueError(
@@ -654,7 +656,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         was_training = self.module.training
         self.module.eval()
         means, variances, labels = [], [], []
-        for tensors in data.train_dataloader():
+        for tensors in data.all_training_cells():
             tensors = data.on_after_batch_transfer(tensors, 0)
             outputs = self.module.inference(**self.module._get_inference_input(tensors))
             means.append(outputs[OUTPUT.QZ].loc)
@@ -767,6 +769,16 @@ def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) ->
     return 1 / (every * interval)
 
 
+def _check_precision(precision: str | int | None) -> None:
+    """Refuse to convert the module, whose inputs outside of steps stay what they are."""
+    known = (None, 32, "32", "32-true", "16-mixed", "bf16-mixed", 16, "16", "bf16")
+    if precision not in known:
+        raise ValueError(
+            '`precision` must be "32-true", "16-mixed" or "bf16-mixed", for the weights of the '
+            f"model stay in single precision, got {precision!r}."
+        )
+
+
 def _check_needs_no_validation(
     training_plan: TrainingPlan, trainer_kwargs: Mapping[str, Any]
 ) -> None:
@@ -778,8 +790,8 @@ def _check_needs_no_validation(
     names = [name for name, value in asked.items() if value]
     if names:
         raise ValueError(
-            f"`{'`, `'.join(names)}` goes by cells that are held out for validation, and there "
-            "are none: lower `train_size`, or leave it out."
+            f"`{'`, `'.join(names)}` acts after each validation on cells that are held out, and "
+            "there are none: lower `train_size`, or leave it out."
         )
 
 

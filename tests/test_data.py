@@ -290,6 +290,27 @@ def test_further_modalities_are_left_out(raw, register):
     assert (stats["n_vars"], stats["n_atac"]) == (N_GENES, N_PEAKS)
 
 
+def test_further_modality_may_lack_cells(raw, register, train):
+    with without_pulling():
+        adt = raw["rna"][::2, :3].copy()
+        adt.var_names = ["CD3", "CD4", "CD8"]
+        three = MuData({"rna": raw["rna"], "atac": raw["atac"], "adt": adt})
+    model = train(register(three), max_epochs=1)
+    assert model.get_latent_representation().shape[0] == raw.n_obs
+    assert len(model.get_latent_representation(three.copy())) == raw.n_obs
+
+
+def test_lists_of_the_caller_are_not_those_of_the_set_up(raw, small):
+    raw.obs["donor"] = "a"
+    covariates, where = ["donor"], {"rna_layer": "rna", "atac_layer": "atac"}
+    SCMVPModel.setup_mudata(raw, categorical_covariate_keys=covariates, modalities=where)
+    covariates.append("sex")
+    where.clear()
+    arguments = SCMVPModel(raw, **small).registry["setup_args"]
+    assert arguments["categorical_covariate_keys"] == ["donor"]
+    assert arguments["modalities"] == {"rna_layer": "rna", "atac_layer": "atac"}
+
+
 def test_batches_are_registered_as_codes(raw, register):
     register(raw, batch_key="batch")
     codes = registered(raw, REGISTRY.BATCH)[:, 0]
@@ -383,6 +404,15 @@ def test_feature_statistics_equal_numpy_on_the_chosen_cells(raw, register, rng):
     np.testing.assert_allclose(found["rna_totals"], rna.sum(0))
     np.testing.assert_allclose(found["atac_totals"], atac.sum(0))
     assert found["n_cells"] == 25
+
+
+def test_sums_of_counts_in_half_precision_do_not_overflow(raw, register):
+    raw["rna"].X = raw["rna"].X.toarray().astype(np.float16)
+    raw["rna"].X[:, 0] = 60_000  # of two cells more than the largest half
+    manager = SCMVPModel(register(raw), n_hidden=8).adata_manager
+    statistics = feature_statistics(manager, np.arange(10))
+    assert statistics["rna_totals"][0] == 10 * np.float16(60_000).astype(float)
+    assert statistics["rna_median_depth"] >= 60_000 - 32
 
 
 def test_feature_statistics_are_the_same_in_small_blocks(raw, register, monkeypatch):

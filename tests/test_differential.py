@@ -256,8 +256,11 @@ def test_batches_to_decode_in_without_batch_correction_are_refused(compare, plan
 def test_batch_to_decode_in_that_does_not_exist_is_refused_by_its_argument(compare):
     with pytest.raises(ValueError, match="`batchid2` must be one of 'batch_0', 'batch_1'"):
         compare(groupby="batch", batch_correction=True, batchid2=["zz"])
-    with pytest.raises(TypeError, match="`batchid1` must be a list of batches, got a string"):
-        compare(groupby="batch", batch_correction=True, batchid1="batch_0")
+    for batch in ("batch_0", 0):
+        with pytest.raises(
+            TypeError, match=rf"`batchid1` must be a list.* got {batch!r}: \[{batch!r}\]"
+        ):
+            compare(groupby="batch", batch_correction=True, batchid1=batch)
 
 
 def test_groups_may_be_decoded_in_numbers_of_batches_that_do_not_divide_the_draws(
@@ -299,8 +302,9 @@ def test_any_difference_may_count(compare):
     assert (found["proba_de"] >= 0.5).all()
 
 
-def test_higher_credible_levels_are_wider_and_hold_the_median(compare):
-    found = compare(groupby="batch", group1="batch_0", cred_interval_lvls=[0.5, 0.9])
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_higher_credible_levels_are_wider_and_hold_the_median(compare, kind):
+    found = compare(groupby="batch", group1="batch_0", cred_interval_lvls=kind([0.5, 0.9]))
     low, high = (found[f"lfc_confidence_interval_0.9_{end}"] for end in ("min", "max"))
     assert ((low < found["lfc_median"]) & (found["lfc_median"] < high)).all()
     narrow = found["lfc_confidence_interval_0.5_max"] - found["lfc_confidence_interval_0.5_min"]

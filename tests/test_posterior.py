@@ -376,6 +376,27 @@ def test_data_on_disk_are_read_in_ascending_order_alone(
     np.testing.assert_allclose(found, latent[[3, 20, 50]], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_view_of_data_on_disk_is_refused_with_the_indices_to_pass(
+    trained_model, make_mdata, tmp_path
+):
+    make_mdata().write(tmp_path / "cells.h5mu")
+    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    with pytest.raises(ValueError, match="view of data on disk.* Pass .* cells as `indices`"):
+        trained_model.get_latent_representation(on_disk[:10])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_columns_on_disk_are_read_with_a_warning(trained_model, make_mdata, latent, tmp_path):
+    written = make_mdata()
+    written["atac"].X = written["atac"].X.tocsc()
+    written.write(tmp_path / "cells.h5mu")
+    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    with pytest.warns(UserWarning, match="`atac_layer`: the counts of `atac` are a csc_matrix on"):
+        found = trained_model.get_latent_representation(on_disk, indices=[3, 20])
+    np.testing.assert_allclose(found, latent[[3, 20]], atol=1e-5)
+
+
 def test_new_data_are_left_alone(trained_model, some_cells):
     counts = {key: some_cells[key].X.copy() for key in ("rna", "atac")}
     columns = some_cells.obs.columns

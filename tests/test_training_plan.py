@@ -371,7 +371,9 @@ def test_validations_of_an_epoch_are_counted_by_minibatches_or_shares(interval, 
     ],
 )
 def test_validation_without_cells_for_it_is_refused(fresh_mdata, train, arguments, name):
-    with pytest.raises(ValueError, match=f"{name}.* goes by cells.*lower `train_size`"):
+    with pytest.raises(
+        ValueError, match=f"{name}.* acts after each validation.*lower `train_size`"
+    ):
         train(fresh_mdata, train_size=1.0, **arguments)
 
 

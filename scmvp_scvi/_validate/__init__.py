@@ -20,7 +20,12 @@ from scmvp_scvi._validate._columns import (
     find_grouping,
     find_obs_column,
 )
-from scmvp_scvi._validate._counts import begins_with_counts, check_counts, warn_about_reads
+from scmvp_scvi._validate._counts import (
+    begins_with_counts,
+    check_counts,
+    warn_about_columns_on_disk,
+    warn_about_reads,
+)
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
 from scmvp_scvi._validate._groups import Comparison, compare_groups, compare_rows
 from scmvp_scvi._validate._messages import did_you_mean, shown
@@ -83,5 +88,6 @@ __all__ = [
     "shown",
     "spelled_otherwise",
     "warn_about_empty",
+    "warn_about_columns_on_disk",
     "warn_about_reads",
 ]

@@ -147,10 +147,13 @@ def check_no_missing(series: pd.Series, *, argument: str) -> None:
     """
     n_missing = int(series.isna().sum())
     if n_missing > 0:
+        is_label = argument == "labels_key"
+        name = "Unknown" if is_label else "unknown"
+        meant = ", as the model calls cells without a label" if is_label else ""
         raise ValueError(
             f'`{argument}`: the column "{series.name}" must have a category for each cell, but '
-            f"{n_missing} of {len(series)} are missing. Name them, for instance with "
-            f'`obs["{series.name}"] = obs["{series.name}"].astype(object).fillna("unknown")`, or '
+            f"{n_missing} of {len(series)} are missing. Name them{meant}, for instance with "
+            f'`obs["{series.name}"] = obs["{series.name}"].astype(object).fillna("{name}")`, or '
             "remove these cells."
         )
 

@@ -149,6 +149,24 @@ def warn_about_reads(matrix: Any, *, modality: str, layer: str | None = None) ->
     )
 
 
+def warn_about_columns_on_disk(matrix: Any, *, argument: str, modality: str) -> None:
+    """Warn of a matrix on disk of which no rows can be read without all others.
+
+    Parameters
+    ----------
+    matrix, argument, modality
+        As in `check_counts`.
+    """
+    if is_backed_sparse(matrix) and matrix.format == "csc":
+        warnings.warn(
+            f"`{argument}`: the counts of `{modality}` are a csc_matrix on disk, which is read "
+            "whole for each minibatch. Read the data into memory, or write them with the counts "
+            "as a csr_matrix.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def begins_with_counts(matrix: Any) -> bool:
     """Whether the first values of a matrix are finite integers of zero or more.
 

@@ -135,7 +135,9 @@ def qc(
     is_same_order = same_names(mdata[rna_key].obs_names, mdata[atac_key].obs_names)
     summaries["both"] = _summarize_pairing(cells, is_same_order)
     for name, column in groups.items():
-        sizes = column.astype(object).fillna("missing").value_counts(sort=False)
+        # whole numbers with gaps are floats until then
+        named = column.convert_dtypes().astype(object).where(column.notna(), "missing")
+        sizes = named.value_counts(sort=False)
         summaries[name] = {str(group): size for group, size in sizes.items()}
         cells[name] = column
     summary = pd.DataFrame(

@@ -97,6 +97,21 @@ def test_stored_zeros_are_no_counts(pair):
     assert pp.qc(pair).value("rna", "cells without a count") == 3
 
 
+@pytest.mark.filterwarnings("error:Downcasting")
+@pytest.mark.parametrize(
+    ("lanes", "sizes"),
+    [
+        ([1, 2, 1], {"1": 2, "2": 1}),
+        ([1, np.nan, 1], {"1": 2, "missing": 1}),
+        ([True, False, True], {"True": 2, "False": 1}),
+    ],
+)
+def test_batches_that_are_numbers_keep_their_names(pair, lanes, sizes):
+    pair.obs["lane"] = lanes
+    report = pp.qc(pair, batch_key="lane")
+    assert {name: report.value("lane", name) for name in sizes} == sizes
+
+
 def test_missing_labels_are_a_group_of_their_own(pair):
     pair.obs["cell_type"] = ["T", None, "T"]
     report = pp.qc(pair, labels_key="cell_type")

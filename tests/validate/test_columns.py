@@ -1,9 +1,12 @@
 """Columns of `.obs` are found, or refused with a way out that works."""
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from scmvp_scvi import SCMVPModel
 from scmvp_scvi._validate import (
     check_categories,
     check_column_names,
@@ -74,6 +77,15 @@ def test_missing_categories_are_counted_and_the_way_out_names_them(run_way_out):
         check_no_missing(obs["batch"], argument="batch_key")
     run_way_out(error, None, 'obs["batch"] = ', obs=obs)
     assert obs["batch"].tolist() == ["a", "unknown", "b", "unknown"]
+
+
+def test_missing_labels_become_the_unlabeled_category_of_the_model(run_way_out):
+    obs = pd.DataFrame({"type": pd.Categorical(["a", None])})
+    with pytest.raises(ValueError, match="1 of 2 are missing") as error:
+        check_no_missing(obs["type"], argument="labels_key")
+    run_way_out(error, None, 'obs["type"] = ', obs=obs)
+    default = inspect.signature(SCMVPModel).parameters["unlabeled_category"].default
+    assert obs["type"].tolist() == ["a", default]
 
 
 @pytest.mark.parametrize("values", [["1", "2"], pd.Categorical(["a", "b"])])
