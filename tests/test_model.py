@@ -652,7 +652,8 @@ def test_categories_stay_those_of_the_set_up_after_another_one_of_the_same_data(
 ):
     mdata = make_mdata()
     mdata.obs["type"] = pd.Categorical(np.where(np.arange(mdata.n_obs) % 3 == 0, "T", "B"))
-    model = train(register(mdata, labels_key="type", batch_key="batch"), n_clusters=None)
+    mdata = register(mdata, labels_key="type", batch_key="batch")
+    model = train(mdata, architecture={"n_clusters": None}, max_epochs=2)
     probabilities, expression = (
         model.get_cluster_probabilities(),
         model.get_normalized_expression(),
