@@ -25,6 +25,7 @@ from scmvp_scvi.distributions._blockwise import (
 
 # A minibatch of 128 makes eight blocks. The derivatives of each have a row of all genes.
 _CELLS_PER_BLOCK = 16
+_STIRLING_FROM = 1_000  # terms of the series that are left out are below 1e-13 from here on
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,19 @@ def _gamma_terms_of_any(
 ) -> tuple[Tensor, Tensor]:
     theta = log_theta.exp()
     total = values + theta
-    terms = torch.lgamma(total) - torch.lgamma(theta)
+    # Of a large theta both functions are large, and float32 has no digits for their difference:
+    # there it is that of Stirling's series, written without differences.
+    is_large = theta > _STIRLING_FROM
+    log_growth = torch.log1p(values / theta)
+    series = (theta - 0.5) * log_growth + values * (total.log() - 1)
+    series -= values / (12 * theta * total)
+    terms = torch.where(is_large, series, torch.lgamma(total) - torch.lgamma(theta))
     if not with_slopes:
         return terms, torch.zeros_like(terms)
-    return terms, theta * (torch.digamma(total) - torch.digamma(theta))
+    slope_of_series = theta * log_growth + values / (2 * total)
+    slope_of_series += values * (total + theta) / (12 * theta * total**2)
+    slopes = theta * (torch.digamma(total) - torch.digamma(theta))
+    return terms, torch.where(is_large, slope_of_series, slopes)
 
 
 def negative_binomial_sum(

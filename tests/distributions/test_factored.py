@@ -1,5 +1,6 @@
 """Factored laws against the laws written out, their gradients, scipy and torch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -520,6 +521,23 @@ def test_counts_that_the_law_is_not_of_are_refused(request, rng, read, modality,
 def test_a_single_library_for_all_cells_is_refused(rna_counts):
     with pytest.raises(ValueError, match=r"library of shape \(1, 1\)"):
         _blockwise.check_shape(rna_counts, N_CELLS, N_GENES, torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("theta", [10.0, 999.0, 1_001.0, 1e5, 1e8])
+def test_gamma_terms_keep_their_digits_whatever_theta(dtype, theta):
+    values = torch.tensor([0, 1, 2, 17, 5_000], dtype=dtype)
+    log_theta = torch.full_like(values, math.log(theta))
+    terms, slopes = _negative_binomial_sum._gamma_terms(values, log_theta, with_slopes=True)
+    # of whole x the difference is log(theta (theta + 1) ... (theta + x - 1))
+    own = math.exp(float(log_theta[0]))
+    factors = [own + np.arange(int(x)) for x in values]
+    expected = [math.fsum(np.log(some)) for some in factors]
+    by_log = [math.fsum(own / some) for some in factors]
+    # float32 keeps log(theta) itself to seven digits, and below a thousand the difference to four
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5 if theta > 1_000 else 2e-3
+    np.testing.assert_allclose(terms, expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(slopes, by_log, rtol=tolerance, atol=tolerance)
 
 
 def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):
