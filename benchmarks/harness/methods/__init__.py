@@ -49,6 +49,24 @@ CHANGES |= {
 }
 # the default of fewer than a thousand cells, before it was seen to be too many
 CHANGES |= {"200 epochs": {"epochs": 200}}
+# the default of all numbers of cells, before few were seen to gain by dropout, and changes to it
+NO_DROPOUT = {"dropout_rate": 0.0}
+CHANGES |= {
+    "no dropout": {"model": NO_DROPOUT},
+    **{
+        f"no dropout, {name}": {
+            **CHANGES[name],
+            "model": {**NO_DROPOUT, **CHANGES[name].get("model", {})},
+        }
+        for name in (
+            "KL weight 1",
+            "200 epochs",
+            "15 dimensions",
+            "centred batches",
+            "centred batches, 15 dimensions",
+        )
+    },
+}
 
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
