@@ -220,7 +220,7 @@ def test_standing_says_how_much_rests_on_one_seed_and_on_generated_data(folder):
         "ones are on generated data."
     )
     text = (folder.parent / "standing.md").read_text()
-    assert "better in 2, tied in 2 and worse in 0:" in text
+    assert "better in 2, tied in 2 and worse in 0." in text
     assert said in text
 
 
