@@ -47,26 +47,13 @@ CHANGES |= {
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
 }
+# what few cells or shallow counts gain by, and others lose by
+CHANGES |= {
+    f"hidden dropout {name}": {"model": {"dropout_rate": rate}}
+    for name, rate in ((".1", 0.1), (".3", 0.3))
+}
 # the default of fewer than a thousand cells, before it was seen to be too many
 CHANGES |= {"200 epochs": {"epochs": 200}}
-# the default of all numbers of cells, before few were seen to gain by dropout, and changes to it
-NO_DROPOUT = {"dropout_rate": 0.0}
-CHANGES |= {
-    "no dropout": {"model": NO_DROPOUT},
-    **{
-        f"no dropout, {name}": {
-            **CHANGES[name],
-            "model": {**NO_DROPOUT, **CHANGES[name].get("model", {})},
-        }
-        for name in (
-            "KL weight 1",
-            "200 epochs",
-            "15 dimensions",
-            "centred batches",
-            "centred batches, 15 dimensions",
-        )
-    },
-}
 
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
