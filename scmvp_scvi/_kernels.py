@@ -2,9 +2,8 @@
 
 Torch's operations each read and write arrays of the size of the block, and find the entries with a
 count one by one by their place. Here a row of the block stays in cache from its logits to its
-derivatives. numba compiles a kernel when it is
-first called, in about two seconds, and keeps it on disk. A kernel runs on the thread that calls
-it, and others can run beside it.
+derivatives. numba compiles a kernel when it is first called, in about two seconds, and keeps it on
+disk. A kernel runs on the thread that calls it, and others can run beside it.
 
 A logit that is NaN makes the sum of its cell NaN.
 """
