@@ -130,8 +130,8 @@ class SCMVPModel(
         for each batch, which `get_batch_representation` returns and all layers share. The vector
         suits many batches.
     dropout_rate
-        Dropout on hidden layers, in training. Where there are few cells or counts, 0.1 or 0.3
-        raise the likelihood of held-out counts a little; clusters of deeper data lose by 0.3.
+        Dropout on hidden layers, in training. Where there are few cells, 0.1 raises the likelihood
+        of held-out counts a little; more can ruin the clusters of deep data.
     rna_input_dropout, atac_input_dropout
         Share of a cell's input values dropped in training; keeps the channels from memorising
         their training cells.
