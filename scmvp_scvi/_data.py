@@ -369,10 +369,10 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
     rna_depths, atac_depths = [], []
     for rows in _blocks_of(np.sort(indices)):
         rna_block, atac_block = rna[rows], atac[rows]
-        rna_depths.append(np.asarray(rna_block.sum(1, dtype=float)).ravel())
-        atac_depths.append(np.asarray(atac_block.sum(1, dtype=float)).ravel())
-        rna_totals += np.asarray(rna_block.sum(0, dtype=float)).ravel()
-        atac_totals += np.asarray(atac_block.sum(0, dtype=float)).ravel()
+        rna_depths.append(_sums(rna_block, 1))
+        atac_depths.append(_sums(atac_block, 1))
+        rna_totals += _sums(rna_block, 0)
+        atac_totals += _sums(atac_block, 0)
     rna_median, atac_median = _median_depth(rna_depths), _median_depth(atac_depths)
     statistics = {
         "rna_median_depth": rna_median,
@@ -416,10 +416,10 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     total, squares, detected, normalized = np.zeros((4, counts.shape[1]))
     for some in _blocks_of(rows):
         block = sparse.csr_matrix(counts[some], dtype=np.float64)  # squares fit no small integer
-        depth = np.asarray(block.sum(1)).ravel()
-        total += np.asarray(block.sum(0)).ravel()
-        squares += np.asarray(block.multiply(block).sum(0)).ravel()
-        detected += np.asarray((block > 0).sum(0)).ravel()
+        depth = _sums(block, 1)
+        total += _sums(block, 0)
+        squares += _sums(block.multiply(block), 0)
+        detected += _sums(block > 0, 0)
         n_measured += int((depth > 0).sum())
         # a cell without counts adds nothing, whatever it is divided by
         normalized += block.T @ (1e4 / np.maximum(depth, 1))
@@ -434,14 +434,17 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
 def has_empty_cells(adata_manager: AnnDataManager, key: str, rows: np.ndarray) -> bool:
     """Whether any of the cells has no count in the modality that is registered as ``key``."""
     counts = adata_manager.get_from_registry(key)
-    return any(
-        bool((np.asarray(counts[some].sum(1)) == 0).any()) for some in _blocks_of(np.sort(rows))
-    )
+    return any(bool((_sums(counts[some], 1) == 0).any()) for some in _blocks_of(np.sort(rows)))
 
 
 def _blocks_of(rows: np.ndarray) -> list[np.ndarray]:
     """Cut rows into blocks whose counts fit into memory."""
     return np.array_split(rows, max(1, -(-len(rows) // _ROWS_PER_BLOCK)))
+
+
+def _sums(block: Any, axis: int) -> np.ndarray:
+    """Sums of a block of cells in double precision, for counts may be of a type that is small."""
+    return np.asarray(block.sum(axis, dtype=float)).ravel()
 
 
 def _median_depth(depths: list[np.ndarray]) -> float:

@@ -62,7 +62,6 @@ def atac_counts(rng, read) -> Counts:
 
 @pytest.fixture
 def rna_law(rng, monkeypatch) -> FactoredNegativeBinomial:
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
     # one block, and one that is not full, in either form
     monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 4)
@@ -488,6 +487,8 @@ def test_nb_block_size_changes_neither_value_nor_gradient(
     expected = value_and_gradients()
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", n_rows)
     monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", n_rows)
+    if isinstance(rna_counts, DenseCounts):
+        assert len(_blockwise.cell_blocks(rna_counts)) == -(-N_CELLS // n_rows)
     for found, value in zip(value_and_gradients(), expected, strict=True):
         torch.testing.assert_close(found, value, **EXACT)
 

@@ -49,8 +49,8 @@ CHANGES |= {
 }
 # what few cells or shallow counts gain by, and others lose by
 CHANGES |= {
-    f"hidden dropout {name}": {"model": {"dropout_rate": rate}}
-    for name, rate in ((".1", 0.1), (".3", 0.3))
+    "hidden dropout .1": {"model": {"dropout_rate": 0.1}},
+    "hidden dropout .3": {"model": {"dropout_rate": 0.3}},
 }
 # the default of fewer than a thousand cells, before it was seen to be too many
 CHANGES |= {"200 epochs": {"epochs": 200}}
