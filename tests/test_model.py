@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scipy import sparse
@@ -14,7 +13,6 @@ from scipy import sparse
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._model import default_max_epochs
-from scmvp_scvi._prior_fit import fit_mixture
 
 
 def assert_same_outputs(model: SCMVPModel, other: SCMVPModel):
@@ -654,10 +652,8 @@ def test_categories_stay_those_of_the_set_up_after_another_one_of_the_same_data(
     mdata.obs["type"] = pd.Categorical(np.where(np.arange(mdata.n_obs) % 3 == 0, "T", "B"))
     mdata = register(mdata, labels_key="type", batch_key="batch")
     model = train(mdata, architecture={"n_clusters": None}, max_epochs=2)
-    probabilities, expression = (
-        model.get_cluster_probabilities(),
-        model.get_normalized_expression(),
-    )
+    probabilities = model.get_cluster_probabilities()
+    expression = model.get_normalized_expression()
 
     mdata.obs["type"] = mdata.obs["type"].cat.reorder_categories(["T", "B"])
     first, second = sorted(mdata.obs["batch"].unique())
@@ -679,32 +675,6 @@ def test_categories_renamed_before_another_set_up_are_refused(make_mdata, regist
     register(mdata, batch_key="batch")
     with pytest.raises(ValueError, match="`batch`, `batch_key` of the set-up, must hold categ"):
         model.get_latent_representation()
-
-
-@pytest.mark.parametrize("precision", [64, "64-true", "bf16-true", "16-true"])
-def test_precision_that_converts_the_weights_is_refused(fresh_mdata, train, precision):
-    with pytest.raises(ValueError, match='`precision` must be "32-true", "16-mixed" or "bf16'):
-        train(fresh_mdata, precision=precision)
-
-
-@pytest.mark.parametrize("precision", [32, "bf16-mixed"])
-def test_precision_that_leaves_the_weights_is_accepted(fresh_mdata, train, precision):
-    model = train(fresh_mdata, max_epochs=1, precision=precision)
-    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
-
-
-def test_mixture_is_fitted_to_all_training_cells_where_the_last_minibatch_is_dropped(
-    fresh_mdata, train, monkeypatch
-):
-    fitted = []
-    monkeypatch.setattr(
-        "scmvp_scvi._training_plan.fit_mixture",
-        lambda latent, *rest: fitted.append(len(latent)) or fit_mixture(latent, *rest),
-    )
-    dropping = {"drop_last": True}
-    train(fresh_mdata, max_epochs=2, train_size=1.0, batch_size=64, datasplitter_kwargs=dropping)
-    assert fresh_mdata.n_obs % 64 > 1
-    assert set(fitted) == {fresh_mdata.n_obs}
 
 
 @pytest.mark.parametrize("name", ["n_clusters", "seeding_labels", "surgery"])

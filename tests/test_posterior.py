@@ -1,6 +1,7 @@
 """What a trained model says of cells: embeddings, clusters and denoised profiles."""
 
 import re
+from pathlib import Path
 
 import anndata as ad
 import mudata
@@ -364,12 +365,16 @@ def test_views_are_embedded_as_their_copies_are(trained_model, make_mdata, laten
     assert table.index.equals(mdata.obs_names[5:25])
 
 
+def on_disk_of(mdata: MuData, folder: Path) -> MuData:
+    mdata.write(folder / "cells.h5mu")
+    return mudata.read_h5mu(folder / "cells.h5mu", backed="r")
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_data_on_disk_are_read_in_ascending_order_alone(
     trained_model, make_mdata, latent, tmp_path
 ):
-    make_mdata().write(tmp_path / "cells.h5mu")
-    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    on_disk = on_disk_of(make_mdata(), tmp_path)
     with pytest.raises(ValueError, match="`indices` must ascend without repeats"):
         trained_model.get_latent_representation(on_disk, indices=[50, 3, 20])
     found = trained_model.get_latent_representation(on_disk, indices=[3, 20, 50])
@@ -380,8 +385,7 @@ def test_data_on_disk_are_read_in_ascending_order_alone(
 def test_view_of_data_on_disk_is_refused_with_the_indices_to_pass(
     trained_model, make_mdata, tmp_path
 ):
-    make_mdata().write(tmp_path / "cells.h5mu")
-    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    on_disk = on_disk_of(make_mdata(), tmp_path)
     with pytest.raises(ValueError, match="view of data on disk.* Pass .* cells as `indices`"):
         trained_model.get_latent_representation(on_disk[:10])
 
@@ -390,8 +394,7 @@ def test_view_of_data_on_disk_is_refused_with_the_indices_to_pass(
 def test_columns_on_disk_are_read_with_a_warning(trained_model, make_mdata, latent, tmp_path):
     written = make_mdata()
     written["atac"].X = written["atac"].X.tocsc()
-    written.write(tmp_path / "cells.h5mu")
-    on_disk = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    on_disk = on_disk_of(written, tmp_path)
     with pytest.warns(UserWarning, match="`atac_layer`: the counts of `atac` are a csc_matrix on"):
         found = trained_model.get_latent_representation(on_disk, indices=[3, 20])
     np.testing.assert_allclose(found, latent[[3, 20]], atol=1e-5)

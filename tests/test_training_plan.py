@@ -362,6 +362,18 @@ def test_validations_of_an_epoch_are_counted_by_minibatches_or_shares(interval, 
     assert _training_plan._validations_per_epoch({"val_check_interval": interval}, 20) == expected
 
 
+@pytest.mark.parametrize("precision", [64, "64-true", "bf16-true", "16-true"])
+def test_precision_that_converts_the_weights_is_refused(fresh_mdata, train, precision):
+    with pytest.raises(ValueError, match='`precision` must be "32-true", "16-mixed" or "bf16'):
+        train(fresh_mdata, precision=precision)
+
+
+@pytest.mark.parametrize("precision", [32, "bf16-mixed"])
+def test_precision_that_leaves_the_weights_is_accepted(fresh_mdata, train, precision):
+    model = train(fresh_mdata, max_epochs=1, precision=precision)
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -445,6 +457,21 @@ def test_leiden_looks_at_the_resolution_that_was_asked_for(fresh_mdata, train, m
     plan = {"cluster_resolution": 0.35}
     train(fresh_mdata, architecture={"n_clusters": None}, plan_kwargs=plan, max_epochs=1)
     assert set(asked) == {0.35}
+
+
+def test_mixture_is_fitted_to_all_training_cells_where_the_last_minibatch_is_dropped(
+    fresh_mdata, train, monkeypatch
+):
+    fitted, fit = [], _training_plan.fit_mixture
+    monkeypatch.setattr(
+        _training_plan,
+        "fit_mixture",
+        lambda latent, *rest: fitted.append(len(latent)) or fit(latent, *rest),
+    )
+    dropping = {"drop_last": True}
+    train(fresh_mdata, max_epochs=2, train_size=1.0, batch_size=64, datasplitter_kwargs=dropping)
+    assert fresh_mdata.n_obs % 64 > 1
+    assert set(fitted) == {fresh_mdata.n_obs}
 
 
 # -- labels ---------------------------------------------------------------------------------------
