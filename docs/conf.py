@@ -89,7 +89,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._posterior.PosteriorMixin"),
     ("py:class", "scmvp_scvi._predictive.PredictiveMixin"),
     ("py:class", "scmvp_scvi._query.QueryMixin"),
-    ("py:class", "scmvp_scvi._rows.FeatureSample"),
+    ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
     ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),
     ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),

@@ -15,14 +15,15 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from scmvp_scvi._counts import Counts, read_counts
-from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
-from scmvp_scvi._losses import cluster_divergence, latent_divergence
-from scmvp_scvi._rows import (
+from scmvp_scvi._feature_sample import (
     FeatureSample,
     inclusion_probabilities,
+    sample_evenly,
     sample_features,
-    split_uses,
 )
+from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi._rows import split_uses
 from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture, MixtureFit
@@ -35,7 +36,7 @@ DEFAULT_CYCLE_PEAKS = 8192
 _DEFAULT_CYCLE_GENES = 2048
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
-TF_SCALE = 1e4  # term frequencies are counts per ten thousand
+_TF_SCALE = 1e4  # term frequencies are counts per ten thousand
 
 
 @dataclass
@@ -127,7 +128,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
         encoded = decoded if encode_covariates else CovariateSizes((), 0)
         n_centered = 0
-        if center_batches:  # which takes off whatever rows of a batch would add
+        if center_batches:  # it takes off whatever a row of the batch would add: there is none
             n_centered = n_batch
             encoded = CovariateSizes((1, *encoded.n_categories[1:]), encoded.n_continuous)
 
@@ -205,7 +206,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self.atac_idf.copy_(n_cells / atac)
         self.rna_decoder.start_at(rna / rna.sum())
         if self.atac_target == "tfidf":  # what a single count of each peak typically becomes
-            atac = atac * torch.log1p(TF_SCALE * self.atac_idf * n_cells / atac.sum())
+            atac = atac * torch.log1p(_TF_SCALE * self.atac_idf * n_cells / atac.sum())
         self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
 
@@ -247,17 +248,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         depth
             Of the cells; None for the sum of these counts.
         """
-        depth = counts.depth if depth is None else depth
-        factor = self.rna_median_depth / depth.clamp_min(1e-8).view(-1)
-        return counts.with_values((counts.values * counts.spread(factor)).log1p_())
+        return counts.with_values(_scaled(counts, depth, self.rna_median_depth).log1p_())
 
     def atac_profile(
         self, counts: Counts, depth: Float[Tensor, "cells 1"] | None = None
     ) -> Counts:
         """Encoder input: log1p of TF-IDF, zero stays zero; parameters as of `rna_profile`."""
-        depth = counts.depth if depth is None else depth
-        factor = TF_SCALE / depth.clamp_min(1e-8).view(-1)
-        tfidf = (counts.values * counts.spread(factor)).mul_(counts.of_features(self.atac_idf))
+        tfidf = _scaled(counts, depth, _TF_SCALE).mul_(counts.of_features(self.atac_idf))
         return counts.with_values(tfidf.log1p_())
 
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
@@ -320,10 +317,11 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
         reads_counts = self.atac_target == "counts"
         atac_target = atac_counts if reads_counts else self.atac_profile(atac_counts)
-        known = self._libraries(
+        libraries = self._libraries(
             rna_counts.depth, atac_target.depth, rna_size_factor, atac_size_factor
         )
-        rna_observed, atac_observed = known[OUTPUT.RNA_OBSERVED], known[OUTPUT.ATAC_OBSERVED]
+        rna_observed = libraries[OUTPUT.RNA_OBSERVED]
+        atac_observed = libraries[OUTPUT.ATAC_OBSERVED]
 
         # the cycle reads the same wide weights at some features
         rna_weight, rna_weight_again = split_uses(self.rna_encoder.first_layer.weight)
@@ -352,7 +350,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             qz_atac,
             rna_observed,
             atac_observed,
-            validate=not self.training,  # a look would halt an accelerator in each step
+            validate=not self.training,  # in each step it would keep an accelerator waiting
         )
         return {
             OUTPUT.QZ: qz,
@@ -361,10 +359,10 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             OUTPUT.Z: qz.rsample(),
             OUTPUT.RNA_COUNTS: rna_counts,
             OUTPUT.ATAC_COUNTS: atac_target,
-            OUTPUT.RNA_WEIGHT: rna_weight_again,
-            OUTPUT.ATAC_WEIGHT: atac_weight_again,
+            OUTPUT.RNA_FIRST_LAYER: rna_weight_again,
+            OUTPUT.ATAC_FIRST_LAYER: atac_weight_again,
             OUTPUT.COVARIATES: covariates,
-            **known,
+            **libraries,
         }
 
     @auto_move_data
@@ -573,7 +571,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             # of a cell without counts the library is no more than a placeholder
             typical = (seen * py.library).sum() / seen.sum().clamp(min=1)
             return py.scale() * torch.where(seen > 0, py.library, typical)
-        return torch.log1p(py.scale() * (TF_SCALE * idf))
+        return torch.log1p(py.scale() * (_TF_SCALE * idf))
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -595,8 +593,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     ) -> SCMVPLossOutput:
         """Negative ELBO plus the weighted consistency terms, averaged over the cells.
 
-        Outside of training every term is taken over all peaks. Gradients are those of ``loss``: on
-        an accelerator the reconstruction losses of single cells have none.
+        Outside of training every term is taken over all peaks. Backpropagate through ``loss``
+        alone: on an accelerator the reconstruction losses of single cells have no gradient.
 
         Parameters
         ----------
@@ -619,60 +617,55 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Peaks, drawn anew in each step, that the ATAC likelihood and the cycle are estimated
             from without bias; None for the exact likelihood.
         peak_probabilities
-            What `peak_probabilities` returned for so many peaks, where it is at hand; None asks
-            it.
+            ``peak_probabilities(n_peaks_per_step)`` if it has been computed; None computes it.
         wide_gradients
-            What becomes of the gradients of the ATAC decoder's output weights, and which is told
-            of the rows that the cycle reads; None holds the gradients.
+            Takes the gradients of the ATAC decoder's output weights block by block, and is told
+            which rows the cycle reads as well; None leaves them to autograd.
         """
         del tensors
-        i, g = inference_outputs, generative_outputs
-        qz, z, px, py = i[OUTPUT.QZ], i[OUTPUT.Z], g[OUTPUT.PX], g[OUTPUT.PY]
-        rna_observed, atac_observed = i[OUTPUT.RNA_OBSERVED], i[OUTPUT.ATAC_OBSERVED]
-        paired = rna_observed * atac_observed
+        inferred, decoded = inference_outputs, generative_outputs
+        qz, px, py = inferred[OUTPUT.QZ], decoded[OUTPUT.PX], decoded[OUTPUT.PY]
 
-        counts, sample = i[OUTPUT.ATAC_COUNTS], None
+        atac_counts, sample = inferred[OUTPUT.ATAC_COUNTS], None
         if self.training and n_peaks_per_step is not None:
             if peak_probabilities is None:
                 peak_probabilities = self.peak_probabilities(n_peaks_per_step)
             sample = sample_features(
                 peak_probabilities, min(n_peaks_per_step, len(peak_probabilities))
             )
-            counts = counts.select_columns(sample.columns)
+            atac_counts = atac_counts.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
 
         log_scale = px.log_scale()  # once, for the cycle and the likelihood
-        cycle = {}
+        latent: dict[str, Tensor] = {}
+        cluster: dict[str, Tensor] = {}
         if cycle_weight > 0 or cycle_cluster_weight > 0:
             cycle_rna, cycle_atac = self.reencode(
                 self._cycle_rna_profile(log_scale, n_cycle_genes),
                 self._cycle_atac_profile(py, sample, n_cycle_peaks, wide_gradients),
-                i[OUTPUT.COVARIATES],
-                i[OUTPUT.RNA_WEIGHT],
-                i[OUTPUT.ATAC_WEIGHT],
+                inferred[OUTPUT.COVARIATES],
+                inferred[OUTPUT.RNA_FIRST_LAYER],
+                inferred[OUTPUT.ATAC_FIRST_LAYER],
             )
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
-            cycle = latent | cluster
+        rna_log_prob = px.log_prob(inferred[OUTPUT.RNA_COUNTS], log_scale, for_mean=True)
+        peak_weights = None if sample is None else sample.weights
+        atac_log_prob = py.log_prob(atac_counts, peak_weights, wide_gradients, for_mean=True)
         reconstruction = {
-            LOSS.RNA_RECONSTRUCTION: -px.log_prob(i[OUTPUT.RNA_COUNTS], log_scale, for_mean=True),
-            LOSS.ATAC_RECONSTRUCTION: -py.log_prob(
-                counts, None if sample is None else sample.weights, wide_gradients, for_mean=True
-            ),
+            LOSS.RNA_RECONSTRUCTION: -rna_log_prob,
+            LOSS.ATAC_RECONSTRUCTION: -atac_log_prob,
         }
-        kl = self.prior.kl(qz, z)
+        kl = self.prior.kl(qz, inferred[OUTPUT.Z])
+        alignment = self._alignment_terms(inferred)
 
-        # the channels learn from the joint posterior, not it from them
-        target = Normal(qz.loc.detach(), qz.scale.detach(), validate_args=False)
-        channels = _stack(i[OUTPUT.QZ_RNA], i[OUTPUT.QZ_ATAC])
-        of_rna, of_atac = latent_divergence(target, channels) * paired
-        alignment = {LOSS.ALIGNMENT_RNA: of_rna, LOSS.ALIGNMENT_ATAC: of_atac}
-        total = sum(reconstruction.values()) + kl_weight * kl
-        total = total + alignment_weight * sum(alignment.values())
-        if cycle:
-            total = total + cycle_weight * sum(latent.values())
-            total = total + cycle_cluster_weight * sum(cluster.values())
-        parts = {**reconstruction, LOSS.KL: kl, **alignment, **cycle}
-
+        total = (
+            sum(reconstruction.values())
+            + kl_weight * kl
+            + alignment_weight * sum(alignment.values())
+            + cycle_weight * sum(latent.values())
+            + cycle_cluster_weight * sum(cluster.values())
+        )
+        parts = {**reconstruction, LOSS.KL: kl, **alignment, **latent, **cluster}
         return SCMVPLossOutput(
             loss=total.mean(),
             reconstruction_loss=reconstruction,
@@ -697,7 +690,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_genes = log_scale.shape[1]
         if not self.training or n_cycle_genes >= n_genes:
             return self.imputed_rna(log_scale)
-        return self.imputed_rna(log_scale, _draw_alike(n_genes, n_cycle_genes, log_scale.device))
+        return self.imputed_rna(log_scale, sample_evenly(n_genes, n_cycle_genes, log_scale.device))
 
     def _cycle_atac_profile(
         self,
@@ -710,7 +703,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_peaks = len(py.rate_bias)
         if not self.training or n_cycle_peaks >= n_peaks:
             return self.imputed_atac(py, sample)
-        own = _draw_alike(n_peaks, n_cycle_peaks, py.rate_bias.device)
+        own = sample_evenly(n_peaks, n_cycle_peaks, py.rate_bias.device)
         if sample is None:
             if wide_gradients is not None:
                 read = (py.rate_weight, self.atac_encoder.first_layer.weight)
@@ -720,6 +713,18 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         columns, weights = (t[own.columns] for t in (sample.columns, sample.weights))
         chosen = FeatureSample(columns, weights * own.weights)
         return self.imputed_atac(py.among(own.columns), chosen)
+
+    def _alignment_terms(self, inferred: dict[str, Any]) -> dict[str, Tensor]:
+        """Divergence of each channel from the joint posterior, ``(cells,)``, 0 in unpaired cells.
+
+        The channels learn from the joint posterior, not it from them.
+        """
+        qz = inferred[OUTPUT.QZ]
+        target = Normal(qz.loc.detach(), qz.scale.detach(), validate_args=False)
+        channels = _stack(inferred[OUTPUT.QZ_RNA], inferred[OUTPUT.QZ_ATAC])
+        paired = inferred[OUTPUT.RNA_OBSERVED] * inferred[OUTPUT.ATAC_OBSERVED]
+        of_rna, of_atac = latent_divergence(target, channels) * paired
+        return {LOSS.ALIGNMENT_RNA: of_rna, LOSS.ALIGNMENT_ATAC: of_atac}
 
     def _cycle_terms(
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal
@@ -767,10 +772,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         return stacked.logsumexp(0) - math.log(n_mc_samples)
 
 
-def _draw_alike(n_features: int, n_sampled: int, device: torch.device) -> FeatureSample:
-    """Draw features that stand for all, each with the same probability."""
-    columns = torch.randperm(n_features, device=device)[:n_sampled].sort().values
-    return FeatureSample(columns, torch.full((n_sampled,), n_features / n_sampled, device=device))
+def _scaled(
+    counts: Counts, depth: Float[Tensor, "cells 1"] | None, to_depth: float | Tensor
+) -> Tensor:
+    """Counts scaled to a depth, as they are stored; those of an empty cell stay zero."""
+    depth = counts.depth if depth is None else depth
+    return counts.values * counts.spread(to_depth / depth.clamp_min(1e-8).view(-1))
 
 
 def _stack(*posteriors: Normal) -> Normal:
@@ -789,7 +796,7 @@ def _choose_posterior(
 ) -> Normal:
     """Joint posterior where both modalities were measured, else that of the one that was.
 
-    It is looked at for numbers that are none where ``validate`` says so.
+    ``validate`` has torch look for NaN in it, for which an accelerator has to be waited for.
     """
     both = (rna_observed * atac_observed).bool().unsqueeze(-1)
     has_rna = rna_observed.bool().unsqueeze(-1)

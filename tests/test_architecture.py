@@ -25,6 +25,7 @@ LAYERS = (
         "_wide_gradients",
         "_side_by_side",
         "_rows",
+        "_feature_sample",
         "_neighbors",
         "_zarr",
         "_validate._blocks",

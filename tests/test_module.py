@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 
 from scmvp_scvi import SCMVPModule, _module
 from scmvp_scvi._counts import DenseCounts, SparseCounts
+from scmvp_scvi._feature_sample import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
-from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import MixtureFit
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.nn._covariates import Covariates

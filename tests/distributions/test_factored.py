@@ -13,7 +13,7 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from scmvp_scvi import _products
 from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
-from scmvp_scvi._rows import FeatureSample, inclusion_probabilities, sample_features
+from scmvp_scvi._feature_sample import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi.distributions import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
