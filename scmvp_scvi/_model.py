@@ -42,11 +42,8 @@ from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
 from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, merge_kwargs
 from scmvp_scvi._surgery import surgery_from
-from scmvp_scvi._training_plan import (
-    SCMVPTrainingPlan,
-    SCMVPTrainRunner,
-    arguments_of_plan,
-)
+from scmvp_scvi._train_runner import SCMVPTrainRunner
+from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
 from scmvp_scvi._validate import (
     check_fraction,
     check_integer_at_least,

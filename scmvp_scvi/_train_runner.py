@@ -1,0 +1,126 @@
+"""`SCMVPTrainRunner`: the trainer that fits the cells there are and the schedule of the plan."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scvi.dataloaders import DataSplitter
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from scmvp_scvi._scvi import merge_kwargs
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
+
+_PATIENCE = 0.1  # share of the epochs without improvement after which training stops early
+
+
+class SCMVPTrainRunner(TrainRunner):
+    """Run the training, with what follows from the cells there are and from the schedule.
+
+    There are no validation epochs where no cell is held out for them, which Lightning refuses in
+    terms of dataloaders. Early stopping waits until the mixture is fitted for the last time and
+    has its full weight, and then for a tenth of the epochs without improvement, unless
+    ``early_stopping_warmup_epochs`` and ``early_stopping_patience`` say otherwise; scvi-tools
+    counts both in validations. Checkpoints go by the validation ELBO; the loss has a weight that
+    changes.
+
+    Parameters
+    ----------
+    model, training_plan, data_splitter, **trainer_kwargs
+        As in :class:`scvi.train.TrainRunner`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two training cells or no whole minibatch of them where others are
+        dropped, validation is asked for and no cell is held out for it, or the precision is none
+        that the weights can be kept in.
+    """
+
+    def __init__(
+        self,
+        model: BaseModelClass,
+        training_plan: SCMVPTrainingPlan,
+        data_splitter: DataSplitter,
+        **trainer_kwargs: Any,
+    ) -> None:
+        if data_splitter.n_train < 2:
+            raise ValueError(
+                "Training needs at least 2 training cells, for the statistics of its layers, got "
+                f"{data_splitter.n_train}: pass more cells, or raise `train_size`."
+            )
+        max_epochs = trainer_kwargs["max_epochs"]
+        n_changing = training_plan.epochs_to_last_objective(max_epochs)
+        config = trainer_kwargs.pop("trainer_config", None)
+        trainer_kwargs = merge_kwargs(config, trainer_kwargs, name="trainer")
+        _check_precision(trainer_kwargs.get("precision"))
+        if data_splitter.n_val == 0:
+            _check_needs_no_validation(training_plan, trainer_kwargs)
+            trainer_kwargs["check_val_every_n_epoch"] = None
+        n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
+        if data_splitter.drop_last and data_splitter.n_train < data_splitter.batch_size:
+            raise ValueError(
+                "`drop_last` leaves no minibatch where there are fewer training cells, "
+                f"{data_splitter.n_train}, than `batch_size`, {data_splitter.batch_size}: lower "
+                "it, or leave `drop_last` out."
+            )
+        per_epoch = _validations_per_epoch(trainer_kwargs, n_batches)
+        trainer_kwargs = {
+            "checkpointing_monitor": "elbo_validation",
+            "early_stopping_warmup_epochs": int(n_changing * per_epoch),
+            "early_stopping_patience": max(1, round(_PATIENCE * max_epochs * per_epoch)),
+            **trainer_kwargs,
+        }
+        super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
+
+    def __call__(self) -> None:
+        """Train; a model that was trained before answers on, however this training ends."""
+        self._was_trained = self.model.is_trained_
+        try:
+            super().__call__()
+        finally:
+            # trainers and tracebacks keep the plan, and a recorded step holds much memory
+            self.training_plan.forget_recorded_step()
+            self.model.module.eval()
+
+    def _update_history(self) -> None:
+        """Add to the history of earlier trainings, which a checkpoint has the model forget."""
+        self.model.is_trained_ = self._was_trained
+        super()._update_history()
+
+
+def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) -> float:
+    """How often the trainer validates, of an epoch with so many minibatches."""
+    every = trainer_kwargs.get("check_val_every_n_epoch") or 1
+    interval = trainer_kwargs.get("val_check_interval") or 1.0
+    if isinstance(interval, int):  # Lightning's way to tell minibatches from shares of an epoch
+        interval = interval / n_batches
+    elif not isinstance(interval, float):  # a time, which says nothing of epochs
+        interval = 1.0
+    return 1 / (every * interval)
+
+
+def _check_precision(precision: str | int | None) -> None:
+    """Refuse to convert the module, whose inputs outside of steps stay what they are."""
+    known = (None, 32, "32", "32-true", "16-mixed", "bf16-mixed", 16, "16", "bf16")
+    if precision not in known:
+        raise ValueError(
+            '`precision` must be "32-true", "16-mixed" or "bf16-mixed", for the weights of the '
+            f"model stay in single precision, got {precision!r}."
+        )
+
+
+def _check_needs_no_validation(
+    training_plan: SCMVPTrainingPlan, trainer_kwargs: Mapping[str, Any]
+) -> None:
+    asked = {
+        "early_stopping": trainer_kwargs.get("early_stopping"),
+        "enable_checkpointing": trainer_kwargs.get("enable_checkpointing"),
+        'plan_kwargs={"reduce_lr_on_plateau": True}': training_plan.reduce_lr_on_plateau,
+    }
+    names = [name for name, value in asked.items() if value]
+    if names:
+        raise ValueError(
+            f"`{'`, `'.join(names)}` acts after each validation on cells that are held out, and "
+            "there are none: lower `train_size`, or leave it out."
+        )

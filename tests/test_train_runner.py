@@ -1,0 +1,122 @@
+"""Trainings that stop early, fail, write checkpoints, or have no cells to be validated on."""
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from scvi.train import SaveCheckpoint
+
+from scmvp_scvi import _train_runner
+
+STOP_AT_ONCE = {
+    "early_stopping": True,
+    "early_stopping_patience": 1,
+    "early_stopping_min_delta": 1e6,
+}
+
+
+class Failure(Callback):
+    """Ends a training in its second minibatch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        del trainer, pl_module, outputs, batch
+        if batch_idx == 1:
+            raise RuntimeError("ended")
+
+
+def test_trained_model_answers_without_chance_after_a_training_that_failed(
+    fresh_mdata, train, train_more
+):
+    model = train(fresh_mdata, max_epochs=1)
+    with pytest.raises(RuntimeError, match="ended"):
+        train_more(model, max_epochs=1, callbacks=[Failure()])
+    assert not any(layer.training for layer in model.module.modules())
+    first, second = (model.get_latent_representation() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_checkpoints_do_not_make_a_trained_model_forget_that_it_is(
+    fresh_mdata, train, train_more, fails, tmp_path
+):
+    model = train(fresh_mdata, max_epochs=2)
+
+    class FailureAfterACheckpoint(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            del pl_module
+            if trainer.current_epoch == 1:
+                raise RuntimeError("ended")
+
+    callbacks = [SaveCheckpoint(dirpath=str(tmp_path), monitor="elbo_validation")]
+    callbacks += [FailureAfterACheckpoint()] if fails else []
+    with pytest.raises(RuntimeError, match="ended") if fails else nullcontext():
+        train_more(model, max_epochs=2, enable_checkpointing=True, callbacks=callbacks)
+    assert list(tmp_path.iterdir())
+    assert model.is_trained_
+    assert len(model.history["elbo_train"]) == (3 if fails else 4)
+
+
+@pytest.mark.parametrize(("refit", "least"), [(None, 6), (0.5, 7)])
+def test_training_does_not_stop_early_before_the_last_mixture_has_its_full_weight(
+    fresh_mdata, train, refit, least
+):
+    plan = {"mixture_start": 0.5, "mixture_refit": refit}
+    model = train(fresh_mdata, max_epochs=10, plan_kwargs=plan, **STOP_AT_ONCE)
+    # the first judged epoch sets the bar, the second does not reach it
+    assert model.trainer.current_epoch == least + 2
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        # of 40 epochs 28 are not watched; the next validation sets a bar that none reaches
+        ({"max_epochs": 40}, 28 + 1 + 4),
+        ({"max_epochs": 40, "check_val_every_n_epoch": 2}, 28 + 2 * (1 + 2)),
+        ({"max_epochs": 40, "val_check_interval": 0.5}, 28 + (1 + 8) / 2),
+        ({"max_epochs": 10}, 7 + 1 + 1),
+        ({"max_epochs": 40, "trainer_config": {"early_stopping_patience": 1}}, 28 + 1 + 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning")
+def test_early_stopping_by_default_ends_a_training_that_gets_no_better(
+    fresh_mdata, train, options, last
+):
+    model = train(fresh_mdata, early_stopping=True, early_stopping_min_delta=1e6, **options)
+    assert model.trainer.current_epoch == math.ceil(last)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(4, 5.0), (0.25, 4.0), (None, 1.0), ("00:10:00", 1.0)]
+)
+def test_validations_of_an_epoch_are_counted_by_minibatches_or_shares(interval, expected):
+    assert _train_runner._validations_per_epoch({"val_check_interval": interval}, 20) == expected
+
+
+@pytest.mark.parametrize("precision", [64, "64-true", "bf16-true", "16-true"])
+def test_precision_that_converts_the_weights_is_refused(fresh_mdata, train, precision):
+    with pytest.raises(ValueError, match='`precision` must be "32-true", "16-mixed" or "bf16'):
+        train(fresh_mdata, precision=precision)
+
+
+@pytest.mark.parametrize("precision", [32, "bf16-mixed"])
+def test_precision_that_leaves_the_weights_is_accepted(fresh_mdata, train, precision):
+    model = train(fresh_mdata, max_epochs=1, precision=precision)
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"early_stopping": True}, "`early_stopping`"),
+        ({"enable_checkpointing": True}, "`enable_checkpointing`"),
+        ({"plan_kwargs": {"reduce_lr_on_plateau": True}}, "reduce_lr_on_plateau"),
+    ],
+)
+def test_validation_without_cells_for_it_is_refused(fresh_mdata, train, arguments, name):
+    with pytest.raises(
+        ValueError, match=f"{name}.* acts after each validation.*lower `train_size`"
+    ):
+        train(fresh_mdata, train_size=1.0, **arguments)
