@@ -373,20 +373,22 @@ def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> di
         atac_depths.append(_sums(atac_block, 1))
         rna_totals += _sums(rna_block, 0)
         atac_totals += _sums(atac_block, 0)
-    rna_median, atac_median = _median_depth(rna_depths), _median_depth(atac_depths)
+    rna_depth, atac_depth = np.concatenate(rna_depths), np.concatenate(atac_depths)
     statistics = {
-        "rna_median_depth": rna_median,
+        "rna_median_depth": _median_of_measured(rna_depth, rna_depth),
         "rna_totals": rna_totals,
         "atac_totals": atac_totals,
         "n_cells": len(indices),
     }
-    for name, key, median in (
-        ("rna_depth_per_size_factor", REGISTRY.RNA_SIZE_FACTOR, rna_median),
-        ("atac_depth_per_size_factor", REGISTRY.ATAC_SIZE_FACTOR, atac_median),
+    for name, key, depth in (
+        ("rna_depth_per_size_factor", REGISTRY.RNA_SIZE_FACTOR, rna_depth),
+        ("atac_depth_per_size_factor", REGISTRY.ATAC_SIZE_FACTOR, atac_depth),
     ):
         if key in adata_manager.data_registry:
-            factors = adata_manager.get_from_registry(key)[indices]
-            statistics[name] = median / float(np.median(factors))
+            factors = adata_manager.get_from_registry(key)[np.sort(indices)].ravel()
+            # cells that were not measured have a factor too, which may be anything
+            of_depths, of_factors = (_median_of_measured(v, depth) for v in (depth, factors))
+            statistics[name] = of_depths / of_factors
     return statistics
 
 
@@ -424,8 +426,11 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
         # a cell without counts adds nothing, whatever it is divided by
         normalized += block.T @ (1e4 / np.maximum(depth, 1))
     n_cells = max(n_measured, 1)
+    deviations = (squares - total**2 / n_cells) * n_cells / max(n_cells - 1, 1)
+    # a few cells can be alike by chance: a sum of counts varies as Poisson's law has it, or more
+    variance = np.maximum(deviations, total)
     # one more count keeps the logarithm of a feature without counts finite
-    log_variance = (squares - total**2 / n_cells + 1) / (total + 1) ** 2
+    log_variance = (variance + 1) / (total + 1) ** 2
     return RawMeans(
         total / n_cells, detected / n_cells, normalized / n_cells, log_variance, total.sum()
     )
@@ -447,7 +452,7 @@ def _sums(block: Any, axis: int) -> np.ndarray:
     return np.asarray(block.sum(axis, dtype=float)).ravel()
 
 
-def _median_depth(depths: list[np.ndarray]) -> float:
-    """Median over the cells that have any count."""
-    depth = np.concatenate(depths)
-    return float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0
+def _median_of_measured(values: np.ndarray, depth: np.ndarray) -> float:
+    """Median over the cells that have any count; 1 if none has."""
+    measured = depth > 0
+    return float(np.median(values[measured])) if measured.any() else 1.0

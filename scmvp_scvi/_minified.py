@@ -147,8 +147,8 @@ def minified_copy(
     }
     # columns are copied from `mdata`, not pulled from the modalities once more
     with without_pulling():
-        minified = MuData(modalities)
-    minified.obs, minified.var = mdata.obs.copy(), mdata.var.copy()
+        minified = MuData(modalities, obs=mdata.obs.copy())  # or the first one orders the cells
+    minified.var = mdata.var.copy()
     for name in ("obsm", "varm", "obsp", "varp", "uns"):
         getattr(minified, name).update(deepcopy(dict(getattr(mdata, name))))
     forget_registration(minified)

@@ -40,7 +40,7 @@ from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, merge_kwargs
+from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, mapping_of
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
@@ -285,8 +285,9 @@ class SCMVPModel(
         labels_key
             Column with labels; they seed the components of the mixture prior.
         rna_size_factor_key, atac_size_factor_key
-            Columns with size factors, positive, used in place of the observed depth. Only their
-            ratios matter: their median is scaled to the median depth.
+            Columns with size factors, positive, used in place of the observed depth. Their median
+            over the training cells is scaled to the median depth of these, so that only their
+            ratios matter; factors of new cells must be on the scale of those trained on.
         categorical_covariate_keys, continuous_covariate_keys
             Columns with further covariates.
         modalities
@@ -606,8 +607,8 @@ class SCMVPModel(
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`. Checkpoints go by the validation ELBO unless
             ``checkpointing_monitor`` says otherwise: the weight of the KL in the loss changes.
-            What scvi-tools' ``plan_config`` and ``trainer_config`` say counts where it is not an
-            argument here.
+            What scvi-tools' ``plan_config`` and ``trainer_config``, as mappings, say counts where
+            it is not an argument here.
 
         Raises
         ------
@@ -615,7 +616,8 @@ class SCMVPModel(
             For arguments that go elsewhere, or that are not offered.
         ValueError
             If the data are minified, or no longer what was set up; if there are too few cells for
-            the clusters; or if early stopping or checkpoints have no cells to go by.
+            the clusters; if early stopping or checkpoints have no cells to go by; or if the
+            training diverges, which the weights do not survive.
         """
         mdata = self._data()
         check_has_counts(mdata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
@@ -629,8 +631,8 @@ class SCMVPModel(
         check_integer_at_least(max_epochs, 1, name="max_epochs")
         _check_trainer_arguments(trainer_kwargs)
         _check_strategy(devices, trainer_kwargs)
-        plan_config = trainer_kwargs.pop("plan_config", None)
-        plan_kwargs = merge_kwargs(plan_config, plan_kwargs, name="plan")
+        plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
+        plan_kwargs = {**plan_config, **(plan_kwargs or {})}
         _check_plan_arguments(plan_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")

@@ -241,7 +241,7 @@ class PosteriorMixin(VAEMixin):
         n_samples
             Draws of z from the posterior; None averages over fixed points.
         return_mean
-            Average over the draws of `n_samples`; False returns each.
+            Average over the draws of `n_samples`; False returns each, if there are several.
         batch_size
             Cells a minibatch.
         return_numpy
@@ -369,10 +369,10 @@ class PosteriorMixin(VAEMixin):
         region_list
             Peaks to return, in this order; None for all.
         library_size
-            Depth mu is scaled to: 1 for the share of a cell's counts that the peak is expected to
-            hold, ``"observed"`` for counts at the cell's own depth (its size factor, scaled to the
-            median depth, where there are size factors), or 1, with a warning, where a cell has
-            none.
+            Depth mu is scaled to: 1 for shares that add up to 1 over all peaks, ``"observed"`` for
+            the cell's own (its size factor, scaled to the median depth, where there are size
+            factors), or 1, with a warning, where a cell has none. The depth is that of the
+            counts, or with ``atac_target="tfidf"`` the sum of what these become.
         threshold
             Values below it become zero and the result is sparse. It is in units of
             ``library_size``: shares are one over the number of peaks on average.

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
 from scvi.dataloaders import DataSplitter
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
-from scmvp_scvi._scvi import merge_kwargs
+from scmvp_scvi._scvi import mapping_of
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
 
 _PATIENCE = 0.1  # share of the epochs without improvement after which training stops early
@@ -31,6 +32,8 @@ class SCMVPTrainRunner(TrainRunner):
 
     Raises
     ------
+    TypeError
+        If ``trainer_config`` is no mapping.
     ValueError
         If there are fewer than two training cells or no whole minibatch of them where others are
         dropped, validation is asked for and no cell is held out for it, or the precision is none
@@ -52,7 +55,12 @@ class SCMVPTrainRunner(TrainRunner):
         max_epochs = trainer_kwargs["max_epochs"]
         n_changing = training_plan.epochs_to_last_objective(max_epochs)
         config = trainer_kwargs.pop("trainer_config", None)
-        trainer_kwargs = merge_kwargs(config, trainer_kwargs, name="trainer")
+        trainer_kwargs = {**mapping_of(config, name="trainer_config"), **trainer_kwargs}
+        callbacks = trainer_kwargs.get("callbacks")
+        # a list of our own: scvi-tools adds to it, and the caller's may serve for other trainings
+        trainer_kwargs["callbacks"] = (
+            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+        )
         _check_precision(trainer_kwargs.get("precision"))
         if data_splitter.n_val == 0:
             _check_needs_no_validation(training_plan, trainer_kwargs)
@@ -86,7 +94,13 @@ class SCMVPTrainRunner(TrainRunner):
     def _update_history(self) -> None:
         """Add to the history of earlier trainings, which a checkpoint has the model forget."""
         self.model.is_trained_ = self._was_trained
+        history = self.model.history_
+        n_before = max((len(series) for series in history.values()), default=0) if history else 0
         super()._update_history()
+        logged = getattr(self.trainer.logger, "history", None)
+        if self._was_trained and history and logged:
+            for name in logged.keys() - history.keys():  # of which scvi-tools keeps none
+                history[name] = logged[name].set_axis(logged[name].index + n_before)
 
 
 def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) -> float:
@@ -113,10 +127,16 @@ def _check_precision(precision: str | int | None) -> None:
 def _check_needs_no_validation(
     training_plan: SCMVPTrainingPlan, trainer_kwargs: Mapping[str, Any]
 ) -> None:
+    monitors = [getattr(callback, "monitor", None) for callback in trainer_kwargs["callbacks"]]
     asked = {
         "early_stopping": trainer_kwargs.get("early_stopping"),
         "enable_checkpointing": trainer_kwargs.get("enable_checkpointing"),
         'plan_kwargs={"reduce_lr_on_plateau": True}': training_plan.reduce_lr_on_plateau,
+        **{
+            f'callbacks` with `monitor="{monitor}"': True
+            for monitor in monitors
+            if monitor is not None and "validation" in monitor
+        },
     }
     names = [name for name, value in asked.items() if value]
     if names:

@@ -76,8 +76,9 @@ class SCMVPTrainingPlan(TrainingPlan):
     lr_schedule
         ``"cosine"``: a short linear warm-up, then half a cosine down to zero; ``"constant"``.
     optimizer, lr, weight_decay, eps
-        Of the optimiser; the decay applies to weight matrices. ``"Adam"`` adds it to the gradient,
-        as a Gaussian prior on the weights asks for.
+        Of the optimiser; the decay applies to weight matrices, not to the mixture, the
+        dispersions or the vectors of batches. ``"Adam"`` adds it to the gradient, as a Gaussian
+        prior on the weights asks for.
     rna_output_scale, atac_output_scale
         Of the Gaussian prior on the weights of the decoders' output layers: its standard deviation
         times the root of the number of hidden units, so that profiles may vary as much at any
@@ -222,11 +223,11 @@ class SCMVPTrainingPlan(TrainingPlan):
         return torch.full((), weight, device=self.device)  # a copy would halt an accelerator
 
     def first_mixture_epoch(self, n_epochs: int) -> int:
-        """Epoch that the mixture is fitted before, counted from 0, of so many."""
+        """First epoch with the mixture, counted from 0, in a training of ``n_epochs``."""
         return max(1, round(self.mixture_start * n_epochs))
 
     def second_mixture_epoch(self, n_epochs: int) -> int | None:
-        """Epoch that the mixture is fitted anew before, of so many; None if there is none."""
+        """First epoch with the mixture fitted anew; None if it is not."""
         first = self.first_mixture_epoch(n_epochs)
         if self.mixture_refit is None or self.continues_training:
             return None
@@ -260,9 +261,14 @@ class SCMVPTrainingPlan(TrainingPlan):
                 id(self.module.atac_decoder.rate.weight): self.atac_output_scale,
                 id(self.module.atac_decoder.inclusion.weight): self.atac_output_scale,
             }
+            module = self.module
+            # matrices of numbers that are no weights
+            kept = (*module.prior.parameters(), module.rna_decoder.log_inverse_dispersion)
+            kept += () if module.batch_vectors is None else (module.batch_vectors,)
+            undecayed = {id(p) for p in kept}
             groups: dict[float, list[torch.nn.Parameter]] = {}
             for p in parameters:
-                decay = self.weight_decay if p.ndim > 1 else 0.0
+                decay = self.weight_decay if p.ndim > 1 and id(p) not in undecayed else 0.0
                 if id(p) in scales:
                     n_hidden = p.shape[1]
                     # the loss is a mean over cells, so that a prior counts as one cell of many
@@ -388,7 +394,10 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
 
     def _step_by_blocks_if_possible(self) -> None:
-        """Let the widest weights be stepped block by block, unless something hinders it."""
+        """Let the widest weights be stepped block by block, unless something hinders it.
+
+        Callbacks then find no gradient of theirs.
+        """
         if self.surgery is not None or not self._may_step_by_blocks():
             self.wide_gradients = None
         elif self.wide_gradients is None:
@@ -462,7 +471,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         return next((why for why, holds in hindrances.items() if holds), None)
 
     def forward(self, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Embed, decode and judge a minibatch, by scvi-tools' names; a replay does the last."""
+        """Return posterior, laws and loss of a minibatch; of a replayed step the loss alone."""
         if self.step_recorder is not None and self.module.training:
             loss_kwargs = kwargs["loss_kwargs"]
             lr = self._optimizer.param_groups[0]["lr"]  # or steps would not be recorded
@@ -641,7 +650,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         if lost:
             raise ValueError(
                 f"Training has diverged: in epoch {self.current_epoch}, {shown(lost)} became "
-                f"infinite or no number. Lower the learning rate: `lr` in `plan_kwargs` is "
+                "infinite or no number, and the weights with them. Build the model anew, or load "
+                "it, and train it with a lower learning rate: `lr` in `plan_kwargs` was "
                 f"{self.lr}."
             )
 

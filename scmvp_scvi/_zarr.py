@@ -1,5 +1,6 @@
 """Wide tables written to zarr block by block, in the layout that anndata reads."""
 
+import shutil
 import warnings
 from collections.abc import Iterable
 from itertools import chain
@@ -12,6 +13,8 @@ from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
 
+_VALUES_PER_CHUNK = 2**17  # of a sparse table: half a MiB; anndata takes the size of a block
+
 
 def write_table(
     path: str | Path,
@@ -22,6 +25,9 @@ def write_table(
     overwrite: bool = False,
 ) -> None:
     """Write a table of cells by features as an AnnData in zarr; one block is in memory at a time.
+
+    It is written beside ``path``, as ``.part``, and takes its name once it is whole: until then
+    what is at ``path`` stays.
 
     Parameters
     ----------
@@ -45,14 +51,30 @@ def write_table(
             f"`path` must be free, but `{path}` exists: choose another one, or set "
             "`overwrite=True` to replace it."
         )
+    part = path.with_name(f"{path.name}.part")
+    try:
+        _write_blocks(part, blocks, rows, columns)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_blocks(
+    path: Path,
+    blocks: Iterable[np.ndarray | sparse.csr_matrix],
+    rows: pd.Index,
+    columns: pd.Index,
+) -> None:
     blocks = iter(blocks)
-    first = next(blocks)  # if it cannot be had, what is at `path` stays
+    first = next(blocks)
     with warnings.catch_warnings():
         # of a default of anndata to come; either way it reads what is written
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
         names = AnnData(obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=columns))
-        if path.is_file():
-            path.unlink()
         group = zarr.open_group(path, mode="w")
         write_elem(group, "/", names)
         start = 0
@@ -60,8 +82,9 @@ def write_table(
             stop = start + block.shape[0]
             if sparse.issparse(block):
                 if start == 0:
-                    # those of later rows can exceed what the first block needs
-                    write_elem(group, "X", block, dataset_kwargs={"indptr_dtype": np.int64})
+                    # places of later rows can exceed what the first block needs
+                    how = {"indptr_dtype": np.int64, "chunks": (_VALUES_PER_CHUNK,)}
+                    write_elem(group, "X", block, dataset_kwargs=how)
                 else:
                     sparse_dataset(group["X"]).append(block)
             else:

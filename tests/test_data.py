@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from mudata import MuData
+from scipy import stats
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._data import feature_statistics, has_empty_cells, raw_means
@@ -445,6 +446,22 @@ def test_size_factors_become_depths_with_the_median_of_the_observed(raw, registe
     assert np.median(depths) == pytest.approx(observed, rel=1e-5)
 
 
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_size_factors_of_cells_without_counts_do_not_enter_the_scale(raw, register, modality):
+    """The counts themselves are the factors where there are any, anything else elsewhere."""
+    counts = raw[modality].X.tolil()
+    counts[::2], counts[::3] = 0, 0
+    raw[modality].X = counts.tocsr()
+    depth = np.asarray(raw[modality].X.sum(1)).ravel()
+    raw.obs["size"] = np.where(depth > 0, depth, 0.01)
+    with pytest.warns(UserWarning, match="no counts in"):
+        register(raw, **{f"{modality}_size_factor_key": "size"})
+    manager = SCMVPModel._get_most_recent_anndata_manager(raw)
+    training = np.random.default_rng(0).permutation(raw.n_obs)[: raw.n_obs - 3]
+    found = feature_statistics(manager, training)
+    assert found[f"{modality}_depth_per_size_factor"] == pytest.approx(1, rel=1e-6)
+
+
 def test_raw_means_are_those_of_numpy_over_measured_cells_in_blocks_of_any_size(rng, monkeypatch):
     counts = 1 + rng.poisson(0.5, (50, 8)).astype("float32")
     counts[7] = 0  # a cell without counts was not measured
@@ -478,6 +495,17 @@ def test_sampling_variance_of_raw_means_is_that_of_repeated_draws(rng, dispersio
     counts = sp.csr_matrix(rng.poisson(mean).astype("float32"))
     found = raw_means(counts, np.arange(200))
     assert np.median(found.log_variance) == pytest.approx(np.log(found.mean).var(), rel=0.15)
+
+
+@pytest.mark.parametrize("n_cells", [2, 3, 10])
+def test_sampling_variance_of_few_cells_is_at_least_that_of_poisson_counts(rng, n_cells):
+    """Of 20 counts a cell, 4,000 times; cells that are alike by chance are no more certain."""
+    counts = sp.csr_matrix(rng.poisson(20, (n_cells, 4_000)).astype("float32"))
+    found = raw_means(counts, np.arange(n_cells))
+    error = (np.log(found.mean) - np.log(20)) / np.sqrt(found.log_variance)
+    within = stats.norm.cdf(2) - stats.norm.cdf(-2)
+    # four standard errors of a share of 4,000
+    assert (np.abs(error) < 2).mean() > within - 4 * np.sqrt(within * (1 - within) / 4_000)
 
 
 def test_sampling_variance_of_a_feature_without_counts_is_finite():

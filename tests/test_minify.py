@@ -188,6 +188,25 @@ def test_minified_data_keep_annotations_and_other_modalities(make_mdata, registe
     assert small["rna"].raw is None
 
 
+def test_slices_of_minified_data_are_of_the_cells_asked_for(make_mdata, register, train):
+    """With a first modality that lacks cells, and that mudata would have the cells ordered by."""
+    with without_pulling():
+        paired = make_mdata(n_cells=120, n_genes=30, n_peaks=60)
+        protein = paired["rna"][60:, :3].copy()
+        protein.var_names = ["CD3", "CD4", "CD8"]
+        names = list(paired.obs_names)
+        mdata = MuData({"protein": protein, **paired.mod}, obs=paired.obs)[names].copy()
+        model = train(register(mdata), max_epochs=1)
+        latent = model.get_latent_representation()
+        model.minify_mudata()
+        some = [names[i] for i in (3, 70, 119)]
+        part = model.adata[some].copy()
+    assert list(part.obs_names) == list(part["rna"].obs_names) == some
+    np.testing.assert_allclose(
+        model.get_latent_representation(part), latent[[3, 70, 119]], **CLOSE
+    )
+
+
 def test_minified_file_is_smaller(plain, tmp_path):
     model, mdata = plain
     model.adata.write_h5mu(tmp_path / "small.h5mu")

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
-from scvi.train import SaveCheckpoint
+from scvi.train import SaveCheckpoint, TrainerConfig, TrainingPlanConfig
 
 from scmvp_scvi import _train_runner
 
@@ -112,6 +113,8 @@ def test_precision_that_leaves_the_weights_is_accepted(fresh_mdata, train, preci
     [
         ({"early_stopping": True}, "`early_stopping`"),
         ({"enable_checkpointing": True}, "`enable_checkpointing`"),
+        ({"callbacks": [SaveCheckpoint(monitor="elbo_validation")]}, '`monitor="elbo_valid'),
+        ({"callbacks": SaveCheckpoint(load_best_on_end=True)}, '`monitor="validation_loss"`'),
         ({"plan_kwargs": {"reduce_lr_on_plateau": True}}, "reduce_lr_on_plateau"),
     ],
 )
@@ -120,3 +123,44 @@ def test_validation_without_cells_for_it_is_refused(fresh_mdata, train, argument
         ValueError, match=f"{name}.* acts after each validation.*lower `train_size`"
     ):
         train(fresh_mdata, train_size=1.0, **arguments)
+
+
+@pytest.mark.parametrize("options", [{"early_stopping": True}, {"enable_checkpointing": True}])
+def test_callbacks_of_the_caller_serve_for_other_trainings_too(
+    fresh_mdata, train, train_more, options, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scvi.settings, "logging_dir", str(tmp_path))
+    callbacks = [Callback()]
+    model = train(fresh_mdata, max_epochs=1, callbacks=callbacks, enable_progress_bar=True)
+    train_more(model, max_epochs=1, callbacks=callbacks, enable_progress_bar=True, **options)
+    assert len(callbacks) == 1
+
+
+def test_one_callback_need_not_be_in_a_list(fresh_mdata, train):
+    seen = []
+
+    class Epochs(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            del pl_module
+            seen.append(trainer.current_epoch)
+
+    train(fresh_mdata, max_epochs=2, callbacks=Epochs())
+    assert seen == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("plan_config", TrainingPlanConfig), ("trainer_config", TrainerConfig)]
+)
+def test_configs_that_name_each_default_of_scvi_tools_are_refused(fresh_mdata, train, name, kind):
+    with pytest.raises(TypeError, match=f"`{name}` must be a mapping, got {kind.__name__}"):
+        train(fresh_mdata, **{name: kind()})
+
+
+def test_history_goes_on_with_what_the_first_training_did_not_log(fresh_mdata, train, train_more):
+    without_cycle = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+    model = train(fresh_mdata, max_epochs=2, train_size=1.0, plan_kwargs=without_cycle)
+    train_more(model, max_epochs=3)
+    epochs = {name: list(series.index) for name, series in model.history.items()}
+    assert epochs["elbo_train"] == [0, 1, 2, 3, 4]
+    assert epochs["elbo_validation"] == epochs["cycle_latent_rna_train"] == [2, 3, 4]
+    assert np.isfinite(model.history["elbo_validation"].to_numpy(float)).all()

@@ -648,7 +648,7 @@ def test_training_that_diverges_is_stopped_after_the_epoch_with_a_way_out(
     fresh_mdata, train, monkeypatch, value, on_step, options
 ):
     monkeypatch.setattr(GaussianMixture, "kl", lambda _, qz, z: value * z.sum(-1) + qz.loc.sum(-1))
-    message = r"in epoch 0, .*`kl_mixture_train`.* Lower the learning rate: `lr` .* 0\.002"
+    message = r"in epoch 0, .*`kl_mixture_train`.* Build the model anew.*lower learning.* 0\.002"
     with pytest.raises(ValueError, match=message):
         train(fresh_mdata, batch_size=64, plan_kwargs={"on_step": on_step}, **options)
 
@@ -974,7 +974,20 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
     assert decay[id(atac.rate.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
     assert decay[id(atac.inclusion.weight)] == pytest.approx(n_atac / (0.1**2 * n_cells))
     assert decay[id(model.module.joint_encoder.shared.weight)] == 1e-3
-    assert decay[id(atac.rate.bias)] == decay[id(model.module.prior.logits)] == 0
+    not_weights = (*model.module.prior.parameters(), rna.log_inverse_dispersion, atac.rate.bias)
+    assert {decay[id(p)] for p in not_weights} == {0}
+
+
+def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
+    architecture = {"batch_representation": "embedding"}
+    plan = {"weight_decay": 1e-3}
+    model = train(fresh_mdata, architecture=architecture, max_epochs=1, plan_kwargs=plan)
+    [group] = [
+        group
+        for group in model.trainer.optimizers[0].param_groups
+        if any(p is model.module.batch_vectors for p in group["params"])
+    ]
+    assert group["weight_decay"] == 0
 
 
 @pytest.mark.parametrize(

@@ -48,16 +48,41 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, table):
     np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
 
 
-def test_what_is_there_is_kept_where_the_first_block_cannot_be_had(tmp_path, table):
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("n_blocks", [0, 1, 6])
+def test_what_is_there_is_kept_where_a_block_cannot_be_had(tmp_path, table, form, n_blocks):
     def blocks():
+        for i in range(n_blocks):
+            yield form(2 * table[i : i + 1])
         raise ValueError("no such cells")
-        yield table
 
     path = tmp_path / "table.zarr"
     write_table(path, [table], CELLS, PEAKS)
     with pytest.raises(ValueError, match="no such cells"):
         write_table(path, blocks(), CELLS, PEAKS, overwrite=True)
     np.testing.assert_array_equal(ad.read_zarr(path).X, table)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_be_replaced_and_what_an_earlier_writing_left_behind(tmp_path, table):
+    path, left = tmp_path / "table.zarr", tmp_path / "table.zarr.part"
+    path.write_text("a file")
+    left.mkdir()
+    (left / "zarr.json").write_text("cut off")
+    write_table(path, [table], CELLS, PEAKS, overwrite=True)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, table)
+    assert not left.exists()
+
+
+def test_chunks_of_a_sparse_table_do_not_depend_on_how_much_the_first_block_holds(tmp_path, table):
+    chunks = []
+    for first in (0 * table, table):
+        path = tmp_path / f"{len(chunks)}.zarr"
+        blocks = [sparse.csr_matrix(first), sparse.csr_matrix(table)]
+        write_table(path, blocks, CELLS.append("more" + CELLS), PEAKS)
+        group = zarr.open_group(path, mode="r")
+        chunks.append([group[f"X/{name}"].chunks for name in ("data", "indices", "indptr")])
+    assert chunks[0] == chunks[1]
 
 
 def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
@@ -67,9 +92,8 @@ def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
         for i in range(7):
             seen.append(i)
             if i == 4:  # the four blocks before are in the store already
-                np.testing.assert_array_equal(
-                    ad.io.read_elem(zarr.open_group(path, mode="r")["X"])[:4], table[:4]
-                )
+                part = zarr.open_group(path.with_name("table.zarr.part"), mode="r")
+                np.testing.assert_array_equal(ad.io.read_elem(part["X"])[:4], table[:4])
             yield table[i : i + 1]
 
     write_table(path, blocks(), CELLS, PEAKS)

@@ -53,7 +53,7 @@ def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
     unpacked once, and an ``.h5`` file opened, which shows whether it is whole.
     """
     check_one_of(name, registry(), name="name")
-    dataset, folder = registry()[name], Path(folder)
+    dataset, folder = registry()[name], Path(folder).expanduser()
     for file in dataset.downloads:
         try:
             _fetch(file, folder, progress=progress)

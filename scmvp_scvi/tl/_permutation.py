@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +72,7 @@ def permute_pairing(
     """Give each cell the accessibility of another cell of its group.
 
     Cells without counts in a modality are a group of their own, so that as many cells as before
-    have both.
+    have both. A cell that is alone in its group keeps its own, with a warning.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ def permute_pairing(
     Returns
     -------
     A new MuData. Matrices, layers, ``.obsm`` and ``.obs`` of the ATAC modality are those of the
-    other cell; cell names, RNA and ``mdata.obs`` stay.
+    other cell; cell names, RNA and ``mdata.obs`` stay. What else `mdata` holds of both modalities,
+    such as joint embeddings, is left out: it is of the true pairing.
 
     Raises
     ------
@@ -118,12 +120,21 @@ def permute_pairing(
     rng = np.random.default_rng(seed)
     source = np.arange(mdata.n_obs)
     for cells in groups.groupby(columns, observed=True).indices.values():
-        source[cells] = rng.permutation(cells)
+        order = rng.permutation(cells)
+        source[order] = np.roll(order, 1)  # one cycle, in which no cell stays
+    n_alone = int((source == np.arange(mdata.n_obs)).sum())
+    if n_alone > 0:
+        warnings.warn(
+            f"{n_alone} of {mdata.n_obs} cells have no other of their group in `within`, and keep "
+            "their own accessibility: links of theirs count as permuted ones. Name coarser groups "
+            "to have all cells permuted.",
+            UserWarning,
+            stacklevel=2,
+        )
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
     with without_pulling():
-        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac})
-    permuted.obs = mdata.obs.copy()
+        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac}, obs=mdata.obs.copy())
     return permuted
 
 

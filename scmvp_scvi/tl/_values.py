@@ -144,7 +144,7 @@ def read_values(
     -------
     The values. Cells (groups) without a count in one of the modalities are left out where counts
     are read. A modality is prepared, and refused if it should hold counts and does not, when it is
-    first read: one that is not read may hold anything.
+    first read: one that is not read may hold values that are no counts.
 
     Raises
     ------

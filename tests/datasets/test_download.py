@@ -113,6 +113,13 @@ def test_file_is_kept_as_it_is_stored_whatever_the_server_calls_its_compression(
     assert handler.ranges == [None, "bytes=20-"]
 
 
+def test_folder_may_be_given_from_the_home_of_the_user(tmp_path, publish, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    publish(GOOD)
+    assert download("mine", "~/data", progress=False) == tmp_path / "data"
+    assert [path.read_bytes() for path in (tmp_path / "data").iterdir()] == [GOOD]
+
+
 def test_failing_server_is_tried_again(tmp_path, publish, handler):
     publish(GOOD)
     handler.n_failures = 2

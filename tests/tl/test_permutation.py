@@ -18,13 +18,24 @@ def test_accessibility_moves_within_groups_and_everything_else_stays(make_mdata)
     permuted = tl.permute_pairing(mdata, ["cell_type", "batch"], seed=1)
     source = mdata.obs_names.get_indexer(permuted["atac"].obs["source"])
     assert sorted(source) == list(range(mdata.n_obs))
-    assert (source != np.arange(mdata.n_obs)).mean() > 0.9
+    assert (source != np.arange(mdata.n_obs)).all()
     groups = mdata.obs[["cell_type", "batch"]].astype(str)
     assert (groups.to_numpy() == groups.to_numpy()[source]).all()
     assert (permuted["atac"].X != mdata["atac"].X[source]).nnz == 0
     assert (permuted["rna"].X != mdata["rna"].X).nnz == 0
     pd.testing.assert_frame_equal(permuted.obs, mdata.obs)
     assert permuted["atac"].obs_names.equals(mdata.obs_names)
+
+
+def test_cells_alone_in_their_group_keep_their_accessibility_with_a_warning(make_mdata):
+    mdata = make_mdata()
+    mdata.obs["kind"] = ["one", "two", "two", *["many"] * (mdata.n_obs - 3)]
+    mdata["atac"].obs["source"] = mdata.obs_names
+    with pytest.warns(UserWarning, match=f"1 of {mdata.n_obs} cells have no other of their group"):
+        permuted = tl.permute_pairing(mdata, "kind")
+    source = mdata.obs_names.get_indexer(permuted["atac"].obs["source"])
+    assert list(source[:3]) == [0, 2, 1]
+    assert (source[3:] != np.arange(3, mdata.n_obs)).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*have no counts in:UserWarning")
