@@ -85,6 +85,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._counts.SparseCounts"),
     ("py:class", "scmvp_scvi._differential.DifferentialMixin"),
     ("py:class", "scmvp_scvi._minify.MinifyMixin"),
+    ("py:class", "scmvp_scvi._likelihood.LikelihoodMixin"),
     ("py:class", "scmvp_scvi._module.SCMVPLossOutput"),
     ("py:class", "scmvp_scvi._posterior.PosteriorMixin"),
     ("py:class", "scmvp_scvi._predictive.PredictiveMixin"),

@@ -1,7 +1,8 @@
 """What is registered of a MuData: its checks, its fields, and sums over the training cells."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,30 @@ from scmvp_scvi._validate import (
 
 _ROWS_PER_BLOCK = 4096
 
-# arguments of `setup_mudata` that name one column of `.obs`, or several
+_layer = partial(
+    fields.MuDataLayerField,
+    is_count_data=False,  # every value has been checked, upstream looks at twenty
+    mod_required=True,
+)
+_size_factor = partial(fields.MuDataNumericalObsField, required=False)
+# argument of `setup_mudata`: name in a minibatch, and scvi-tools' field
+_FIELDS: dict[str, tuple[str, Callable[..., fields.BaseAnnDataField]]] = {
+    "rna_layer": (REGISTRY.RNA, _layer),
+    "atac_layer": (REGISTRY.ATAC, _layer),
+    "batch_key": (REGISTRY.BATCH, fields.MuDataCategoricalObsField),
+    "labels_key": (REGISTRY.LABELS, fields.MuDataCategoricalObsField),
+    "rna_size_factor_key": (REGISTRY.RNA_SIZE_FACTOR, _size_factor),
+    "atac_size_factor_key": (REGISTRY.ATAC_SIZE_FACTOR, _size_factor),
+    "categorical_covariate_keys": (
+        REGISTRY.CATEGORICAL_COVARIATES,
+        fields.MuDataCategoricalJointObsField,
+    ),
+    "continuous_covariate_keys": (
+        REGISTRY.CONTINUOUS_COVARIATES,
+        fields.MuDataNumericalJointObsField,
+    ),
+}
+# those that name one column of `.obs`, or several
 _CATEGORIES = ("batch_key", "labels_key", "categorical_covariate_keys")
 _SIZE_FACTORS = ("rna_size_factor_key", "atac_size_factor_key")
 _CONTINUOUS = "continuous_covariate_keys"
@@ -184,22 +208,17 @@ def check_columns_as_registered(manager: AnnDataManager, modalities: Mapping[str
         If batches, labels or covariates are no longer those of the set-up.
     """
     arguments = manager.registry["setup_args"]
-    of_one = {"batch_key": REGISTRY.BATCH, "labels_key": REGISTRY.LABELS}
     for argument, key, column in _columns(
         manager.adata, arguments, modalities, (*_CATEGORIES, _CONTINUOUS)
     ):
-        found = column.to_numpy()
+        found, (name, _) = column.to_numpy(), _FIELDS[argument]
+        registered, state = manager.get_from_registry(name), manager.get_state_registry(name)
         if argument == _CONTINUOUS:
-            registered = manager.get_from_registry(REGISTRY.CONTINUOUS_COVARIATES)[key]
-            is_same = np.array_equal(registered.to_numpy(float), found.astype(float))
+            is_same = np.array_equal(registered[key].to_numpy(float), found.astype(float))
         else:
-            if argument in of_one:
-                codes = manager.get_from_registry(of_one[argument]).ravel()
-                names = manager.get_state_registry(of_one[argument])["categorical_mapping"]
-            else:
-                where = REGISTRY.CATEGORICAL_COVARIATES
-                codes = manager.get_from_registry(where)[key].to_numpy()
-                names = manager.get_state_registry(where)["mappings"][key]
+            is_joint = argument == "categorical_covariate_keys"
+            codes = registered[key].to_numpy() if is_joint else registered.ravel()
+            names = state["mappings"][key] if is_joint else state["categorical_mapping"]
             is_same = np.array_equal(np.asarray(names, object)[codes], found.astype(object))
         if not is_same:
             raise ValueError(
@@ -240,8 +259,8 @@ def _check_known_categories(
     """
     states = {key: field["state_registry"] for key, field in registry["field_registries"].items()}
     known = {
-        argument: states[key]["categorical_mapping"]
-        for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key"))
+        argument: states[_FIELDS[argument][0]]["categorical_mapping"]
+        for argument in ("batch_key", "labels_key")
     }
     of_model = registry["setup_args"]
     for argument in known:
@@ -299,45 +318,17 @@ def data_fields(
     mdata: MuData, arguments: Mapping[str, Any], modalities: Mapping[str, str | None]
 ) -> list[fields.BaseAnnDataField]:
     """Fields of the registry, in scvi-tools' terms; arguments as in `check_data`."""
-    layer, of = fields.MuDataLayerField, modalities.get
     registered = [
-        layer(
-            key,
-            arguments[argument],
-            mod_key=of(argument),
-            is_count_data=False,  # every value has been checked, upstream looks at twenty
-            mod_required=True,
-        )
-        for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer"))
+        make(name, arguments[argument], mod_key=modalities.get(argument))
+        for argument, (name, make) in _FIELDS.items()
     ]
-    for key, argument in ((REGISTRY.BATCH, "batch_key"), (REGISTRY.LABELS, "labels_key")):
-        registered.append(
-            fields.MuDataCategoricalObsField(key, arguments[argument], mod_key=of(argument))
-        )
-    for key, argument in (
-        (REGISTRY.RNA_SIZE_FACTOR, "rna_size_factor_key"),
-        (REGISTRY.ATAC_SIZE_FACTOR, "atac_size_factor_key"),
-    ):
-        registered.append(
-            fields.MuDataNumericalObsField(
-                key, arguments[argument], mod_key=of(argument), required=False
-            )
-        )
-    registered.append(
-        fields.MuDataCategoricalJointObsField(
-            REGISTRY.CATEGORICAL_COVARIATES,
-            arguments["categorical_covariate_keys"],
-            mod_key=of("categorical_covariate_keys"),
-        )
-    )
-    registered.append(
-        fields.MuDataNumericalJointObsField(
-            REGISTRY.CONTINUOUS_COVARIATES,
-            arguments[_CONTINUOUS],
-            mod_key=of(_CONTINUOUS),
-        )
-    )
     return registered + (minified_fields() if is_minified(mdata) else [])
+
+
+def registered_modalities(registry: Mapping[str, Any]) -> tuple[str, str]:
+    """Keys of the RNA and of the ATAC modality in a registry."""
+    modalities = registry["setup_args"]["modalities"]
+    return modalities["rna_layer"], modalities["atac_layer"]
 
 
 def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:

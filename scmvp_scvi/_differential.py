@@ -16,7 +16,7 @@ from scvi.utils import track
 from torch import Tensor
 from torch.distributions import Normal, StudentT
 
-from scmvp_scvi._data import RawMeans, raw_means
+from scmvp_scvi._data import RawMeans, raw_means, registered_modalities
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._scvi import tag_by_expected_fdr
@@ -394,8 +394,7 @@ class DifferentialMixin:
         return compare_groups(self._grouping(adata, str(groupby), "groupby"), group1, group2)
 
     def _grouping(self, adata: MuData, key: str, argument: str) -> pd.Series:
-        modalities = self.registry["setup_args"]["modalities"]
-        modality_keys = (modalities["rna_layer"], modalities["atac_layer"])
+        modality_keys = registered_modalities(self.registry)
         return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
 
     def _check_settings(self, how: _Settings) -> None:

@@ -1,16 +1,14 @@
 """`MinifyMixin`: a trained model on data whose counts have been replaced by their posteriors."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from mudata import MuData
 from scvi.data import AnnDataManager
-from scvi.model.base import VAEMixin
 from torch import Tensor
 
+from scmvp_scvi._data import registered_modalities
 from scmvp_scvi._keys import OUTPUT
 from scmvp_scvi._minified import (
     MINIFIED,
@@ -29,7 +27,7 @@ Loader = Iterator[dict[str, Tensor]]
 
 
 class MinifyMixin:
-    """Minified data of `SCMVPModel`, and what of it needs counts after all."""
+    """Minified data of `SCMVPModel`, and who asks for counts that they do not have."""
 
     # what the model brings
     id: str
@@ -40,7 +38,6 @@ class MinifyMixin:
     _per_instance_manager_store: dict[str, dict[str, AnnDataManager]]
     _check_if_trained: Callable[..., None]
     _embed: Callable[..., Iterator[dict[str, Any]]]
-    _asked_minibatches: Callable[..., Iterator[dict[str, Tensor]]]
     _new_manager: Callable[[MuData], AnnDataManager]
     _register_manager_for_instance: Callable[[AnnDataManager], None]
 
@@ -89,10 +86,9 @@ class MinifyMixin:
         cells = self._cached_cells()
         keys = {"use_latent_qzm_key": use_latent_qzm_key, "use_latent_qzv_key": use_latent_qzv_key}
         check_given_posterior(self.adata, keys, cells)
-        modalities = self.registry["setup_args"]["modalities"]
         minified = minified_copy(
             self.adata,
-            (modalities["rna_layer"], modalities["atac_layer"]),
+            registered_modalities(self.registry),
             cells,
             fingerprint(self.module.state_dict()),
         )
@@ -144,75 +140,3 @@ class MinifyMixin:
             return batches_with_counts(loader, needed_by=needed_by)
         self._check_has_counts(needed_by, adata)
         return None
-
-    def _minibatches_with_counts(
-        self,
-        needed_by: str,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-        dataloader: Loader | None,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Minibatches of a loader or of data, for what reads their counts with a trained model."""
-        self._check_if_trained(warn=False)
-        loader = self._loader_with_counts(needed_by, adata, dataloader)
-        return self._asked_minibatches(adata, indices, batch_size, loader)
-
-    # -- scvi-tools refuses these wherever the model's own data are minified ---------------------
-
-    @torch.inference_mode()
-    def get_elbo(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-        dataloader: Loader | None = None,
-        return_mean: bool = True,
-    ) -> float | Tensor:
-        """Evidence lower bound of the counts, in nats; higher is better.
-
-        Parameters
-        ----------
-        adata, indices, batch_size, dataloader
-            As in `get_latent_representation`; counts are needed.
-        return_mean
-            Average over the cells.
-
-        Returns
-        -------
-        The mean over the cells, or ``(cells,)``.
-        """
-        minibatches = self._minibatches_with_counts(
-            "`get_elbo`", adata, indices, batch_size, dataloader
-        )
-        compute = inspect.unwrap(VAEMixin.get_elbo)
-        return compute(self, dataloader=minibatches, return_mean=return_mean)
-
-    @torch.inference_mode()
-    def get_reconstruction_error(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-        dataloader: Loader | None = None,
-        return_mean: bool = True,
-    ) -> dict[str, float | Tensor]:
-        """Negative log likelihood of the counts given draws of z, for each modality, in nats.
-
-        Lower is better.
-
-        Parameters
-        ----------
-        adata, indices, batch_size, dataloader, return_mean
-            As in `get_elbo`.
-
-        Returns
-        -------
-        ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
-        cells, or to ``(cells,)``.
-        """
-        minibatches = self._minibatches_with_counts(
-            "`get_reconstruction_error`", adata, indices, batch_size, dataloader
-        )
-        compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
-        return compute(self, dataloader=minibatches, return_mean=return_mean)

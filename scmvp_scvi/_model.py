@@ -23,10 +23,12 @@ from scmvp_scvi._data import (
     check_still_as_registered,
     data_fields,
     registered_features,
+    registered_modalities,
 )
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._likelihood import LikelihoodMixin
 from scmvp_scvi._minified import (
     LOAD_WITH_COUNTS,
     check_has_counts,
@@ -75,6 +77,7 @@ class SCMVPModel(
     DifferentialMixin,
     PredictiveMixin,
     MinifyMixin,
+    LikelihoodMixin,
     PosteriorMixin,
     QueryMixin,
     UnsupervisedTrainingMixin,
@@ -400,12 +403,8 @@ class SCMVPModel(
         if legacy_mudata_format and self.adata is not None:
             return super().get_var_names(legacy_mudata_format=True)
         # of further modalities, which the model does not read, loaded data may have none
-        modalities = self.registry["setup_args"]["modalities"]
-        features = registered_features(self.registry)
-        return {
-            modalities["rna_layer"]: features[REGISTRY.RNA],
-            modalities["atac_layer"]: features[REGISTRY.ATAC],
-        }
+        modalities = registered_modalities(self.registry)
+        return dict(zip(modalities, registered_features(self.registry).values(), strict=True))
 
     def view_anndata_setup(
         self, adata: MuData | None = None, hide_state_registries: bool = False

@@ -14,7 +14,9 @@ from scmvp_scvi._wide_gradients import BlockGradient, CollectedGradient
 
 
 def values_of_gradient(parameter: Tensor) -> Tensor | None:
-    """Gradient of a parameter, of a sparse one the values of the rows it holds, to be read or set.
+    """Gradient of a parameter, or the values of the rows that a sparse one holds.
+
+    To write to it changes the gradient.
 
     Parameters
     ----------
@@ -28,13 +30,13 @@ def values_of_gradient(parameter: Tensor) -> Tensor | None:
 
 
 def trust_rows(parameters: Iterable[Tensor]) -> None:
-    """Mark sparse gradients as rows in order, each once, so that nobody looks whether they are.
+    """Mark sparse gradients as coalesced: rows in order, each once.
 
     Parameters
     ----------
     parameters
-        Their gradients are each of one use by `take_rows`, which forms them so; autograd forgets
-        it, and a look would halt an accelerator.
+        Their gradients are each of one use by `take_rows`, which forms them so. Autograd forgets
+        it, and torch would look, for which an accelerator has to be waited for.
     """
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
@@ -190,17 +192,12 @@ class RowAdam(torch.optim.Adam):
             Rows of the block, counted within it, that keep their values and moments.
         """
         tensors = tuple(tensor[rows] for tensor in self._moving(parameter))
-        kept = [tensor.index_select(0, held) for tensor in tensors]
-        self._step_fused(parameter, tensors, gradient.contiguous())
-        for tensor, values in zip(tensors, kept, strict=True):
-            tensor.index_copy_(0, held, values)
+        with _copied_back(tensors, held):  # which puts back what they were
+            self._step_fused(parameter, tensors, gradient.contiguous())
 
     def _step_held(self, parameter: Parameter, rows: Tensor, gradient: Tensor) -> None:
-        tensors = self._moving(parameter)
-        chosen = tuple(tensor.index_select(0, rows) for tensor in tensors)
-        self._step_fused(parameter, chosen, gradient)
-        for tensor, values in zip(tensors, chosen, strict=True):
-            tensor.index_copy_(0, rows, values)
+        with _copied_back(self._moving(parameter), rows) as chosen:
+            self._step_fused(parameter, chosen, gradient)
 
     def _moving(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a parameter and its two moments."""
@@ -251,28 +248,29 @@ class RowAdam(torch.optim.Adam):
         rows, slope = gradient.indices()[0], gradient.values()
         if scale is not None:
             slope = slope / scale
-        weights, first, second, steps = (
-            tensor.index_select(0, rows)
-            for tensor in (*self._moving(parameter), state["row_steps"])
-        )
         beta1, beta2 = group["betas"]
         decay, lr = group["weight_decay"], group["lr"]
-        if group["decoupled_weight_decay"]:
-            weights.mul_(1 - lr * decay)
-        elif decay != 0:
-            slope = slope.add(weights, alpha=decay)
-        steps += 1
-        first.lerp_(slope, 1 - beta1)
-        second.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
-        per_row = steps.view(-1, *[1] * (parameter.ndim - 1))
-        spread = second.sqrt().div_((1 - beta2**per_row).sqrt_()).add_(group["eps"])
-        weights.sub_(first.div(spread).mul_(lr / (1 - beta1**per_row)))
-        for tensor, values in zip(
-            (*self._moving(parameter), state["row_steps"]),
-            (weights, first, second, steps),
-            strict=True,
-        ):
-            tensor.index_copy_(0, rows, values)
+        tensors = (*self._moving(parameter), state["row_steps"])
+        with _copied_back(tensors, rows) as (weights, first, second, steps):
+            if group["decoupled_weight_decay"]:
+                weights.mul_(1 - lr * decay)
+            elif decay != 0:
+                slope = slope.add(weights, alpha=decay)
+            steps.add_(1)
+            first.lerp_(slope, 1 - beta1)
+            second.mul_(beta2).addcmul_(slope, slope, value=1 - beta2)
+            per_row = steps.view(-1, *[1] * (parameter.ndim - 1))
+            spread = second.sqrt().div_((1 - beta2**per_row).sqrt_()).add_(group["eps"])
+            weights.sub_(first.div(spread).mul_(lr / (1 - beta1**per_row)))
+
+
+@contextmanager
+def _copied_back(tensors: Sequence[Tensor], rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Copies of some rows of each tensor, which overwrite these rows at the end."""
+    copies = tuple(tensor.index_select(0, rows) for tensor in tensors)
+    yield copies
+    for tensor, values in zip(tensors, copies, strict=True):
+        tensor.index_copy_(0, rows, values)
 
 
 def _values_at(gradient: Tensor, rows: Tensor) -> Tensor:

@@ -79,7 +79,6 @@ class PosteriorMixin(VAEMixin):
     _cluster_names: Callable[[], pd.Index]
     _check_has_counts: Callable[..., None]
     _loader_with_counts: Callable[..., Iterator[dict[str, Tensor]] | None]
-    _minibatches_with_counts: Callable[..., Iterator[dict[str, Tensor]]]
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -481,43 +480,6 @@ class PosteriorMixin(VAEMixin):
         write_table(path, kept, cells, names, overwrite=overwrite)
 
     @torch.inference_mode()
-    def get_marginal_ll(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_mc_samples: int = 1_000,
-        batch_size: int | None = None,
-        return_mean: bool = True,
-        dataloader: Iterator[dict[str, Tensor]] | None = None,
-    ) -> float | Tensor:
-        """Importance-sampled estimate of the marginal log-likelihood log p(x, y), in nats.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        n_mc_samples
-            Draws of z a cell.
-        return_mean
-            Average over the cells.
-        dataloader
-            Minibatches of counts, in place of ``adata`` and ``indices``.
-
-        Returns
-        -------
-        The mean over the cells, or ``(cells,)``. The estimate is biased downwards, less so with
-        more draws.
-        """
-        check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
-        minibatches = self._minibatches_with_counts(
-            "`get_marginal_ll`", adata, indices, batch_size, dataloader
-        )
-        of_cells = torch.cat(
-            [self.module.marginal_ll(tensors, n_mc_samples) for tensors in minibatches]
-        )
-        return of_cells.mean().item() if return_mean else of_cells
-
-    @torch.inference_mode()
     def get_aggregated_posterior(
         self,
         adata: MuData | None = None,
@@ -627,6 +589,26 @@ class PosteriorMixin(VAEMixin):
         for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):
             yield self.module.inference(**self.module._get_inference_input(tensors))
 
+    def _check_request(self, request: _Request) -> None:
+        if request.n_samples is not None:
+            check_integer_at_least(request.n_samples, 1, name="n_samples")
+        check_integer_at_least(request.n_points, 1, name="n_points")
+        if request.n_points > 1 and request.n_points % 2 == 1:
+            raise ValueError(
+                f"`n_points` must be 1 or even, got {request.n_points}: points lie in pairs, on "
+                f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
+            )
+        if not isinstance(request.library_size, str):
+            check_positive(request.library_size, name="library_size")
+        elif request.library_size != "observed":
+            raise ValueError(
+                '`library_size` must be a positive number or "observed", got '
+                f"{request.library_size!r}."
+            )
+        check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
+        if request.from_modality != "joint":
+            self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
+
     @torch.inference_mode()
     def _decoded(
         self, law: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
@@ -636,26 +618,8 @@ class PosteriorMixin(VAEMixin):
         Where cells without counts are asked for their own depth, theirs is ``missing_depth``.
         """
         self._check_if_trained(warn=False)
+        self._check_request(request)
         n_samples, library_size = request.n_samples, request.library_size
-        if n_samples is not None:
-            check_integer_at_least(n_samples, 1, name="n_samples")
-        check_integer_at_least(request.n_points, 1, name="n_points")
-        if request.n_points > 1 and request.n_points % 2 == 1:
-            raise ValueError(
-                f"`n_points` must be 1 or even, got {request.n_points}: points lie in pairs, on "
-                f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
-            )
-        if isinstance(library_size, str):
-            if library_size != "observed":
-                raise ValueError(
-                    '`library_size` must be a positive number or "observed", got '
-                    f"{library_size!r}."
-                )
-        else:
-            check_positive(library_size, name="library_size")
-        check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
-        if request.from_modality != "joint":
-            self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
         key, library_key, observed, argument = (
             (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, OUTPUT.RNA_OBSERVED, "gene_list")
             if law == OUTPUT.PX
@@ -676,11 +640,11 @@ class PosteriorMixin(VAEMixin):
             if library_size == "observed":
                 is_missing = outputs[observed][:, None] == 0
                 depth = outputs[library_key].masked_fill(is_missing, missing_depth)
-            total = torch.zeros((), device=z.device)
-            for batch in batches:
-                decoded = self.module.generative(**inputs, transform_batch=batch)[law]
-                total = total + value(decoded, chosen, depth)
-            return total / len(batches)
+            of_batches = (
+                value(self.module.generative(**inputs, transform_batch=b)[law], chosen, depth)
+                for b in batches
+            )
+            return sum(of_batches, torch.zeros((), device=z.device)) / len(batches)
 
         @torch.inference_mode()
         def blocks() -> Iterator[np.ndarray]:
@@ -692,9 +656,10 @@ class PosteriorMixin(VAEMixin):
                 if library_size == "observed":
                     n_without_depth += int((outputs[observed] == 0).sum())
                 if n_samples is None:
-                    total = torch.zeros((), device=self.device)
-                    for point in points:
-                        total = total + denoise(qz.loc + qz.scale * point, tensors, outputs)
+                    at_points = (
+                        denoise(qz.loc + qz.scale * point, tensors, outputs) for point in points
+                    )
+                    total = sum(at_points, torch.zeros((), device=self.device))
                     yield (total / len(points)).cpu().numpy()
                     continue
                 draws = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scvi import settings
 
-from scmvp_scvi._data import registered_features
+from scmvp_scvi._data import registered_features, registered_modalities
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import layer_names, without_pulling
@@ -211,11 +211,10 @@ class QueryMixin:
         reference = cls._reference(reference_model)
         arguments = reference.registry["setup_args"]
         modalities = dict(arguments["modalities"])
-        features = registered_features(reference.registry)
-        names = {
-            modalities["rna_layer"]: pd.Index(features[REGISTRY.RNA]),
-            modalities["atac_layer"]: pd.Index(features[REGISTRY.ATAC]),
-        }
+        features = registered_features(reference.registry).values()
+        names = dict(
+            zip(registered_modalities(reference.registry), map(pd.Index, features), strict=True)
+        )
         if return_reference_var_names:
             return names
         check_is_mudata(mdata)
@@ -370,7 +369,7 @@ def _check_labels(mdata: MuData, reference: QueryMixin) -> None:
         key,
         argument="labels_key",
         modality=modalities.get("labels_key"),
-        modality_keys=(modalities["rna_layer"], modalities["atac_layer"]),
+        modality_keys=registered_modalities(reference.registry),
     )
     known = [*reference._categories(REGISTRY.LABELS), unlabeled]
     new = [label for label in column.unique() if label not in known]

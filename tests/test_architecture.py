@@ -59,7 +59,7 @@ LAYERS = (
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
     {"_training_plan", "_posterior", "_differential", "_predictive", "_minify", "_query"},
-    {"_train_runner"},
+    {"_train_runner", "_likelihood"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

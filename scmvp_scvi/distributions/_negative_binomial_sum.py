@@ -156,18 +156,15 @@ def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[
 
     A count of one, as most are, has log(theta) and 1; one that is stored and zero has 0 and 0.
     """
-    terms = log_theta.expand_as(values).clone()
-    slopes = torch.ones_like(terms)
-    if values.ndim == 2:  # written out: to pick some would halt an accelerator
-        others = values != 1
-        of_others = _gamma_terms_of_any(values, log_theta, with_slopes)
-        for result, of_other in zip((terms, slopes), of_others, strict=True):
-            torch.where(others, of_other, result, out=result)
-        return terms, slopes
-    others = positions_of(values != 1)
+    is_one = values == 1
+    if values.ndim == 2:  # written out: to pick the others would halt an accelerator
+        terms, slopes = _gamma_terms_of_any(values, log_theta, with_slopes)
+        return torch.where(is_one, log_theta, terms), slopes.masked_fill_(is_one, 1)
+    others = positions_of(~is_one)
     of_others = _gamma_terms_of_any(
         values.index_select(0, others), log_theta.index_select(0, others), with_slopes
     )
+    terms, slopes = log_theta.clone(), torch.ones_like(log_theta)
     for result, of_other in zip((terms, slopes), of_others, strict=True):
         result.index_copy_(0, others, of_other)
     return terms, slopes

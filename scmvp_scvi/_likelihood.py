@@ -1,0 +1,135 @@
+"""`LikelihoodMixin`: how probable the counts are under a trained model."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from mudata import MuData
+from scvi.model.base import VAEMixin
+from torch import Tensor
+
+from scmvp_scvi._minify import Loader
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._validate import check_integer_at_least
+
+
+class LikelihoodMixin:
+    """ELBO, reconstruction error and marginal likelihood of `SCMVPModel`.
+
+    Scvi-tools refuses the first two wherever the model's own data are minified; here they take
+    counts as ``adata``.
+    """
+
+    # what the model brings
+    module: SCMVPModule
+    _check_if_trained: Callable[..., None]
+    _loader_with_counts: Callable[..., Loader | None]
+    _asked_minibatches: Callable[..., Iterator[dict[str, Tensor]]]
+
+    @torch.inference_mode()
+    def get_elbo(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        dataloader: Loader | None = None,
+        return_mean: bool = True,
+    ) -> float | Tensor:
+        """Evidence lower bound of the counts, in nats; higher is better.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader
+            As in `get_latent_representation`; counts are needed.
+        return_mean
+            Average over the cells.
+
+        Returns
+        -------
+        The mean over the cells, or ``(cells,)``.
+        """
+        minibatches = self._minibatches_with_counts(
+            "`get_elbo`", adata, indices, batch_size, dataloader
+        )
+        compute = inspect.unwrap(VAEMixin.get_elbo)
+        return compute(self, dataloader=minibatches, return_mean=return_mean)
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        dataloader: Loader | None = None,
+        return_mean: bool = True,
+    ) -> dict[str, float | Tensor]:
+        """Negative log likelihood of the counts given draws of z, for each modality, in nats.
+
+        Lower is better.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, return_mean
+            As in `get_elbo`.
+
+        Returns
+        -------
+        ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
+        cells, or to ``(cells,)``.
+        """
+        minibatches = self._minibatches_with_counts(
+            "`get_reconstruction_error`", adata, indices, batch_size, dataloader
+        )
+        compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
+        return compute(self, dataloader=minibatches, return_mean=return_mean)
+
+    @torch.inference_mode()
+    def get_marginal_ll(
+        self,
+        adata: MuData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        n_mc_samples: int = 1_000,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        dataloader: Loader | None = None,
+    ) -> float | Tensor:
+        """Importance-sampled estimate of the marginal log-likelihood log p(x, y), in nats.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in `get_latent_representation`.
+        n_mc_samples
+            Draws of z a cell.
+        return_mean
+            Average over the cells.
+        dataloader
+            Minibatches of counts, in place of ``adata`` and ``indices``.
+
+        Returns
+        -------
+        The mean over the cells, or ``(cells,)``. The estimate is biased downwards, less so with
+        more draws.
+        """
+        check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
+        minibatches = self._minibatches_with_counts(
+            "`get_marginal_ll`", adata, indices, batch_size, dataloader
+        )
+        of_cells = torch.cat(
+            [self.module.marginal_ll(tensors, n_mc_samples) for tensors in minibatches]
+        )
+        return of_cells.mean().item() if return_mean else of_cells
+
+    def _minibatches_with_counts(
+        self,
+        needed_by: str,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+        dataloader: Loader | None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Minibatches of a loader or of data, for what reads their counts with a trained model."""
+        self._check_if_trained(warn=False)
+        loader = self._loader_with_counts(needed_by, adata, dataloader)
+        return self._asked_minibatches(adata, indices, batch_size, loader)
