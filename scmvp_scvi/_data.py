@@ -193,7 +193,7 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
 
 
 def check_columns_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> None:
-    """Refuse columns that changed since the set-up, whose values of then a training would read.
+    """Refuse columns that changed since the set-up: a training reads what was registered then.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class SCMVPDataSplitter(DataSplitter):
 
 
 def silence_csr_warnings() -> None:
-    """Have torch say what it says once a process of CSR tensors where nobody listens."""
+    """Have torch give here, silenced, the warning of CSR tensors that it gives once a process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)
         torch.sparse_csr_tensor([0, 1], [0], [1.0], size=(1, 1))

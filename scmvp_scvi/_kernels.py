@@ -168,7 +168,7 @@ def zero_inflated_poisson(
 ) -> None:
     """Sum the zero-inflated Poisson law of some peaks, and put its slopes in place of the logits.
 
-    Nothing holds the shapes against one another.
+    Shapes are not checked.
 
     The rate of a peak is ``library * sigmoid(rate_logit)``, and a zero takes its place with
     probability ``sigmoid(exclusion_logit)``. Left out are ``y log(library)`` and ``log(y!)``, in
@@ -177,9 +177,9 @@ def zero_inflated_poisson(
     Parameters
     ----------
     rate_logit
-        ``(cells, peaks)``; becomes the derivative of the weighted sum by it, or is lost.
+        ``(cells, peaks)``; overwritten by the derivative of the weighted sum, or lost.
     exclusion_logit
-        ``(cells, peaks)``; becomes that by the inclusion logit, its negative, or is lost.
+        ``(cells, peaks)``; overwritten by that by the inclusion logit, its negative, or lost.
     library
         ``(cells,)``, in counts.
     peak_weights
@@ -264,7 +264,7 @@ def negative_binomial(
 ) -> None:
     """Sum the negative binomial law of some cells, and write its weighted slopes.
 
-    Nothing holds the shapes against one another.
+    Shapes are not checked.
 
     With s = log(mean / theta), the terms are ``-theta softplus(s) + x logsigmoid(s)`` and those of
     the gamma function. Left out is ``log(x!)``, in which there is no parameter.
@@ -286,9 +286,9 @@ def negative_binomial(
     sums
         ``(cells,)``, becomes the sums, without the weights.
     d_log_scale
-        Like ``log_scale``, becomes the weighted derivatives.
+        Like ``log_scale``; overwritten by the weighted derivatives.
     d_log_theta
-        Like ``log_theta``, is added the weighted derivatives.
+        Like ``log_theta``; the weighted derivatives are added to it.
     with_slopes
         Whether the derivatives are wanted; where not, their arrays are not looked at.
     """

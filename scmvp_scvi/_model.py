@@ -59,7 +59,7 @@ from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
-# in more, five hundred cells are learned by heart, and held-out counts foretold worse
+# with more, a model of five hundred cells overfits, and foretells held-out counts worse
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
@@ -231,7 +231,7 @@ class SCMVPModel(
             f"atac_target: {atac_target}"
         )
         self.init_params_ = self._get_init_params(locals())
-        # a model without data would remember that it has none, and be loaded with two of them
+        # a model without data would save `mdata=None`, and loading would pass `mdata` twice
         self.init_params_["non_kwargs"].pop("mdata", None)
         # in loading, scvi-tools drops an argument of this name, but not from here
         self.init_params_["kwargs"] = {"labels": {"unlabeled_category": unlabeled_category}}

@@ -28,7 +28,7 @@ class RecordedStep:
         From a minibatch to the loss, after which the weights are updated. What else it reads
         either stays the same or changes in place.
     minibatch
-        Tensors on a CUDA device, dense or CSR. To record the step does not take it.
+        Tensors on a CUDA device, dense or CSR. To record the step changes no weight.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def is_latest(manager: AnnDataManager) -> bool:
 
 
 def keep_codes(manager: AnnDataManager) -> None:
-    """Have data that are registered once more get the codes that they have now.
+    """Make a later registration of the same data keep the codes that they have now.
 
     Scvi-tools registers data anew that another set-up has registered in between. It would read
     categories from the columns as they are by then, perhaps in another order, and change the

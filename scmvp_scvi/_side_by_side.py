@@ -36,8 +36,8 @@ def side_by_side(
     Parameters
     ----------
     function
-        Writes to where no other block reads or writes. Memory that it keeps beyond its call would
-        hold holes open between the arrays of later blocks. Runs outside of autocast.
+        Writes to where no other block reads or writes. It should allocate nothing that outlives
+        its call, which would fragment the memory from block to block. Runs outside of autocast.
     blocks
         The blocks.
     device

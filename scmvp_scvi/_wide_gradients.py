@@ -14,7 +14,7 @@ class BlockGradient(Protocol):
     """Takes the gradient of one weight, a block of rows at a time."""
 
     def put(self, rows: slice, gradient: Float[Tensor, "block width"]) -> None:
-        """Take the gradient of some rows, once, when nothing reads these rows any more."""
+        """Take the gradient of some rows, each once and after the last use of it in the step."""
 
     def result(self) -> Tensor | None:
         """Return what autograd hands on to the optimiser, None where it has it already."""

@@ -55,7 +55,7 @@ def cell_blocks(counts: DenseCounts) -> list[slice]:
 def check_shape(
     counts: Counts, n_cells: int, n_features: int, library: Float[Tensor, "cells 1"]
 ) -> None:
-    """Refuse counts that a law is not of, which compiled passes would read beyond their end.
+    """Refuse counts of another shape than the law: compiled passes do not check bounds.
 
     Parameters
     ----------

@@ -1,4 +1,10 @@
-"""Zero-inflated Poisson likelihood of all peaks (equations 16 to 19), in blocks of peaks."""
+"""Zero-inflated Poisson likelihood of all peaks (equations 16 to 19), in blocks of peaks.
+
+With ``s`` the sigmoid of the rate logit, ``r = library * s`` the rate, ``e = 1 - tau`` and
+``p0 = e + (1 - e) exp(-r)``, a zero has the log-likelihood ``log p0``, with slopes
+``r (1 - s) (e / p0 - 1)`` by the rate logit and ``e - e / p0`` by the inclusion logit; a count y
+has ``log(1 - e) + y log r - r - log y!``, with slopes ``(1 - s) (y - r)`` and ``e``.
+"""
 
 import math
 from collections.abc import Sequence
@@ -155,17 +161,17 @@ def _sum_sparse(
     with_derivatives: bool,
 ) -> _Sums:
     """On a CPU, in one compiled pass."""
-    kind = rate_logit.dtype
+    dtype = rate_logit.dtype
     sums = rate_logit.new_empty(len(rate_logit))
     weights = rate_logit.new_ones(rate_logit.shape[1]) if peak_weights is None else peak_weights
     _kernels.zero_inflated_poisson(
         rate_logit.numpy(),
         exclusion_logit.numpy(),
-        library[:, 0].to(kind).contiguous().numpy(),
-        weights.to(kind).numpy(),
+        library[:, 0].to(dtype).contiguous().numpy(),
+        weights.to(dtype).numpy(),
         block.rows.numpy(),
         block.per_column.numpy(),
-        block.values.to(kind).numpy(),
+        block.values.to(dtype).numpy(),
         sums.numpy(),
         with_derivatives,
     )

@@ -138,8 +138,8 @@ class PosteriorHead(nn.Module):
         """Return q(z | .), batch shape ``(cells, latent)``."""
         exponent = self.log_variance(features).clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         variance = exponent.exp() + _VARIANCE_FLOOR
-        # not a number, if any, shows in the posterior chosen of these, or at the end of an epoch;
-        # a look at each would halt an accelerator
+        # no check for NaN, for which an accelerator has to be waited for: the posterior chosen of
+        # these is checked outside of training, and the loss at the end of an epoch
         return Normal(self.mean(features), variance.sqrt(), validate_args=False)
 
 
