@@ -6,13 +6,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scipy import sparse
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._model import default_max_epochs
+from scmvp_scvi._model import default_dropout_rate, default_max_epochs
 
 
 def assert_same_outputs(model: SCMVPModel, other: SCMVPModel):
@@ -151,6 +152,28 @@ def test_setup_can_be_looked_up(mdata, capsys):
     shown = capsys.readouterr().out
     assert "rna_layer" in shown
     assert "batch" in shown
+
+
+@pytest.mark.parametrize(("n_cells", "rate"), [(300, 0.1), (5_000, 0.1), (5_001, 0.0)])
+def test_few_cells_are_trained_with_hidden_dropout(n_cells, rate):
+    assert default_dropout_rate(n_cells) == rate
+
+
+def hidden_dropout(model: SCMVPModel) -> set[float]:
+    return {layer.p for layer in model.module.modules() if isinstance(layer, torch.nn.Dropout)}
+
+
+def test_hidden_dropout_is_that_of_the_number_of_cells_unless_it_is_named(mdata, small):
+    assert hidden_dropout(SCMVPModel(mdata, **small)) == {default_dropout_rate(mdata.n_obs)}
+    assert hidden_dropout(SCMVPModel(mdata, **small, dropout_rate=0.15)) == {0.15}
+
+
+def test_model_keeps_its_hidden_dropout_on_other_numbers_of_cells(
+    model, saved, make_mdata, monkeypatch
+):
+    monkeypatch.setattr("scmvp_scvi._model._FEW_CELLS", 10)
+    loaded = SCMVPModel.load(saved, adata=make_mdata())
+    assert hidden_dropout(loaded) == hidden_dropout(model) == {0.1}
 
 
 @pytest.mark.parametrize(

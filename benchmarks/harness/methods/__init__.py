@@ -47,13 +47,22 @@ CHANGES |= {
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
 }
-# what few cells or shallow counts gain by, and others lose by
+# up to 5,000 cells a tenth is the default; more, and fewer on more cells
 CHANGES |= {
     "hidden dropout .1": {"model": {"dropout_rate": 0.1}},
     "hidden dropout .3": {"model": {"dropout_rate": 0.3}},
 }
-# the default of fewer than a thousand cells, before it was seen to be too many
-CHANGES |= {"200 epochs": {"epochs": 200}}
+# the default of few cells before that, and changes to it; 200 epochs were the default once
+NO_DROPOUT: dict[str, Any] = {"dropout_rate": 0.0}
+CHANGES |= {
+    "no dropout": {"model": NO_DROPOUT},
+    "no dropout, 200 epochs": {"model": NO_DROPOUT, "epochs": 200},
+    **{
+        f"no dropout, {name}": {**change, "model": {**NO_DROPOUT, **change.get("model", {})}}
+        for name, change in CHANGES.items()
+        if name in ("KL weight 1", "15 dimensions") or name.startswith("centred batches")
+    },
+}
 
 METHODS: dict[str, Callable[..., Method]] = {
     "raw": Raw,
