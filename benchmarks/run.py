@@ -60,7 +60,7 @@ def describe() -> str:
             remarks.append(f"(needs {missing})")
         elif name in ONLY_NAMED:
             remarks.append("(only when named)")
-        lines.append(f"  {name:<44}{' '.join(remarks)}")
+        lines.append(f"  {name:<52}{' '.join(remarks)}")
     return "\n".join(lines)
 
 
