@@ -36,6 +36,7 @@ from scmvp_scvi._validate import (
 )
 
 _ROWS_PER_BLOCK = 4096
+_POISSON_CELLS = 10  # that the variance of a sum is steadied by
 
 _layer = partial(
     fields.MuDataLayerField,
@@ -417,9 +418,11 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
         # a cell without counts adds nothing, whatever it is divided by
         normalized += block.T @ (1e4 / np.maximum(depth, 1))
     n_cells = max(n_measured, 1)
-    deviations = (squares - total**2 / n_cells) * n_cells / max(n_cells - 1, 1)
-    # a few cells can be alike by chance: a sum of counts varies as Poisson's law has it, or more
-    variance = np.maximum(deviations, total)
+    n_free = max(n_cells - 1, 1)
+    variance = (squares - total**2 / n_cells) * n_cells / n_free
+    # a few cells can be alike by chance: as if some more had varied as Poisson's law has it
+    steadied = (n_free * variance + _POISSON_CELLS * total) / (n_free + _POISSON_CELLS)
+    variance = np.maximum(variance, steadied)
     # one more count keeps the logarithm of a feature without counts finite
     log_variance = (variance + 1) / (total + 1) ** 2
     return RawMeans(

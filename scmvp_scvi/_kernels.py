@@ -179,7 +179,7 @@ def zero_inflated_poisson(
     rate_logit
         ``(cells, peaks)``; overwritten by the derivative of the weighted sum, or lost.
     exclusion_logit
-        ``(cells, peaks)``; overwritten by that by the inclusion logit, its negative, or lost.
+        ``(cells, peaks)``; overwritten by that by the inclusion logit (minus this), or lost.
     library
         ``(cells,)``, in counts.
     peak_weights

@@ -147,8 +147,9 @@ def minified_copy(
     }
     # columns are copied from `mdata`, not pulled from the modalities once more
     with without_pulling():
-        minified = MuData(modalities, obs=mdata.obs.copy())  # or the first one orders the cells
-    minified.var = mdata.var.copy()
+        # with names of cells, or the first modality orders them; given whole, columns change type
+        minified = MuData(modalities, obs=mdata.obs[[]])
+    minified.obs, minified.var = mdata.obs.copy(), mdata.var.copy()
     for name in ("obsm", "varm", "obsp", "varp", "uns"):
         getattr(minified, name).update(deepcopy(dict(getattr(mdata, name))))
     forget_registration(minified)

@@ -27,7 +27,7 @@ Loader = Iterator[dict[str, Tensor]]
 
 
 class MinifyMixin:
-    """Minified data of `SCMVPModel`, and who asks for counts that they do not have."""
+    """Minified data of `SCMVPModel`, and refusals where counts are needed."""
 
     # what the model brings
     id: str

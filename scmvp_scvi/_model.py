@@ -42,7 +42,7 @@ from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, mapping_of
+from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
@@ -53,6 +53,7 @@ from scmvp_scvi._validate import (
     check_one_of,
     did_you_mean,
     has_views,
+    mapping_of,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
@@ -187,7 +188,7 @@ class SCMVPModel(
         if mdata is not None:
             keep_codes(self.adata_manager)
         silence_csr_warnings()
-        if dropout_rate is None:
+        if dropout_rate is None:  # recorded as a number: a query has another number of cells
             dropout_rate = default_dropout_rate(self.summary_stats["n_cells"])
         _check_architecture(locals())
         if atac_target == "tfidf" and self.registry["setup_args"]["atac_size_factor_key"]:
@@ -293,8 +294,8 @@ class SCMVPModel(
             Column with labels; they seed the components of the mixture prior.
         rna_size_factor_key, atac_size_factor_key
             Columns with size factors, positive, used in place of the observed depth. Their median
-            over the training cells is scaled to the median depth of these, so that only their
-            ratios matter; factors of new cells must be on the scale of those trained on.
+            over the training cells with counts is scaled to the median depth of these: a common
+            factor does not matter, as long as new cells have it too.
         categorical_covariate_keys, continuous_covariate_keys
             Columns with further covariates.
         modalities
@@ -635,7 +636,7 @@ class SCMVPModel(
         _check_trainer_arguments(trainer_kwargs)
         _check_strategy(devices, trainer_kwargs)
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
-        plan_kwargs = {**plan_config, **(plan_kwargs or {})}
+        plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         _check_plan_arguments(plan_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")

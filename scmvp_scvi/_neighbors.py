@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 _FEW_CELLS = 5_000
 _BLURRED = 1 / 5  # share of neighbours in other communities
-_TOUCHING = 1 / 5  # of the share that merges communities of many cells: what few cells need
+_TOUCHING = 1 / 5  # few cells are merged from this share of the limit of many cells on
 _GAP = 0.85  # density between two communities over that at their peaks
 
 

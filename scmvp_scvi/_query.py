@@ -234,7 +234,8 @@ class QueryMixin:
                 else _not_measured(mdata, names[modality], modality, layer)
             )
         with without_pulling():
-            prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs.copy(), uns=dict(mdata.uns))
+            prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs[[]], uns=dict(mdata.uns))
+        prepared.obs = mdata.obs.copy()  # given to the constructor, columns change their type
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
             for key, array in of_cells.items():
                 if key not in mdata.mod:  # those are mudata's own: which rows each modality has

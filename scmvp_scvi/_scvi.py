@@ -1,8 +1,6 @@
 """The one door to private names of scvi-tools: what its next version may break."""
 
-from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 from scvi.data import AnnDataManager
 from scvi.data._constants import _ADATA_MINIFY_TYPE_UNS_KEY as MINIFY_TYPE_UNS_KEY
@@ -19,7 +17,6 @@ __all__ = [
     "SAVE_KEYS",
     "is_latest",
     "keep_codes",
-    "mapping_of",
     "parse_device_args",
     "tag_by_expected_fdr",
 ]
@@ -44,32 +41,3 @@ def keep_codes(manager: AnnDataManager) -> None:
     """
     manager._source_registry = deepcopy(manager.registry)
     manager._transfer_kwargs = {}
-
-
-def mapping_of(config: Any, *, name: str) -> dict[str, Any]:
-    """Return what a ``plan_config`` or ``trainer_config`` says, nothing for None.
-
-    Scvi-tools' own config objects name every argument there is, and cannot tell which of them
-    the user set.
-
-    Parameters
-    ----------
-    config
-        What was passed.
-    name
-        Of the argument.
-
-    Raises
-    ------
-    TypeError
-        If it is no mapping.
-    """
-    if config is None:
-        return {}
-    if not isinstance(config, Mapping):
-        raise TypeError(
-            f"`{name}` must be a mapping, got {type(config).__name__}, which would put the "
-            "defaults of scvi-tools in the place of this model's: pass a dict of what is to be "
-            "set."
-        )
-    return dict(config)

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from scvi.dataloaders import DataSplitter
 from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
-from scmvp_scvi._scvi import mapping_of
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
+from scmvp_scvi._validate import mapping_of
 
 _PATIENCE = 0.1  # share of the epochs without improvement after which training stops early
 
@@ -92,15 +93,24 @@ class SCMVPTrainRunner(TrainRunner):
             self.model.module.eval()
 
     def _update_history(self) -> None:
-        """Add to the history of earlier trainings, which a checkpoint has the model forget."""
+        """Add to the history of earlier trainings, which a checkpoint has the model forget.
+
+        Epochs and steps are counted on. Scvi-tools drops what was not logged before, and counts
+        the rows of each series, whatever they are of.
+        """
         self.model.is_trained_ = self._was_trained
-        history = self.model.history_
-        n_before = max((len(series) for series in history.values()), default=0) if history else 0
-        super()._update_history()
-        logged = getattr(self.trainer.logger, "history", None)
-        if self._was_trained and history and logged:
-            for name in logged.keys() - history.keys():  # of which scvi-tools keeps none
-                history[name] = logged[name].set_axis(logged[name].index + n_before)
+        history, logged = self.model.history_, getattr(self.trainer.logger, "history", None)
+        if not (self._was_trained and history and logged and self.trainer.is_global_zero):
+            super()._update_history()
+            return
+        n_before: dict[str, int] = {}
+        for series in history.values():
+            kind = series.index.name
+            n_before[kind] = max(n_before.get(kind, 0), int(series.index[-1]) + 1)
+        for name, series in logged.items():
+            counted_on = series.set_axis(series.index + n_before.get(series.index.name, 0))
+            parts = [history[name], counted_on] if name in history else [counted_on]
+            history[name] = pd.concat(parts).rename_axis(series.index.name)
 
 
 def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) -> float:

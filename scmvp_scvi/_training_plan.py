@@ -650,8 +650,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         if lost:
             raise ValueError(
                 f"Training has diverged: in epoch {self.current_epoch}, {shown(lost)} became "
-                "infinite or no number, and the weights with them. Build the model anew, or load "
-                "it, and train it with a lower learning rate: `lr` in `plan_kwargs` was "
+                "infinite or no number, and perhaps the weights with them. Build the model anew, "
+                "or load it, and train it with a lower learning rate: `lr` in `plan_kwargs` was "
                 f"{self.lr}."
             )
 

@@ -26,8 +26,8 @@ def write_table(
 ) -> None:
     """Write a table of cells by features as an AnnData in zarr; one block is in memory at a time.
 
-    It is written beside ``path``, as ``.part``, and takes its name once it is whole: until then
-    what is at ``path`` stays.
+    It is written beside ``path``, as ``.part``, and takes its name once it is whole. What is at
+    ``path`` stays until then, and is only then removed, under the name ``.old``.
 
     Parameters
     ----------
@@ -51,16 +51,25 @@ def write_table(
             f"`path` must be free, but `{path}` exists: choose another one, or set "
             "`overwrite=True` to replace it."
         )
-    part = path.with_name(f"{path.name}.part")
+    path = path.resolve()  # a link stays, and what it points to is replaced
+    part, old = (path.with_name(f"{path.name}{end}") for end in (".part", ".old"))
     try:
         _write_blocks(part, blocks, rows, columns)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-        part.rename(path)
-    finally:
+    except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        raise
+    if path.exists():
+        _remove(old)
+        path.rename(old)
+    part.rename(path)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_blocks(

@@ -176,6 +176,8 @@ def test_minified_data_keep_annotations_and_other_modalities(make_mdata, registe
     mdata["rna"].layers["scaled"] = mdata["rna"].X.toarray()
     mdata["atac"].obsm["X_lsi"] = np.ones((120, 2))
     mdata.uns["colors"] = {"a": "red"}
+    mdata.obs["whole"] = np.arange(120.0)  # mudata would make integers of them
+    mdata.obs["missing"] = np.where(np.arange(120) < 3, np.nan, 1.0)
     model = train(register(mdata, batch_key="batch"), max_epochs=1)
     model.minify_mudata()
     small = model.adata

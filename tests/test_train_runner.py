@@ -149,18 +149,30 @@ def test_one_callback_need_not_be_in_a_list(fresh_mdata, train):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("plan_config", TrainingPlanConfig), ("trainer_config", TrainerConfig)]
+    ("name", "kind"),
+    [
+        ("plan_config", TrainingPlanConfig),
+        ("plan_kwargs", TrainingPlanConfig),
+        ("trainer_config", TrainerConfig),
+    ],
 )
 def test_configs_that_name_each_default_of_scvi_tools_are_refused(fresh_mdata, train, name, kind):
     with pytest.raises(TypeError, match=f"`{name}` must be a mapping, got {kind.__name__}"):
         train(fresh_mdata, **{name: kind()})
 
 
-def test_history_goes_on_with_what_the_first_training_did_not_log(fresh_mdata, train, train_more):
-    without_cycle = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
-    model = train(fresh_mdata, max_epochs=2, train_size=1.0, plan_kwargs=without_cycle)
-    train_more(model, max_epochs=3)
+def test_history_goes_on_with_what_earlier_trainings_did_not_log(fresh_mdata, train, train_more):
+    """Epochs of 5 minibatches, counted on, and steps likewise."""
+    plan = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+    steps = {"batch_size": 64, "plan_kwargs": {"on_step": True}, "log_every_n_steps": 1}
+    model = train(fresh_mdata, max_epochs=2, train_size=1.0, plan_kwargs=plan)
+    train_more(model, max_epochs=4, check_val_every_n_epoch=2, learning_rate_monitor=True, **steps)
+    train_more(model, max_epochs=2, **steps)
     epochs = {name: list(series.index) for name, series in model.history.items()}
-    assert epochs["elbo_train"] == [0, 1, 2, 3, 4]
-    assert epochs["elbo_validation"] == epochs["cycle_latent_rna_train"] == [2, 3, 4]
-    assert np.isfinite(model.history["elbo_validation"].to_numpy(float)).all()
+    assert epochs["elbo_train_epoch"] == epochs["cycle_latent_rna_train_epoch"] == [*range(2, 8)]
+    assert epochs["elbo_validation_epoch"] == [3, 5, 6, 7]
+    assert epochs["elbo_train"] == [0, 1]
+    assert epochs["train_loss_step"] == [*range(6 * 5)]
+    for name in ("elbo_train", "elbo_validation_epoch"):
+        assert model.history[name].index.name == "epoch"
+        assert np.isfinite(model.history[name].to_numpy(float)).all()

@@ -7,6 +7,7 @@ import pytest
 import zarr
 from scipy import sparse
 
+from scmvp_scvi import _zarr
 from scmvp_scvi._zarr import write_table
 
 CELLS, PEAKS = pd.Index([f"cell{i}" for i in range(7)]), pd.Index(list("abcde"))
@@ -72,6 +73,33 @@ def test_a_file_may_be_replaced_and_what_an_earlier_writing_left_behind(tmp_path
     write_table(path, [table], CELLS, PEAKS, overwrite=True)
     np.testing.assert_array_equal(ad.read_zarr(path).X, table)
     assert not left.exists()
+
+
+def test_neither_table_is_lost_where_the_old_one_cannot_be_removed(tmp_path, table, monkeypatch):
+    path = tmp_path / "table.zarr"
+    write_table(path, [table], CELLS, PEAKS)
+
+    def fail(path):
+        if path.exists():
+            raise OSError("in use")
+
+    monkeypatch.setattr(_zarr, "_remove", fail)
+    with pytest.raises(OSError, match="in use"):
+        write_table(path, [2 * table], CELLS, PEAKS, overwrite=True)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "table.zarr.old").X, table)
+    monkeypatch.undo()
+    write_table(path, [3 * table], CELLS, PEAKS, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, table):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "table.zarr"
+    link.symlink_to(tmp_path / "disk", target_is_directory=True)
+    write_table(link, [table], CELLS, PEAKS, overwrite=True)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "disk").X, table)
 
 
 def test_chunks_of_a_sparse_table_do_not_depend_on_how_much_the_first_block_holds(tmp_path, table):

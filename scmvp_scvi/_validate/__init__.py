@@ -9,6 +9,7 @@ from scmvp_scvi._validate._arguments import (
     check_positive,
     check_positive_share,
     check_share,
+    mapping_of,
 )
 from scmvp_scvi._validate._blocks import seen_cells_and_features
 from scmvp_scvi._validate._columns import (
@@ -85,6 +86,7 @@ __all__ = [
     "parse_peaks",
     "same_names",
     "seen_cells_and_features",
+    "mapping_of",
     "shown",
     "spelled_otherwise",
     "warn_about_empty",

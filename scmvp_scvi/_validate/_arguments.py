@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -186,3 +187,32 @@ def _as_number(value: object, name: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {value!r} ({type(value).__name__}).")
     return float(value)
+
+
+def mapping_of(config: Any, *, name: str) -> dict[str, Any]:
+    """Return what a ``plan_config`` or ``trainer_config`` says, nothing for None.
+
+    Scvi-tools' own config objects name every argument there is, and cannot tell which of them
+    the user set.
+
+    Parameters
+    ----------
+    config
+        What was passed.
+    name
+        Of the argument.
+
+    Raises
+    ------
+    TypeError
+        If it is no mapping.
+    """
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        raise TypeError(
+            f"`{name}` must be a mapping, got {type(config).__name__}, which would put the "
+            "defaults of scvi-tools in the place of this model's: pass a dict of what is to be "
+            "set."
+        )
+    return dict(config)

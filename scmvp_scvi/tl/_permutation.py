@@ -72,7 +72,7 @@ def permute_pairing(
     """Give each cell the accessibility of another cell of its group.
 
     Cells without counts in a modality are a group of their own, so that as many cells as before
-    have both. A cell that is alone in its group keeps its own, with a warning.
+    have both. A cell that is alone in its group keeps its own, with a warning if it has any.
 
     Parameters
     ----------
@@ -122,19 +122,20 @@ def permute_pairing(
     for cells in groups.groupby(columns, observed=True).indices.values():
         order = rng.permutation(cells)
         source[order] = np.roll(order, 1)  # one cycle, in which no cell stays
-    n_alone = int((source == np.arange(mdata.n_obs)).sum())
+    n_alone = int(((source == np.arange(mdata.n_obs)) & np.all(measured, axis=0)).sum())
     if n_alone > 0:
         warnings.warn(
-            f"{n_alone} of {mdata.n_obs} cells have no other of their group in `within`, and keep "
-            "their own accessibility: links of theirs count as permuted ones. Name coarser groups "
-            "to have all cells permuted.",
+            f"{n_alone} of {mdata.n_obs} cells are the only ones of their group in `within` with "
+            "counts in both modalities, and keep their own accessibility, so that permuted data "
+            "hold true pairs. Name coarser groups to have all cells permuted.",
             UserWarning,
             stacklevel=2,
         )
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
     with without_pulling():
-        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac}, obs=mdata.obs.copy())
+        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac}, obs=mdata.obs[[]])
+    permuted.obs = mdata.obs.copy()  # given to the constructor, columns change their type
     return permuted
 
 

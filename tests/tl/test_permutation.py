@@ -31,11 +31,35 @@ def test_cells_alone_in_their_group_keep_their_accessibility_with_a_warning(make
     mdata = make_mdata()
     mdata.obs["kind"] = ["one", "two", "two", *["many"] * (mdata.n_obs - 3)]
     mdata["atac"].obs["source"] = mdata.obs_names
-    with pytest.warns(UserWarning, match=f"1 of {mdata.n_obs} cells have no other of their group"):
+    with pytest.warns(UserWarning, match=f"1 of {mdata.n_obs} cells are the only ones of their"):
         permuted = tl.permute_pairing(mdata, "kind")
     source = mdata.obs_names.get_indexer(permuted["atac"].obs["source"])
     assert list(source[:3]) == [0, 2, 1]
     assert (source[3:] != np.arange(3, mdata.n_obs)).all()
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_a_cell_without_counts_in_a_modality_has_no_pair_to_be_warned_about(make_mdata, modality):
+    mdata = make_mdata()
+    counts = mdata[modality].X.tolil()
+    counts[5] = 0
+    mdata[modality].X = counts.tocsr()
+    mdata.obs["kind"] = "one"
+    tl.permute_pairing(mdata, "kind")  # warnings are errors
+
+
+def test_columns_keep_their_types(make_mdata):
+    mdata = make_mdata()
+    add_columns_that_are_converted(mdata)
+    permuted = tl.permute_pairing(mdata, "cell_type")
+    pd.testing.assert_frame_equal(permuted.obs, mdata.obs)
+
+
+def add_columns_that_are_converted(mdata: MuData) -> None:
+    """Columns that mudata gives another type when it is given them with the modalities."""
+    mdata.obs["whole"] = np.arange(mdata.n_obs, dtype=float)
+    mdata.obs["missing"] = np.where(np.arange(mdata.n_obs) < 3, np.nan, 1.0)
+    mdata.obs["anything"] = pd.Series([1, *[2.5] * (mdata.n_obs - 1)], mdata.obs_names, object)
 
 
 @pytest.mark.filterwarnings("ignore:.*have no counts in:UserWarning")
