@@ -168,12 +168,17 @@ def test_hidden_dropout_is_that_of_the_number_of_cells_unless_it_is_named(mdata,
     assert hidden_dropout(SCMVPModel(mdata, **small, dropout_rate=0.15)) == {0.15}
 
 
+@pytest.mark.parametrize("how", ["loaded", "loaded without data", "query"])
 def test_model_keeps_its_hidden_dropout_on_other_numbers_of_cells(
-    model, saved, make_mdata, monkeypatch
+    model, saved, make_mdata, monkeypatch, how
 ):
     monkeypatch.setattr("scmvp_scvi._model._FEW_CELLS", 10)
-    loaded = SCMVPModel.load(saved, adata=make_mdata())
-    assert hidden_dropout(loaded) == hidden_dropout(model) == {0.1}
+    found = {
+        "loaded": lambda: SCMVPModel.load(saved, adata=make_mdata()),
+        "loaded without data": lambda: SCMVPModel.load(saved, adata=False),
+        "query": lambda: SCMVPModel.load_query_data(make_mdata(), model, unfrozen=True),
+    }[how]()
+    assert hidden_dropout(found) == hidden_dropout(model) == {0.1}
 
 
 @pytest.mark.parametrize(
