@@ -621,7 +621,7 @@ class SCMVPModel(
         ValueError
             If the data are minified, or no longer what was set up; if there are too few cells for
             the clusters; if early stopping or checkpoints have no cells to go by; or if the
-            training diverges, which the weights do not survive.
+            training diverges, after which the model is to be built or loaded anew.
         """
         mdata = self._data()
         check_has_counts(mdata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)

@@ -462,10 +462,13 @@ def test_permuted_features_are_put_in_order_by_name_and_never_taken_as_they_are(
     load(prepared, reference)
 
 
-def test_query_is_prepared_in_a_new_object_with_what_is_known_of_pairs_of_cells(reference, query):
+def test_query_is_prepared_in_a_new_object_with_what_is_known_of_its_cells(reference, query):
+    query.obs["whole"] = np.arange(float(query.n_obs))  # mudata would make integers of them
+    query.obs["missing"] = np.where(np.arange(query.n_obs) < 3, np.nan, 1.0)
     query.obsp["distances"] = sparse.eye_array(query.n_obs, format="csr")
     prepared = SCMVPModel.prepare_query_mudata(query, reference, inplace=False)
     assert prepared is not query
+    pd.testing.assert_frame_equal(prepared.obs, query.obs)
     assert (prepared.obsp["distances"] != query.obsp["distances"]).nnz == 0
     with pytest.raises(TypeError, match="`inplace` is not offered: data are never changed"):
         SCMVPModel.prepare_query_mudata(query, reference, inplace=True)
