@@ -21,7 +21,6 @@ from harness.methods.base import (
     Grapher,
     Imputer,
     Method,
-    Modality,
     Predictor,
     Projector,
 )
@@ -199,29 +198,24 @@ def thinning(mdata: MuData, seed: int, case: str = "") -> Task:
 
 
 def cross_modal(mdata: MuData, seed: int, case: str = "") -> Task:
-    """Predict either modality of held-out cells from the other."""
+    """Predict either modality of held-out cells from the other, where they have counts there."""
     del case
     train, test = split(mdata.n_obs, seed)
     training, held_out = subset(mdata, train), subset(mdata, test)
+    depths = {key: counts.sum(1).A1 for key, counts in counts_of(held_out).items()}
 
     def score(method: Predictor) -> Result:
-        unseen = counts_of(held_out)
-        by_atac = partial(
-            method.predict_logs,
-            without(held_out, "rna"),
-            view="atac",
-            depth=median_depth(training),
-        )
-        scores: Result = {**log_scores(by_atac, unseen["rna"])}
-        for modality, counts in unseen.items():
-            scores |= predicted_scores(method, modality, without(held_out, modality), counts)
+        scores: Result = {}
+        for modality, view in OTHER.items():
+            cells = subset(held_out, np.flatnonzero(depths[view] > 0))
+            counts, query = counts_of(cells)[modality], without(cells, modality)
+            if modality == "rna":
+                depth = median_depth(training)
+                logs = partial(method.predict_logs, query, view=view, depth=depth)
+                scores |= log_scores(logs, counts)
+            profiles = partial(method.predict, modality, query, view=view)
+            scores |= SCORES[modality](profiles, counts)
         return scores
-
-    def predicted_scores(
-        method: Predictor, modality: Modality, query: MuData, counts: sparse.csr_matrix
-    ) -> Result:
-        profiles = partial(method.predict, modality, query, view=OTHER[modality])
-        return SCORES[modality](profiles, counts)
 
     return Task(training, score)
 

@@ -147,6 +147,22 @@ def test_a_predictor_across_modalities_sees_no_counts_of_what_it_predicts(cells)
     assert seen == {"rna": (0, "atac"), "atac": (0, "rna")}
 
 
+def test_a_modality_is_predicted_for_held_out_cells_with_counts_in_the_other(cells):
+    _, held_out = protocols.split(cells.n_obs, 0)
+    counts = data.counts_of(cells)
+    atac = counts["atac"].tolil()
+    atac[held_out[3]] = 0
+    n_cells = {}
+
+    class Spy(simple.Mean):
+        def predict(self, modality, query, rows, view):
+            n_cells[modality] = query.n_obs
+            return super().predict(modality, query, rows, view)
+
+    run("cross-modal", Spy(), data.build({**counts, "atac": atac.tocsr()}, cells))
+    assert n_cells == {"rna": len(held_out) - 1, "atac": len(held_out)}
+
+
 ADAPTERS = {
     **{name: METHODS[name] for name in ("kNN 15", "linear", "PCA + LSI")},
     "scmvp": lambda: SCMVP(epochs=1, model={**SMALL, "max_clusters": 10}),
