@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,11 +50,9 @@ class LikelihoodMixin:
         -------
         The mean over the cells, or ``(cells,)``.
         """
-        minibatches = self._minibatches_with_counts(
-            "`get_elbo`", adata, indices, batch_size, dataloader
+        return self._by_scvi_tools(
+            "get_elbo", adata, indices, batch_size, dataloader, return_mean=return_mean
         )
-        compute = inspect.unwrap(VAEMixin.get_elbo)
-        return compute(self, dataloader=minibatches, return_mean=return_mean)
 
     @torch.inference_mode()
     def get_reconstruction_error(
@@ -78,11 +77,11 @@ class LikelihoodMixin:
         ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
         cells, or to ``(cells,)``.
         """
-        minibatches = self._minibatches_with_counts(
-            "`get_reconstruction_error`", adata, indices, batch_size, dataloader
+        return self._by_scvi_tools(
+            "get_reconstruction_error",
+            *(adata, indices, batch_size, dataloader),
+            return_mean=return_mean,
         )
-        compute = inspect.unwrap(VAEMixin.get_reconstruction_error)
-        return compute(self, dataloader=minibatches, return_mean=return_mean)
 
     @torch.inference_mode()
     def get_marginal_ll(
@@ -120,6 +119,12 @@ class LikelihoodMixin:
             [self.module.marginal_ll(tensors, n_mc_samples) for tensors in minibatches]
         )
         return of_cells.mean().item() if return_mean else of_cells
+
+    def _by_scvi_tools(self, method: str, *asked: Any, return_mean: bool) -> Any:
+        """Call a method of scvi-tools' `VAEMixin`, without what refuses minified data there."""
+        minibatches = self._minibatches_with_counts(f"`{method}`", *asked)
+        compute = inspect.unwrap(getattr(VAEMixin, method))
+        return compute(self, dataloader=minibatches, return_mean=return_mean)
 
     def _minibatches_with_counts(
         self,

@@ -13,7 +13,7 @@ from scvi.data import fields
 from torch import Tensor
 
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._mudata import layer_names, without_pulling
+from scmvp_scvi._mudata import layer_names, mudata_of
 from scmvp_scvi._scvi import DATA_UUID_KEY, MANAGER_UUID_KEY, MINIFY_TYPE_UNS_KEY
 from scmvp_scvi._validate import check_is_among
 
@@ -145,11 +145,8 @@ def minified_copy(
         key: _without_counts(adata) if key in emptied else adata.copy()
         for key, adata in mdata.mod.items()
     }
-    # columns are copied from `mdata`, not pulled from the modalities once more
-    with without_pulling():
-        # with names of cells, or the first modality orders them; given whole, columns change type
-        minified = MuData(modalities, obs=mdata.obs[[]])
-    minified.obs, minified.var = mdata.obs.copy(), mdata.var.copy()
+    minified = mudata_of(modalities, mdata.obs)
+    minified.var = mdata.var.copy()
     for name in ("obsm", "varm", "obsp", "varp", "uns"):
         getattr(minified, name).update(deepcopy(dict(getattr(mdata, name))))
     forget_registration(minified)

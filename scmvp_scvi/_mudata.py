@@ -1,9 +1,13 @@
 """What versions of mudata and anndata do differently."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import mudata
+import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 
 
 def without_pulling() -> AbstractContextManager[object]:
@@ -14,6 +18,27 @@ def without_pulling() -> AbstractContextManager[object]:
     if hasattr(mudata, "settings"):
         return mudata.settings.override(pull_on_update=False)
     return mudata.set_options(pull_on_update=False)
+
+
+def mudata_of(modalities: Mapping[str, AnnData], obs: pd.DataFrame, **kwargs: Any) -> MuData:
+    """MuData of the cells of ``obs``, in their order, with these columns as they are.
+
+    Without names of cells mudata orders them by the first modality; of columns that are given to
+    its constructor it changes the types.
+
+    Parameters
+    ----------
+    modalities
+        The modalities; they need not hold all cells.
+    obs
+        Columns of the cells, which are copied.
+    **kwargs
+        Passed to :class:`mudata.MuData`.
+    """
+    with without_pulling():
+        mdata = MuData(dict(modalities), obs=obs[[]], **kwargs)
+    mdata.obs = obs.copy()
+    return mdata
 
 
 def layer_names(adata: AnnData) -> list[str]:

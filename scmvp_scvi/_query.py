@@ -16,7 +16,7 @@ from scvi import settings
 from scmvp_scvi._data import registered_features, registered_modalities
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._mudata import layer_names, without_pulling
+from scmvp_scvi._mudata import layer_names, mudata_of
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
 from scmvp_scvi._validate import (
@@ -233,9 +233,7 @@ class QueryMixin:
                 if name in there
                 else _not_measured(mdata, names[modality], modality, layer)
             )
-        with without_pulling():
-            prepared = MuData({**mdata.mod, **matched}, obs=mdata.obs[[]], uns=dict(mdata.uns))
-        prepared.obs = mdata.obs.copy()  # given to the constructor, columns change their type
+        prepared = mudata_of({**mdata.mod, **matched}, mdata.obs, uns=dict(mdata.uns))
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
             for key, array in of_cells.items():
                 if key not in mdata.mod:  # those are mudata's own: which rows each modality has

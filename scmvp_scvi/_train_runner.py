@@ -137,18 +137,14 @@ def _check_precision(precision: str | int | None) -> None:
 def _check_needs_no_validation(
     training_plan: SCMVPTrainingPlan, trainer_kwargs: Mapping[str, Any]
 ) -> None:
-    monitors = [getattr(callback, "monitor", None) for callback in trainer_kwargs["callbacks"]]
     asked = {
         "early_stopping": trainer_kwargs.get("early_stopping"),
         "enable_checkpointing": trainer_kwargs.get("enable_checkpointing"),
         'plan_kwargs={"reduce_lr_on_plateau": True}': training_plan.reduce_lr_on_plateau,
-        **{
-            f'callbacks` with `monitor="{monitor}"': True
-            for monitor in monitors
-            if monitor is not None and "validation" in monitor
-        },
     }
     names = [name for name, value in asked.items() if value]
+    monitors = [getattr(callback, "monitor", None) for callback in trainer_kwargs["callbacks"]]
+    names += [f'callbacks` with `monitor="{m}"' for m in monitors if "validation" in (m or "")]
     if names:
         raise ValueError(
             f"`{'`, `'.join(names)}` acts after each validation on cells that are held out, and "

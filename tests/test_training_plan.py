@@ -648,7 +648,7 @@ def test_training_that_diverges_is_stopped_after_the_epoch_with_a_way_out(
     fresh_mdata, train, monkeypatch, value, on_step, options
 ):
     monkeypatch.setattr(GaussianMixture, "kl", lambda _, qz, z: value * z.sum(-1) + qz.loc.sum(-1))
-    message = r"in epoch 0, .*`kl_mixture_train`.* Build the model anew.*lower learning.* 0\.002"
+    message = r"in epoch 0, .*`kl_mixture_train`.* Build the model anew.*rate: `lr` .* 0\.002"
     with pytest.raises(ValueError, match=message):
         train(fresh_mdata, batch_size=64, plan_kwargs={"on_step": on_step}, **options)
 

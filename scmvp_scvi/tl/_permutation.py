@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from mudata import MuData
 
-from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi._mudata import mudata_of
 from scmvp_scvi._validate import (
     check_integer_at_least,
     check_positive,
@@ -133,10 +133,7 @@ def permute_pairing(
         )
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
-    with without_pulling():
-        permuted = MuData({rna_key: mdata[rna_key].copy(), atac_key: atac}, obs=mdata.obs[[]])
-    permuted.obs = mdata.obs.copy()  # given to the constructor, columns change their type
-    return permuted
+    return mudata_of({rna_key: mdata[rna_key].copy(), atac_key: atac}, mdata.obs)
 
 
 def permuted_excess(

@@ -50,16 +50,12 @@ def test_a_cell_without_counts_in_a_modality_has_no_pair_to_be_warned_about(make
 
 def test_columns_keep_their_types(make_mdata):
     mdata = make_mdata()
-    add_columns_that_are_converted(mdata)
-    permuted = tl.permute_pairing(mdata, "cell_type")
-    pd.testing.assert_frame_equal(permuted.obs, mdata.obs)
-
-
-def add_columns_that_are_converted(mdata: MuData) -> None:
-    """Columns that mudata gives another type when it is given them with the modalities."""
+    # to which mudata gives another type where they are given with the modalities
     mdata.obs["whole"] = np.arange(mdata.n_obs, dtype=float)
     mdata.obs["missing"] = np.where(np.arange(mdata.n_obs) < 3, np.nan, 1.0)
     mdata.obs["anything"] = pd.Series([1, *[2.5] * (mdata.n_obs - 1)], mdata.obs_names, object)
+    permuted = tl.permute_pairing(mdata, "cell_type")
+    pd.testing.assert_frame_equal(permuted.obs, mdata.obs)
 
 
 @pytest.mark.filterwarnings("ignore:.*have no counts in:UserWarning")
