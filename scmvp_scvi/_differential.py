@@ -231,9 +231,9 @@ class DifferentialMixin:
         :meth:`scvi.model.MULTIVI.differential_accessibility`. ``prob_da`` is the larger of the
         probabilities that the peak is more open and that it is less open in ``group1``,
         ``bayes_factor`` its log odds, ``is_da_fdr`` the tag. ``est_prob1`` and ``est_prob2`` are
-        denoised shares, which add up to 1 over all peaks, ``effect_size`` the second less the
-        first; ``emp_prob1``, ``emp_prob2`` and ``emp_effect`` are the same of the cells with a
-        count. ``lfc_*`` describe the log2 fold change, positive where the peak is more open in
+        denoised accessibility per count of depth, ``effect_size`` the second less the first;
+        ``emp_prob1``, ``emp_prob2`` and ``emp_effect`` are the same of the cells with a count.
+        ``lfc_*`` describe the log2 fold change, positive where the peak is more open in
         ``group1``. With ``mode="vanilla"`` ``prob_da`` is the probability that the peak is more
         open in ``group1``, and there is neither tag nor fold change.
 

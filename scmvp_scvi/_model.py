@@ -142,7 +142,7 @@ class SCMVPModel(
     Examples
     --------
     >>> mdata = scmvp_scvi.datasets.synthetic()
-    >>> SCMVPModel.setup_mudata(mdata, modalities={"rna_layer": "rna", "atac_layer": "atac"})
+    >>> SCMVPModel.setup_mudata(mdata)
     >>> model = SCMVPModel(mdata)
     >>> model.train()
     >>> mdata.obsm["X_scmvp"] = model.get_latent_representation()
@@ -258,8 +258,9 @@ class SCMVPModel(
         if not is_set_up:
             raise ValueError(
                 "`mdata` must be set up first, itself and not what it was copied from, got one "
-                "that is not. Run `SCMVPModel.setup_mudata(mdata, modalities={"
-                '"rna_layer": "rna", "atac_layer": "atac"})` with the names of your modalities.'
+                "that is not. Run `SCMVPModel.setup_mudata(mdata)`, with "
+                '`modalities={"rna_layer": ..., "atac_layer": ...}` if they are not `rna` and '
+                "`atac`."
             )
 
     @classmethod
@@ -299,8 +300,9 @@ class SCMVPModel(
         categorical_covariate_keys, continuous_covariate_keys
             Columns with further covariates.
         modalities
-            Argument name to modality: where each of the above is. ``rna_layer`` and
-            ``atac_layer`` are needed; keys that are left out are looked up in ``mdata.obs``.
+            Argument name to modality: where each of the above is. Of what is left out,
+            ``rna_layer`` is in the modality ``rna`` and ``atac_layer`` in ``atac``; keys are
+            looked up in ``mdata.obs``.
         **kwargs
             Passed to :meth:`scvi.data.AnnDataManager.register_fields`: ``source_registry``, and
             the options that it takes with it.
@@ -312,19 +314,24 @@ class SCMVPModel(
 
         Examples
         --------
+        >>> SCMVPModel.setup_mudata(mdata, batch_key="donor")
+
+        With modalities of other names, and the donors in the table of one of them:
+
         >>> SCMVPModel.setup_mudata(
         ...     mdata,
         ...     batch_key="donor",
-        ...     modalities={"rna_layer": "rna", "atac_layer": "atac"},
+        ...     modalities={"rna_layer": "gex", "atac_layer": "peaks", "batch_key": "gex"},
         ... )
         """
+        check_is_mudata(mdata)
+        modalities = _with_usual_modalities(mdata, modalities)
         # copies, for callers may go on to use their lists
         setup_method_args = deepcopy(cls._get_setup_method_args(**locals()))
-        check_is_mudata(mdata)
         known = set(setup_method_args["setup_args"]) - {"modalities"}
         if "source_registry" not in kwargs:  # which comes with options of scvi-tools' own
             _check_are_known(kwargs, known, what="`setup_mudata` takes no argument")
-        _check_are_known(modalities or {}, known, what="`modalities` names no argument")
+        _check_are_known(modalities, known, what="`modalities` names no argument")
         where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
         arguments = setup_method_args["setup_args"]
         check_data(
@@ -653,6 +660,9 @@ class SCMVPModel(
             "surgery": surgery_from(self.surgery_),
             **plan_kwargs,
         }
+        if not self.is_trained_ and self.surgery_ is None:
+            # the mixture of a training that was broken off is none to begin the next one with
+            self.module.prior.is_fitted.fill_(False)
         super().train(
             max_epochs=int(max_epochs),  # Lightning takes no other integers
             accelerator=accelerator,
@@ -766,15 +776,21 @@ def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> Non
             )
 
 
+def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """Where the arguments of `setup_mudata` are, the layers by default where they usually are."""
+    usual = {"rna_layer": "rna", "atac_layer": "atac"}
+    in_data = {name: key for name, key in usual.items() if key in mdata.mod}
+    return {**in_data, **(modalities or {})}
+
+
 def _modality_of_each_argument(
     cls: type[SCMVPModel],
     mdata: MuData,
-    modalities: Mapping[str, str] | None,
+    modalities: dict[str, str],
     setup_method_args: Mapping[str, Any],
 ) -> dict[str, str | None]:
     """Modality of each argument of `setup_mudata`, None for ``mdata`` itself."""
     needed = ("rna_layer", "atac_layer")
-    modalities = modalities or {}
     missing = [name for name in needed if name not in modalities]
     if missing:
         found = ", ".join(f"`{key}`" for key in mdata.mod)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +55,7 @@ class _Request(NamedTuple):
     return_mean: bool
     batch_size: int | None
     from_modality: Modality
+    own_counts: bool = False
 
 
 # of a law, of features of it, at a depth
@@ -219,6 +221,7 @@ class PosteriorMixin(VAEMixin):
         return_numpy: bool = False,
         from_modality: Modality = "joint",
         n_points: int = _N_POINTS,
+        own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
         """Denoised expression: the mean of the negative binomial (equations 13 to 15).
 
@@ -253,6 +256,12 @@ class PosteriorMixin(VAEMixin):
             Fixed points of the posterior of z that are averaged over without ``n_samples``, 1 or
             an even number: in pairs on opposite sides of the mean, along axes drawn once
             :cite:p:`Arasaratnam2009`. Time grows with them; 1 decodes the posterior mean alone.
+        own_counts
+            Whether to let a gene's count in the cell speak beside z: the mean of its rate given
+            both :cite:p:`Huang2018`, the nearer to the count, the more the gene varies about what
+            z says. Nearer to further counts of the same cell than z alone, where cells of a type
+            differ in single genes; rows sum to about ``library_size``. Cells without RNA keep what
+            z says.
 
         Returns
         -------
@@ -272,6 +281,7 @@ class PosteriorMixin(VAEMixin):
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
+                own_counts=own_counts,
             ),
         )
         return _as_table(blocks, cells, names, return_numpy)
@@ -290,6 +300,7 @@ class PosteriorMixin(VAEMixin):
         return_numpy: bool = False,
         from_modality: Modality = "joint",
         n_points: int = _N_POINTS,
+        own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
         r"""Expected log-normalised expression, the denoised side of scanpy's ``pp.log1p``.
 
@@ -312,7 +323,7 @@ class PosteriorMixin(VAEMixin):
             differ by their expression alone; ``"observed"`` for each cell's own (its size factor,
             where there are size factors), comparable with its own log-normalised counts, or the
             median, with a warning, where a cell has none.
-        return_numpy, from_modality, n_points
+        return_numpy, from_modality, n_points, own_counts
             As in `get_normalized_expression`.
 
         Returns
@@ -335,6 +346,7 @@ class PosteriorMixin(VAEMixin):
                 return_mean=return_mean,
                 batch_size=batch_size,
                 from_modality=from_modality,
+                own_counts=own_counts,
             ),
             lambda law, genes, depth: law.expected_log1p(genes, depth, target_sum),
             missing_depth=median,
@@ -368,10 +380,12 @@ class PosteriorMixin(VAEMixin):
         region_list
             Peaks to return, in this order; None for all.
         library_size
-            Depth mu is scaled to: 1 for shares that add up to 1 over all peaks, ``"observed"`` for
-            the cell's own (its size factor, scaled to the median depth, where there are size
-            factors), or 1, with a warning, where a cell has none. The depth is that of the
-            counts, or with ``atac_target="tfidf"`` the sum of what these become.
+            Depth mu is scaled to: 1 for shares of it, ``"observed"`` for the cell's own (its size
+            factor, scaled to the median depth, where there are size factors), or 1, with a
+            warning, where a cell has none. The depth is that of the counts, or with
+            ``atac_target="tfidf"`` the sum of what these become. Over all peaks mu sums to more
+            than it: what sums to the depth is the mean tau * mu, tau being the probability of
+            inclusion.
         threshold
             Values below it become zero and the result is sparse. It is in units of
             ``library_size``: shares are one over the number of peaks on average.
@@ -606,6 +620,13 @@ class PosteriorMixin(VAEMixin):
                 f"{request.library_size!r}."
             )
         check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
+        if request.own_counts:
+            if request.from_modality == "atac":
+                raise ValueError(
+                    '`from_modality="atac"` predicts expression from accessibility alone, and '
+                    "`own_counts=True` from RNA counts as well: leave one of them out."
+                )
+            self._check_has_counts("`own_counts=True`", request.adata)
         if request.from_modality != "joint":
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
 
@@ -640,10 +661,12 @@ class PosteriorMixin(VAEMixin):
             if library_size == "observed":
                 is_missing = outputs[observed][:, None] == 0
                 depth = outputs[library_key].masked_fill(is_missing, missing_depth)
-            of_batches = (
-                value(self.module.generative(**inputs, transform_batch=b)[law], chosen, depth)
-                for b in batches
-            )
+            laws = [self.module.generative(**inputs, transform_batch=b)[law] for b in batches]
+            if request.own_counts:
+                # in whatever batch, the counts are those of the cell's own
+                given = self.module.generative(**inputs)[law].given(tensors[key].to(z.device))
+                laws = [replace(given, law=of_batch) for of_batch in laws]
+            of_batches = (value(of_batch, chosen, depth) for of_batch in laws)
             return sum(of_batches, torch.zeros((), device=z.device)) / len(batches)
 
         @torch.inference_mode()

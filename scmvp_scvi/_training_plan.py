@@ -31,6 +31,7 @@ from scmvp_scvi._validate import (
     did_you_mean,
     shown,
 )
+from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 logger = logging.getLogger(__name__)
 
@@ -559,27 +560,33 @@ class SCMVPTrainingPlan(TrainingPlan):
     @torch.no_grad()
     def _fit_mixture(self) -> None:
         """Fit the mixture to the training cells, on the first process for all."""
-        latent, variances, labels = self._training_latent()
-        fit = None
+        cells = self._training_latent()
+        found: MixtureFit | Exception | None = None
         if self.trainer.is_global_zero:
-            if self.seeding_labels is not None:
-                fit = mixture_from_labels(latent, variances, labels, self.seeding_labels)
-            else:
-                max_clusters = len(self.module.prior.logits)
-                fit = fit_mixture(
-                    latent,
-                    variances,
-                    self.n_clusters,
-                    max_clusters,
-                    self.cluster_resolution,
-                    self.seed,
-                )
+            try:
+                found = self._mixture_of(*cells)
+            except Exception as error:  # noqa: BLE001 - the other processes wait to hear of it
+                found = error
+        found = self.trainer.strategy.broadcast(found, src=0)
+        if isinstance(found, Exception):
+            raise found
         # Adam's state stays: moments of an earlier mixture fade within tens of steps; before the
         # first one they are zero with their bias corrected for, so that its first hundreds of
         # steps are up to twice as long. The defaults were chosen so.
-        self.module.take_mixture(self.trainer.strategy.broadcast(fit, src=0))
+        self.module.take_mixture(found)
         if self.mixture_step is None:
             self.mixture_step = self.global_step
+
+    def _mixture_of(
+        self, latent: np.ndarray, variances: np.ndarray, labels: np.ndarray
+    ) -> MixtureFit:
+        """Fit the mixture to the cells of all processes."""
+        if self.seeding_labels is not None:
+            return mixture_from_labels(latent, variances, labels, self.seeding_labels)
+        max_clusters = len(self.module.prior.logits)
+        return fit_mixture(
+            latent, variances, self.n_clusters, max_clusters, self.cluster_resolution, self.seed
+        )
 
     def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joint posterior means and variances and labels of the training cells, all processes."""

@@ -60,14 +60,21 @@ def test_view_is_refused_with_the_copy_to_make(raw, register):
         register(raw[:10])
 
 
-def test_modalities_argument_is_needed(raw):
-    with pytest.raises(ValueError, match=r"`modalities` must say which modality holds rna_layer"):
-        SCMVPModel.setup_mudata(raw)
+def test_layers_are_in_the_modalities_of_their_name_unless_told_otherwise(raw, small):
+    SCMVPModel.setup_mudata(raw)
+    arguments = SCMVPModel(raw, **small).registry["setup_args"]
+    assert arguments["modalities"] == {"rna_layer": "rna", "atac_layer": "atac"}
+    np.testing.assert_array_equal(registered(raw, REGISTRY.RNA), raw["rna"].X.toarray())
+    np.testing.assert_array_equal(registered(raw, REGISTRY.ATAC), raw["atac"].X.toarray())
 
 
-def test_modalities_argument_needs_both_layers(raw, register):
+def test_modalities_of_other_names_must_be_told(raw):
+    with without_pulling():
+        renamed = MuData({"gex": raw["rna"], "peaks": raw["atac"]})
+    with pytest.raises(ValueError, match="which modality holds rna_layer and atac_layer, got {}"):
+        SCMVPModel.setup_mudata(renamed)
     with pytest.raises(ValueError, match=r"which modality holds atac_layer, got \{'rna_layer'"):
-        register(raw, modalities={"rna_layer": "rna"})
+        SCMVPModel.setup_mudata(renamed, modalities={"rna_layer": "gex"})
 
 
 def test_misspelled_modality_is_refused_with_the_near_name(raw, register):

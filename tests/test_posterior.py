@@ -862,6 +862,75 @@ def test_unknown_source_of_a_prediction_is_refused(trained_model):
         trained_model.get_normalized_expression(from_modality="ATAC")
 
 
+# -- beside the cell's own counts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [None, "batch_1", ["batch_0", "batch_1"]])
+def test_own_counts_move_shares_by_what_they_say_of_the_rates_in_the_own_batch(
+    trained_model, mdata, batches
+):
+    genes = list(mdata["rna"].var_names[[3, 1]])
+    asked = {"gene_list": genes, "n_points": 1, "return_numpy": True}
+    theta = trained_model.module.rna_decoder.log_inverse_dispersion.exp().detach().numpy()[0]
+    theta = theta[mdata["rna"].var_names.get_indexer(genes)]
+    counts = mdata["rna"][:, genes].X.toarray()
+    mean = trained_model.get_normalized_expression(library_size="observed", **asked)
+    factor = (counts + theta) / (mean + theta)
+    there = trained_model.get_normalized_expression(transform_batch=batches, **asked)
+    found = trained_model.get_normalized_expression(
+        transform_batch=batches, own_counts=True, **asked
+    )
+    np.testing.assert_allclose(found, there * factor, rtol=1e-4)
+
+
+def test_own_counts_foretell_the_other_half_of_counts_that_vary_within_types(
+    make_mdata, register, train, rng
+):
+    mdata = make_mdata()
+    # what a cell has of a gene beside its type: rates that z cannot know gene by gene
+    rates = rng.gamma(0.5, 2.0, mdata["rna"].shape) * mdata["rna"].X.toarray().mean(0)
+    held_out = rng.poisson(rates)
+    mdata["rna"].X = sp.csr_matrix(rng.poisson(rates), dtype="float32")
+    register(mdata)
+    model = train(mdata)
+    errors = []
+    for own_counts in (False, True):
+        found = model.get_normalized_expression(
+            own_counts=own_counts, library_size="observed", return_numpy=True
+        )
+        errors.append(((found - held_out) ** 2).mean())
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_log_normalised_expression_beside_own_counts_is_that_of_further_counts(
+    trained_model, mdata, rng
+):
+    theta = trained_model.module.rna_decoder.log_inverse_dispersion.exp().detach().numpy()[0]
+    counts = mdata["rna"].X[:3].toarray()
+    asked = {"indices": [0, 1, 2], "n_points": 1, "own_counts": True, "return_numpy": True}
+    mean = trained_model.get_normalized_expression(library_size=500.0, **asked).astype(float)
+    shape = theta + counts
+    draws = rng.negative_binomial(shape, shape / (shape + mean), (20_000, *mean.shape))
+    logs = np.log1p(1e4 * draws / 500.0)
+    found = trained_model.get_log_normalized_expression(library_size=500.0, **asked)
+    errors = logs.std(0) / np.sqrt(len(draws))
+    assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).all()
+
+
+def test_own_counts_of_cells_without_rna_change_nothing(with_empty_cells):
+    plain, beside = (
+        with_empty_cells.get_normalized_expression(own_counts=own) for own in (False, True)
+    )
+    empty = with_empty_cells.adata.obs["rna_missing"].to_numpy()
+    pd.testing.assert_frame_equal(beside[empty], plain[empty])
+    assert not np.allclose(beside[~empty], plain[~empty], rtol=0.1)
+
+
+def test_own_counts_have_no_part_in_a_prediction_from_accessibility_alone(trained_model):
+    with pytest.raises(ValueError, match='`from_modality="atac"` .* and `own_counts=True`'):
+        trained_model.get_normalized_expression(from_modality="atac", own_counts=True)
+
+
 # -- likelihoods ----------------------------------------------------------------------------------
 
 

@@ -271,6 +271,50 @@ def test_mixture_is_not_fitted_again_when_training_goes_on(recorded):
     assert moved < 3e-3  # one step at most, at a learning rate of 1e-3
 
 
+class Breaks(Callback):
+    """End the training with an error after so many epochs."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs = n_epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        del pl_module
+        if trainer.current_epoch + 1 == self.n_epochs:
+            raise RuntimeError("broken off")
+
+
+def test_training_after_one_that_was_broken_off_begins_the_schedule(make_mdata, register, small):
+    model = SCMVPModel(register(make_mdata()), **small)
+    asked = {"accelerator": "cpu", "enable_progress_bar": False}
+    with pytest.raises(RuntimeError, match="broken off"):
+        model.train(10, callbacks=[Breaks(6)], **asked)
+    assert model.module.prior.is_fitted
+    recorder = Recorder()
+    model.train(4, callbacks=[recorder], **asked)
+    assert recorder["kl_weight"][0] == 0
+    assert not recorder["is_fitted"][0]
+    assert recorder["is_fitted"][-1]
+
+
+def test_all_processes_are_told_that_the_mixture_could_not_be_fitted(
+    fresh_mdata, train, monkeypatch
+):
+    told = []
+
+    def fail(*args: object) -> None:
+        raise ValueError("no mixture")
+
+    def broadcast(strategy: SingleDeviceStrategy, obj: object, src: int = 0) -> object:
+        told.append(obj)
+        return obj
+
+    monkeypatch.setattr(_training_plan, "fit_mixture", fail)
+    monkeypatch.setattr(SingleDeviceStrategy, "broadcast", broadcast)
+    with pytest.raises(ValueError, match="no mixture"):
+        train(fresh_mdata)
+    assert isinstance(told[-1], ValueError)
+
+
 @pytest.mark.parametrize("max_epochs", [1, 2])
 def test_mixture_is_fitted_if_training_is_too_short_for_it(fresh_mdata, train, max_epochs):
     plan = {"mixture_start": 1.0}

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scvi.distributions import NegativeBinomial
 from torch import Tensor
 
-from scmvp_scvi._counts import Counts
+from scmvp_scvi._counts import Counts, written_out
 from scmvp_scvi._products import linear
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi._wide_gradients import WideGradients
@@ -94,9 +94,17 @@ class FactoredNegativeBinomial:
         self, features: Features, depth: float | Float[Tensor, "cells 1"], target_sum: float
     ) -> Float[Tensor, "cells chosen"]:
         """Mean of log(1 + target_sum / depth * x) over the counts x of cells of that depth."""
-        mean = self.scale(features) * depth
-        factor = torch.as_tensor(target_sum / depth, dtype=mean.dtype, device=mean.device)
-        return expected_log1p(mean, self._theta(features), factor)
+        return _expected_log1p(self.scale(features), self._theta(features), depth, target_sum)
+
+    def given(self, counts: Tensor) -> "UpdatedNegativeBinomial":
+        """Return the law of further counts of the same cells.
+
+        Parameters
+        ----------
+        counts
+            ``(cells, genes)``, the counts x that are known, dense or in CSR or CSC form.
+        """
+        return UpdatedNegativeBinomial(self, self, written_out(counts))
 
     def _theta(self, features: Features) -> Float[Tensor, "*cells chosen"]:
         return self.log_inverse_dispersion[..., features].exp()
@@ -128,6 +136,58 @@ class FactoredNegativeBinomial:
             counts,
             for_mean,
         )
+
+
+@dataclass(frozen=True)
+class UpdatedNegativeBinomial:
+    """Negative binomial of further counts of cells some of whose counts are known.
+
+    A negative binomial count of mean mu is Poisson about a rate that is Gamma distributed, of mean
+    mu and shape theta. Given a count x the rate is Gamma distributed still :cite:p:`Huang2018`, of
+    shape ``theta + x`` and mean ``mu * (theta + x) / (theta + mu)``: between mu and x, and the
+    nearer to x, the more a gene varies about mu.
+
+    Parameters
+    ----------
+    law
+        What the further counts follow where none is known, in whatever batch.
+    known_law
+        What the known counts follow, at their own depth and in their own batch.
+    counts
+        ``(cells, genes)``, the known counts x.
+    """
+
+    law: FactoredNegativeBinomial
+    known_law: FactoredNegativeBinomial
+    counts: Tensor
+
+    def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
+        """Mean per count of depth; over all genes it adds up to about 1."""
+        theta, known = self.known_law._theta(features), self.known_law
+        factor = self._shape(features) / (theta + known.library * known.scale(features))
+        return self.law.scale(features) * torch.where(self._is_known, factor, 1.0)
+
+    def expected_log1p(
+        self, features: Features, depth: float | Float[Tensor, "cells 1"], target_sum: float
+    ) -> Float[Tensor, "cells chosen"]:
+        """As of `FactoredNegativeBinomial`."""
+        return _expected_log1p(self.scale(features), self._shape(features), depth, target_sum)
+
+    @property
+    def _is_known(self) -> Tensor:
+        return self.known_law.observed[:, None] > 0
+
+    def _shape(self, features: Features) -> Float[Tensor, "cells chosen"]:
+        """Inverse dispersion of the further counts."""
+        return self.known_law._theta(features) + self.counts[:, features]
+
+
+def _expected_log1p(
+    scale: Tensor, theta: Tensor, depth: float | Tensor, target_sum: float
+) -> Tensor:
+    mean = scale * depth
+    factor = torch.as_tensor(target_sum / depth, dtype=mean.dtype, device=mean.device)
+    return expected_log1p(mean, theta, factor)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
-from scipy.stats import nbinom
+from scipy.stats import gamma, nbinom, poisson
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from scmvp_scvi import _products
@@ -612,6 +612,75 @@ def test_nb_of_chosen_genes_has_the_columns_of_the_whole(rng, rna_law, features,
     torch.testing.assert_close(law.scale(features), law.scale()[:, features])
     for name in ("mu", "theta", "scale"):
         torch.testing.assert_close(getattr(chosen, name), getattr(whole, name)[:, features])
+
+
+# rates of counts, on a grid of their logarithms
+RATES = np.geomspace(1e-80, 1e3, 20_000)[:, None, None]
+FEW_GENES = slice(0, 5)
+
+
+@pytest.fixture
+def shallow_rna_law(rna_law) -> FactoredNegativeBinomial:
+    return replace(rna_law, library=rna_law.library / 30)
+
+
+@pytest.fixture
+def known_counts(rng) -> np.ndarray:
+    return rng.poisson(1.0, (N_CELLS, N_GENES))
+
+
+def mean_given(law, counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of values of the Gamma rates of a few genes given Poisson counts, by integration."""
+    written_out = law.distribution(FEW_GENES)
+    mean, theta = written_out.mean.numpy(), written_out.theta.numpy()
+    weights = gamma(theta, scale=mean / theta).pdf(RATES) * RATES
+    weights = weights * poisson(RATES).pmf(counts[:, FEW_GENES])
+    return (values * weights).sum(0) / weights.sum(0)
+
+
+def test_nb_of_known_counts_has_the_mean_of_its_gamma_rates_given_them(
+    shallow_rna_law, known_counts
+):
+    expected = mean_given(shallow_rna_law, known_counts, RATES)
+    scale = shallow_rna_law.given(tensor(known_counts)).scale(FEW_GENES)
+    np.testing.assert_allclose(shallow_rna_law.library * scale, expected, rtol=1e-4)
+
+
+def test_nb_of_known_counts_has_the_logarithms_of_further_counts_given_them(
+    shallow_rna_law, known_counts
+):
+    depth = shallow_rna_law.library.mean().item()
+    law = replace(shallow_rna_law, library=torch.full((N_CELLS, 1), depth, dtype=torch.float64))
+    further = np.arange(1, 150)[:, None]
+    # of counts as deep as the known ones, whose rates are the same
+    chances = poisson(RATES[:, 0, 0]).pmf(further)
+    logs = (np.log1p(50.0 / depth * further) * chances).sum(0)[:, None, None]
+    expected = mean_given(law, known_counts, logs)
+    found = law.given(tensor(known_counts)).expected_log1p(FEW_GENES, depth, 50.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("features", [slice(5, 9), torch.tensor([30, 2, 2])])
+@pytest.mark.parametrize("dispersion_shape", [(N_GENES,), (N_CELLS, N_GENES)])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+def test_nb_of_known_counts_has_the_columns_of_the_whole_in_either_form_of_the_counts(
+    rng, rna_law, known_counts, features, dispersion_shape
+):
+    law = replace(rna_law, log_inverse_dispersion=tensor(rng.normal(size=dispersion_shape)))
+    counts = tensor(known_counts)
+    whole = law.given(counts).scale()
+    for form in (counts, counts.to_sparse_csr(), counts.to_sparse_csc()):
+        torch.testing.assert_close(law.given(form).scale(features), whole[:, features])
+
+
+def test_nb_of_cells_without_known_counts_is_what_it_was(rna_law, known_counts):
+    observed = tensor(np.array([1, 0, 0, 1, 1, 0]))
+    counts = tensor(known_counts) * observed[:, None]
+    law = replace(rna_law, observed=observed)
+    given, without = law.given(counts), observed == 0
+    torch.testing.assert_close(given.scale()[without], law.scale()[without])
+    logs = (part.expected_log1p(slice(None), 100.0, 1e4)[without] for part in (given, law))
+    torch.testing.assert_close(*logs)
 
 
 def test_nb_gives_zero_for_masked_cells_and_leaves_the_others(rna_law, rna_counts):

@@ -52,6 +52,8 @@ CHANGES |= {
     "hidden dropout .1": {"model": {"dropout_rate": 0.1}},
     "hidden dropout .3": {"model": {"dropout_rate": 0.3}},
 }
+# imputed values that a gene's count in the cell has a part in
+CHANGES |= {"own counts": {"own_counts": True}}
 # the default up to 5,000 cells before there was hidden dropout, and changes to it; 200 epochs were
 # the default once
 NO_DROPOUT: dict[str, Any] = {"dropout_rate": 0.0}

@@ -59,6 +59,8 @@ class SCMVP(Projector, Predictor, Clusterer):
         Passes over the cells; None for the default of the model.
     model, plan
         Arguments of `SCMVPModel` and of its training plan that are not the defaults.
+    own_counts
+        Whether a gene's count in the cell has a part in its imputed value, beside the embedding.
     """
 
     views = ("joint", "rna", "atac")
@@ -71,8 +73,10 @@ class SCMVP(Projector, Predictor, Clusterer):
         epochs: int | None = None,
         model: dict[str, object] | None = None,
         plan: dict[str, object] | None = None,
+        own_counts: bool = False,
     ) -> None:
         super().__init__()
+        self.own_counts = own_counts
         if n_clusters is not None and "n_clusters" in (model or {}):
             raise ValueError(
                 f"`n_clusters` is fixed to {model['n_clusters']} for this form of the model: "
@@ -111,7 +115,8 @@ class SCMVP(Projector, Predictor, Clusterer):
         return self.model.get_cluster_probabilities(cells).to_numpy()
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        return denoised(self.model, modality, None, rows)
+        options = {"own_counts": self.own_counts} if modality == "rna" else {}
+        return denoised(self.model, modality, None, rows, **options)
 
     def predict(
         self, modality: Modality, query: MuData, rows: np.ndarray, view: View
@@ -119,7 +124,7 @@ class SCMVP(Projector, Predictor, Clusterer):
         return denoised(self.model, modality, query, rows, from_modality=view)
 
     def impute_logs(self, rows: np.ndarray, depth: float) -> np.ndarray:
-        return self._logs(None, rows, "joint", depth)
+        return self._logs(None, rows, "joint", depth, own_counts=self.own_counts)
 
     def predict_logs(
         self, query: MuData, rows: np.ndarray, view: View, depth: float
@@ -127,7 +132,13 @@ class SCMVP(Projector, Predictor, Clusterer):
         return self._logs(query, rows, view, depth)
 
     def _logs(
-        self, cells: MuData | None, rows: np.ndarray, view: View, depth: float
+        self,
+        cells: MuData | None,
+        rows: np.ndarray,
+        view: View,
+        depth: float,
+        *,
+        own_counts: bool = False,
     ) -> np.ndarray:
         return self.model.get_log_normalized_expression(
             cells,
@@ -136,6 +147,7 @@ class SCMVP(Projector, Predictor, Clusterer):
             library_size=depth,
             return_numpy=True,
             from_modality=view,
+            own_counts=own_counts,
         )
 
     @torch.inference_mode()
