@@ -15,6 +15,7 @@ from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 logger = logging.getLogger(__name__)
 
 MAX_CELLS = 30_000  # a neighbour graph of more cells adds time and no components
+_FEWEST_CELLS_OF_A_GRAPH = 3
 _VARIANCE_FLOOR = 1e-3
 
 
@@ -79,7 +80,8 @@ def fit_mixture(
         ``(cells, latent)``, posterior means and variances.
     n_clusters
         Number of components, by expectation-maximisation from k-means; None for one component a
-        Leiden community, after communities that share many neighbours have been merged.
+        Leiden community, after communities that share many neighbours have been merged. Fewer than
+        three cells, which have no neighbour graph, are one community.
     max_clusters
         Components the prior has room for. The largest communities are kept; the cells of the
         others fall to whatever component explains them.
@@ -93,8 +95,11 @@ def fit_mixture(
         latent, latent_variances = latent[rows], latent_variances[rows]
     latent = latent.astype(np.float64)
     if n_clusters is None:
-        (labels,) = leiden_partitions(latent, [resolution], seed=seed)
-        labels = merge_communities(latent, labels)
+        if len(latent) < _FEWEST_CELLS_OF_A_GRAPH:
+            labels = np.zeros(len(latent), dtype=int)
+        else:
+            (labels,) = leiden_partitions(latent, [resolution], seed=seed)
+            labels = merge_communities(latent, labels)
         n_found = labels.max() + 1
         if n_found > max_clusters:
             logger.warning(

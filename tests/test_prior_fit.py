@@ -85,6 +85,15 @@ def test_fit_has_one_component_a_merged_community(latent, latent_variances):
     np.testing.assert_allclose(mixture.weights, np.bincount(merged) / len(latent))
 
 
+@pytest.mark.parametrize("n_cells", [1, 2])
+def test_fit_of_too_few_cells_for_a_graph_is_one_component(latent, latent_variances, n_cells):
+    mixture = fit(latent[:n_cells], latent_variances[:n_cells])
+    np.testing.assert_array_equal(mixture.weights, [1])
+    np.testing.assert_allclose(mixture.means, [latent[:n_cells].mean(0)])
+    variances = latent[:n_cells].var(0) + latent_variances[:n_cells].mean(0)
+    np.testing.assert_allclose(mixture.variances, [variances])
+
+
 def test_fit_of_an_integer_has_that_many_components(latent, latent_variances):
     mixture = fit(latent, latent_variances, n_clusters=5)
     assert mixture.means.shape == mixture.variances.shape == (5, 3)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FEWEST_MATCHED = 20
-# Standardised null scores that each pair adds to the common null distribution: with 25, a lone
-# link among any number of pairs can still fall below a false discovery rate of 5 %.
+# Standardised null scores that each tested pair adds to the common null distribution: with 25, a
+# lone link among any number of pairs can still fall below a false discovery rate of 5 %.
 _DRAWS_PER_PAIR = 25
 # Correlations in single precision differ by rounding where they are equal, such as those of a gene
 # in one cell: a deviation counts in units of no less, of scores and null scores alike.
@@ -26,7 +26,8 @@ class NullScores(NamedTuple):
     """Pairs compared with their matched peaks.
 
     ``z_score`` is ``(pairs,)``, the score in standard deviations above the mean of its null
-    scores; ``null_z_score`` holds draws of what it is where there is no link.
+    scores; ``null_z_score`` holds draws of what it is where there is no link, of the pairs that
+    have a score.
     """
 
     z_score: Floats
@@ -47,6 +48,35 @@ def matching_features(accessibility: Floats, gc: Floats | None) -> Floats:
     """
     quantities = [accessibility] if gc is None else [accessibility, gc]
     return np.column_stack([stats.rankdata(values) / values.size for values in quantities])
+
+
+def draw_pool(
+    accessibility: Floats, n_background: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw the peaks that matched ones are chosen from.
+
+    Accessibility differs most from one rank to the next among the most accessible peaks: an even
+    draw has too few like them. About half of the draw is therefore even, and half the denser the
+    more accessible the peaks.
+
+    Parameters
+    ----------
+    accessibility
+        ``(peaks,)``; peaks of none are not drawn.
+    n_background
+        Peaks to draw, or all if there are fewer.
+    rng
+        Draws them.
+
+    Returns
+    -------
+    Positions in `accessibility`, in ascending order.
+    """
+    accessible = np.flatnonzero(accessibility > 0)
+    odds = 1 / stats.rankdata(-accessibility[accessible], method="ordinal")
+    # sequential Poisson sampling: the chance of a peak is proportional to its weight, up to 1
+    turn = rng.permutation(accessible.size) / (1 + accessible.size * odds / odds.sum())
+    return np.sort(accessible[np.argsort(turn)[:n_background]])
 
 
 def match_peaks(
@@ -99,7 +129,7 @@ def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) ->
     Parameters
     ----------
     scores
-        ``(pairs,)``.
+        ``(pairs,)``; NaN where a pair is not tested.
     null
         ``(pairs, n_matched)``, scores of the same gene with the matched peaks.
     rng
@@ -115,6 +145,9 @@ def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) ->
     least = _LEAST_DEVIATION**2
     z_score = (scores[:, None] - mean) / np.sqrt(variance.clip(least))
     null_z_score = deviation_of_others / np.sqrt(variance_of_others.clip(least))
+    # Pairs that are not tested, of peaks without counts, are matched with the least accessible
+    # peaks, whose null scores have the heaviest tails: they are no part of the common null.
+    null_z_score = null_z_score[np.isfinite(scores)]
     return NullScores(z_score[:, 0], null_z_score[np.isfinite(null_z_score)])
 
 

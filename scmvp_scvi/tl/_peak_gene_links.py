@@ -22,6 +22,7 @@ from scmvp_scvi.tl._background import (
     FEWEST_MATCHED,
     NullScores,
     compare_with_null,
+    draw_pool,
     empirical_p_values,
     match_peaks,
     matching_features,
@@ -100,7 +101,8 @@ def peak_gene_links(
     n_matched
         Peaks that each is compared with, at least 20; 0 for scores without p-values.
     n_background
-        Peaks, drawn at random, that these are chosen from.
+        Peaks, drawn at random, that these are chosen from: about half evenly, and half the denser
+        the more accessible they are.
     gc_key
         Column of the peaks' ``.var`` with their GC content. Without it, the null matches
         accessibility alone.
@@ -111,8 +113,9 @@ def peak_gene_links(
         Whether the matrices hold raw counts, which are then scaled to the median depth and
         :math:`\log(1 + x)` transformed; otherwise, their values are taken as they are.
     rna_layer, atac_layer
-        Layers to correlate; None for ``.X``. With `model`, `atac_layer` only gives the
-        accessibility that the null matches.
+        Layers to correlate; None for ``.X``. Accessibility should be counts of fragments: reads
+        are warned about. With `model`, `atac_layer` only gives the accessibility that the null
+        matches.
     chrom_key, tss_key, strand_key
         Columns of the genes' ``.var`` with chromosome, TSS (0-based) and strand. By default the
         TSS is the column ``tss``, or else the start, or on the minus strand the end, of ``start``
@@ -156,9 +159,10 @@ def peak_gene_links(
     -----
     An empirical p-value of one pair alone cannot fall below :math:`1 / (n + 1)` with :math:`n`
     matched peaks, too much for the number of pairs. All pairs therefore share one null: null
-    scores, 25 of each pair, are standardised by the others of the same pair, as the score is by
-    all of them, and the p-value is the rank of the standardised score among these. It is
-    calibrated over all pairs; a gene with unusual tails can be better or worse than that.
+    scores, 25 of each pair that has a score, are standardised by the others of the same pair, as
+    the score is by all of them, and the p-value is the rank of the standardised score among
+    these. It is calibrated over all pairs; a gene with unusual tails can be better or worse than
+    that.
 
     Cells (groups) without a count in one of the modalities are left out, unless `model` or
     ``normalize=False``.
@@ -215,7 +219,7 @@ def peak_gene_links(
     if n_matched > 0:
         accessibility = _mean_accessibility(mdata, atac_key, atac_layer)
         gc = None if gc_key is None else _gc_content(mdata, atac_key, gc_key)
-        pool = np.sort(rng.permutation(np.flatnonzero(accessibility > 0))[:n_background])
+        pool = draw_pool(accessibility, n_background, rng)
         unit = _standardized(values, "atac", pool, method, block_size)
         varies = np.isfinite(unit).all(axis=0)
         background = _Background(

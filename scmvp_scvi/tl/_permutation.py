@@ -92,7 +92,10 @@ def permute_pairing(
     -------
     A new MuData. Matrices, layers, ``.obsm`` and ``.obs`` of the ATAC modality are those of the
     other cell; cell names, RNA and ``mdata.obs`` stay. What else `mdata` holds of both modalities,
-    such as joint embeddings, is left out: it is of the true pairing.
+    such as joint embeddings, is left out: it is of the true pairing. A column of ``mdata.obs``
+    that describes the accessibility of a cell, such as its size factor or a covariate, stays too,
+    and is then that of a cell with other accessibility: it belongs in the ``.obs`` of the ATAC
+    modality, which is permuted.
 
     Raises
     ------

@@ -19,6 +19,7 @@ from scmvp_scvi._validate import (
     find_grouping,
     has_views,
     seen_cells_and_features,
+    warn_about_reads,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def read_values(
     -------
     The values. Cells (groups) without a count in one of the modalities are left out where counts
     are read. A modality is prepared, and refused if it should hold counts and does not, when it is
-    first read: one that is not read may hold values that are no counts.
+    first read: one that is not read may hold values that are no counts. ATAC counts that look
+    like reads are warned about then.
 
     Raises
     ------
@@ -176,6 +178,8 @@ def read_values(
     def normalized(matrix: Any, argument: str, key: str, layer: str | None) -> sp.csc_matrix:
         layers = mdata[key].layers
         check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
+        if argument == "atac_layer":
+            warn_about_reads(matrix, modality=key, layer=layer)
         return _log_normalize(_sum(sp.csr_matrix(matrix), groups)[has_both])
 
     of_rna, of_atac = (

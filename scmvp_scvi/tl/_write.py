@@ -169,13 +169,14 @@ def write_interact(
 
 
 def _checked(links: pd.DataFrame) -> pd.DataFrame:
-    """Links with positions that are written as whole numbers, which a merge makes floats."""
+    """Links with positions as whole numbers, which a merge makes floats, one label a row."""
     missing = [name for name in _COLUMNS if name not in links]
     if missing:
         raise KeyError(
             f"`links` must have the columns of `peak_gene_links`, but has no {shown(missing)}: it "
             f"has {shown(links.columns)}."
         )
+    links = links.reset_index(drop=True)  # `concat` repeats labels, which columns are joined by
     lost = links[_POSITIONS].isna().any(axis=1)
     if lost.any():
         raise ValueError(

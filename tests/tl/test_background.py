@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from scmvp_scvi.tl._background import (
     compare_with_null,
+    draw_pool,
     empirical_p_values,
     match_peaks,
     matching_features,
@@ -20,6 +21,31 @@ def chrom() -> np.ndarray:
 @pytest.fixture
 def features(rng) -> np.ndarray:
     return matching_features(rng.gamma(1, size=300), rng.random(300))
+
+
+def test_pool_holds_the_most_accessible_peaks_and_is_nearly_even_among_the_others(rng):
+    accessibility = rng.permutation(np.arange(20_000.0))
+    found = 20_000 - accessibility[draw_pool(accessibility, 2_000, rng)]
+    # half of the weight is even, and half by rank; a chance is at most 1
+    odds = 1 / np.arange(1, 20_001)
+    weight = 1 / 20_000 + odds / odds.sum()
+    scale = optimize.brentq(lambda t: (t * weight).clip(max=1).sum() - 2_000, 0, 1e4)
+    chance = (scale * weight).clip(max=1)
+    assert set(range(1, 51)) <= set(found)
+    for first, last in ((50, 500), (500, 5_000), (5_000, 20_000)):
+        expected = chance[first:last].sum()
+        n_found = ((found > first) & (found <= last)).sum()
+        assert n_found == pytest.approx(expected, abs=4 * np.sqrt(expected))
+
+
+def test_pool_leaves_out_peaks_without_accessibility_and_holds_all_others_of_few(rng):
+    accessibility = rng.poisson(1.0, 300).astype(float)
+    pool = draw_pool(accessibility, 2_000, rng)
+    assert (pool == np.flatnonzero(accessibility)).all()
+    pool = draw_pool(accessibility, 60, rng)
+    assert len(pool) == 60
+    assert (accessibility[pool] > 0).all()
+    assert (np.diff(pool) > 0).all()
 
 
 def test_matched_peaks_are_the_nearest_of_other_chromosomes(features, chrom):
@@ -67,6 +93,16 @@ def test_pairs_without_scores_have_no_z_score_and_no_part_in_the_null(missing):
     compared = compare_with_null(np.array([missing]), null, np.random.default_rng(0))
     assert np.isnan(compared.z_score).all()
     assert compared.null_z_score.size == 0
+
+
+def test_null_is_that_of_the_pairs_with_a_score(rng):
+    scores, null = rng.standard_normal(5), rng.standard_normal((5, 40))
+    scores[[1, 3]] = np.nan
+    found = compare_with_null(scores, null, np.random.default_rng(1))
+    tested = [0, 2, 4]
+    alone = compare_with_null(scores[tested], null[tested], np.random.default_rng(1))
+    assert found.null_z_score.tolist() == alone.null_z_score.tolist()
+    assert found.z_score[tested].tolist() == alone.z_score.tolist()
 
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-8])

@@ -68,6 +68,14 @@ def test_other_modality_need_not_hold_counts(make_mdata, modality, other):
         tl.group_means(mdata, "cell_type", mdata[other].var_names, modality=other)
 
 
+def test_reads_are_warned_about_where_accessibility_is_averaged(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].X = 2 * mdata["atac"].X
+    tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")  # warnings are errors
+    with pytest.warns(UserWarning, match="counts in `atac` look like reads"):
+        tl.group_means(mdata, "cell_type", mdata["atac"].var_names, modality="atac")
+
+
 @pytest.mark.parametrize("modality", ["rna", "atac"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_views_have_the_means_of_their_copies(make_mdata, modality, normalize):

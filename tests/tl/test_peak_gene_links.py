@@ -64,6 +64,40 @@ def test_nothing_is_found_in_data_without_links():
     assert links["p_value"].lt(0.05).mean() == pytest.approx(0.05, abs=0.015)
 
 
+def test_peaks_without_counts_do_not_change_the_links_of_the_others(make_positioned, genes):
+    # so few that each is matched with all of the other chromosome, and all are drawn
+    peaks, empty = (
+        [f"chr{i}:{start}-{start + 9}" for i in (1, 2) for start in range(first, 2_200, 100)]
+        for first in (0, 50)
+    )
+    mdata = make_positioned(genes, [*peaks, *empty])
+    mdata["atac"].X = mdata["atac"].X @ sp.diags(np.repeat([1, 0], 44), dtype="float32")
+    alone = MuData({"rna": mdata["rna"].copy(), "atac": mdata["atac"][:, peaks].copy()})
+    found = tl.peak_gene_links(mdata)
+    assert found["score"].isna().sum() == 44
+    found = found[found["peak"].isin(peaks)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, tl.peak_gene_links(alone))
+
+
+def test_depth_makes_no_links_of_the_most_accessible_peaks(rng, make_positioned):
+    genes = pd.DataFrame(
+        {"chrom": np.repeat(["chr1", "chr2", "chr3"], 20), "tss": 0, "strand": "+"},
+        index=[f"gene_{i}" for i in range(60)],
+    )
+    peaks = [f"chr{1 + i % 3}:{i}-{i + 1}" for i in range(6_000)]
+    mdata = make_positioned(genes, peaks, n_cells=300)
+    depth = np.exp(0.5 * rng.standard_normal((300, 1)))
+    accessibility = 0.05 * np.exp(rng.standard_normal(6_000))
+    mdata["rna"].X = rng.poisson(2 * depth * np.ones(60)).astype("float32")
+    mdata["atac"].X = rng.poisson(depth * accessibility).astype("float32")
+    links = tl.peak_gene_links(mdata, normalize=False, n_background=300, n_matched=30)
+    top = mdata["atac"].var_names[np.argsort(-mdata["atac"].X.sum(axis=0))[:60]]
+    below = links["p_value"] < 0.05
+    # by an even draw of the background more than a quarter
+    assert below[links["peak"].isin(top)].mean() < 0.1
+    assert below.mean() == pytest.approx(0.05, abs=0.02)
+
+
 # -- oracles --------------------------------------------------------------------------------------
 
 
@@ -250,6 +284,23 @@ def test_layer_without_accessibility_to_match_is_refused_with_a_way_out(make_mda
     with pytest.raises(ValueError, match="peaks by their mean accessibility.*`n_matched=0`"):
         tl.peak_gene_links(mdata, **arguments)
     assert len(tl.peak_gene_links(mdata, n_matched=0, **arguments)) > 0
+
+
+def test_reads_are_warned_about_and_fragments_in_a_layer_are_not(make_mdata):
+    mdata = make_mdata()
+    expected = tl.peak_gene_links(mdata, **WINDOW)
+    mdata["atac"].layers["fragments"] = mdata["atac"].X
+    mdata["atac"].X = 2 * mdata["atac"].X
+    with pytest.warns(UserWarning, match="counts in `atac` look like reads.*reads_to_fragments"):
+        tl.peak_gene_links(mdata, **WINDOW)
+    found = tl.peak_gene_links(mdata, atac_layer="fragments", **WINDOW)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_reads_behind_denoised_values_are_not_warned_about(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].X = 2 * mdata["atac"].X
+    tl.peak_gene_links(mdata, model=Denoiser(mdata), **WINDOW)  # warnings are errors
 
 
 # -- what is refused ------------------------------------------------------------------------------

@@ -80,6 +80,13 @@ def test_positions_that_a_merge_made_floats_are_written_to_the_base(links, tmp_p
 
 
 @pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
+def test_rows_of_one_label_stay_apart(links, tmp_path, write):
+    write(links.assign(q_value=[0.02, 0.5]), tmp_path / "expected")
+    write(links.assign(q_value=[0.02, 0.5]).set_axis([7, 7]), tmp_path / "links")
+    assert (tmp_path / "links").read_text() == (tmp_path / "expected").read_text()
+
+
+@pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
 def test_missing_columns_are_named(links, tmp_path, write):
     with pytest.raises(KeyError, match="has no `tss`"):
         write(links.drop(columns="tss"), tmp_path / "links")
