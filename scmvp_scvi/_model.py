@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,9 +61,9 @@ from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
 
 _CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
-# with more, a model of five hundred cells overfits, and foretells held-out counts worse
+# with more, a model of five hundred cells overfits, and predicts held-out counts worse
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
-# a model of few cells foretells held-out counts better with it; ten thousand neither gain nor lose
+# a model of few cells predicts held-out counts better with it; ten thousand neither gain nor lose
 _FEW_CELLS, _DROPOUT_OF_FEW = 5_000, 0.1
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
@@ -125,16 +126,16 @@ class SCMVPModel(
     encode_covariates
         Whether batch and covariates enter the encoders as well as the decoders.
     center_batches
-        Whether the encoders take off their first layers what the cells of a batch have in common
-        beyond all cells, in place of weights for each batch. Batches mix more, and so do types
-        that only one batch has: for batches of like composition.
+        Whether the encoders subtract, in their first layers, the difference between the mean of a
+        batch and that of all cells. Batches mix more. So do types that only one batch has: for
+        batches of similar composition.
     batch_representation
         ``"one-hot"``: weights of its own for each batch; ``"embedding"``: a vector of five numbers
         for each batch, which `get_batch_representation` returns and all layers share. The vector
         suits many batches.
     dropout_rate
         Dropout on hidden layers, in training; more than a tenth can ruin the clusters of deep
-        data. None for 0.1 up to 5,000 cells, which are learned by heart without, and 0 above.
+        data. None for 0.1 up to 5,000 cells, which the model overfits without, and 0 above.
     rna_input_dropout, atac_input_dropout
         Share of a cell's input values dropped in training; keeps the channels from memorising
         their training cells.
@@ -768,7 +769,10 @@ def _check_plan_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> None:
+    of_model = set(signature(SCMVPModel).parameters)
     for name in found:
+        if name not in known and name in of_model:
+            raise TypeError(f"{what} `{name}`: it is one of `SCMVPModel(mdata, {name}=...)`.")
         if name not in known:
             raise TypeError(
                 f"{what} `{name}`.{did_you_mean(name, known)} There are "

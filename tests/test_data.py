@@ -91,6 +91,11 @@ def test_unknown_arguments_are_refused_before_the_data_are_looked_at(raw, regist
         register(raw, size_factor_key="depth")
 
 
+def test_arguments_of_the_model_are_sent_to_it(raw, register):
+    with pytest.raises(TypeError, match=r"`n_latent`: it is one of `SCMVPModel\(mdata, n_latent="):
+        register(raw, n_latent=10)
+
+
 def test_one_modality_for_both_layers_is_refused(raw, register):
     with pytest.raises(ValueError, match="different modalities, got `rna` for both"):
         register(raw, modalities={"rna_layer": "rna", "atac_layer": "rna"})

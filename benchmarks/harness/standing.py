@@ -46,7 +46,7 @@ SCORES = (
     Score("embedding", "scib, bio conservation", "scib.Bio conservation"),
     Score("embedding", "scib, batch correction", "scib.Batch correction"),
     Score("embedding", "scib, total", "scib.Total"),
-    # a method of one modality has no joint view: what it has is held against ours
+    # a method of one modality has no joint view: what it has is compared with ours
     Score("held-out", "F1, best view", "joint.f1", ("joint.f1", "rna.f1", "atac.f1")),
     Score(
         "held-out",
@@ -193,8 +193,9 @@ def counted(standings: Standings) -> str:
         f"Of {len(standings)} comparisons with the best other method, each of one score on one "
         f"data set, `{OWN}` is better in {counts[Verdict.BETTER]}, tied in "
         f"{counts[Verdict.TIED]} and worse in {counts[Verdict.WORSE]}. A difference counts if it "
-        "is larger than a sample standard deviation over seeds; with three seeds, two equally "
-        "good methods would differ as much in 23 of 100 comparisons, with two in 39. "
+        "is larger than a sample standard deviation over seeds: were two methods equally good, "
+        "this would still call 23 of 100 comparisons different with three seeds, and 39 with "
+        "two. "
         f"{of_few_seeds} of the {len(standings)}, among them {better_of_few_seeds} of the "
         f"{counts[Verdict.BETTER]} better ones, rest on one or two seeds; "
         f"{on_generated_data} of the better ones are on generated data."
