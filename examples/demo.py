@@ -46,12 +46,23 @@ def read(arguments: argparse.Namespace) -> mudata.MuData:
         arguments.batch_key, arguments.color = "batch", "cell_type"
         arguments.max_epochs = arguments.max_epochs or GENERATED_EPOCHS
         return scmvp_scvi.datasets.synthetic(n_cells=1500, seed=arguments.seed)
-    return mudata.read_h5mu(arguments.data)
+    mdata = mudata.read_h5mu(arguments.data)
+    # it is shown after the training, which would be for nothing
+    if arguments.color is not None and arguments.color not in mdata.obs:
+        raise SystemExit(
+            f"`--color {arguments.color}` must be a column of `mdata.obs`, which has "
+            f"{', '.join(mdata.obs) or 'none'}."
+        )
+    return mdata
 
 
 def add_results(mdata: mudata.MuData, model: SCMVPModel, arguments: argparse.Namespace) -> None:
-    """Write embedding, clusters and some denoised profiles into the MuData."""
+    """Write embedding, UMAP, clusters and some denoised profiles into the MuData."""
     mdata.obsm["X_scmvp"] = model.get_latent_representation()
+    cells = sc.AnnData(obs=mdata.obs[[]], obsm={"X_scmvp": mdata.obsm["X_scmvp"]})
+    sc.pp.neighbors(cells, use_rep="X_scmvp")
+    sc.tl.umap(cells)
+    mdata.obsm["X_umap"] = cells.obsm["X_umap"]
     probs = model.get_cluster_probabilities()
     mdata.obs["scmvp_cluster"] = model.predict_clusters()
     mdata.obs["scmvp_cluster_prob"] = probs.max(axis=1)
@@ -67,11 +78,8 @@ def add_results(mdata: mudata.MuData, model: SCMVPModel, arguments: argparse.Nam
 
 
 def plot_umap(mdata: mudata.MuData, color: str | None, file: Path) -> None:
-    """Draw the embedding, coloured by cluster and by what else is known."""
-    cells = sc.AnnData(obs=mdata.obs.copy(), obsm={"X_scmvp": mdata.obsm["X_scmvp"]})
-    sc.pp.neighbors(cells, use_rep="X_scmvp")
-    sc.tl.umap(cells)
-    mdata.obsm["X_umap"] = cells.obsm["X_umap"]
+    """Draw the UMAP, coloured by cluster and by what else is known."""
+    cells = sc.AnnData(obs=mdata.obs.copy(), obsm={"X_umap": mdata.obsm["X_umap"]})
     shown = ["scmvp_cluster", "scmvp_cluster_prob", *([color] if color else [])]
     sc.pl.umap(cells, color=shown, show=False, frameon=False, wspace=0.35)
     plt.savefig(file, dpi=120, bbox_inches="tight")
@@ -117,11 +125,11 @@ def main() -> None:
     model.save(str(arguments.output / "model"), overwrite=True)
 
     add_results(mdata, model, arguments)
-    plot_umap(mdata, arguments.color, arguments.output / "umap.png")
-    plot_training(model, arguments.output / "training.png")
     # strings of a file that pandas 3 wrote, which older versions of anndata write only if told so
     with anndata.settings.override(allow_write_nullable_strings=True):
         mdata.write(arguments.output / "demo.h5mu")
+    plot_umap(mdata, arguments.color, arguments.output / "umap.png")
+    plot_training(model, arguments.output / "training.png")
 
     print(mdata.obs["scmvp_cluster"].value_counts().to_string())
     if arguments.data is None:

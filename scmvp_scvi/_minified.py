@@ -135,17 +135,22 @@ def minified_copy(
         The data.
     emptied
         The two modalities of the model: their ``.X`` and layers become empty sparse matrices,
-        their ``.raw`` goes. Further modalities, and all annotations, stay.
+        their ``.raw`` goes. Further modalities, read if on disk, and all annotations stay.
     cells
         What is cached, in the order of ``mdata``.
     model
         Fingerprint of the model that the posteriors are of.
     """
     modalities = {
-        key: _without_counts(adata) if key in emptied else adata.copy()
+        # one on disk has no copy but in memory
+        key: _without_counts(adata) if key in emptied else adata.to_memory(copy=True)
         for key, adata in mdata.mod.items()
     }
-    minified = mudata_of(modalities, mdata.obs)
+    # with the features where they are, which need not be the order of the modalities; the map
+    # tells those of one name in two modalities apart
+    minified = mudata_of(
+        modalities, mdata.obs, var=mdata.var[[]].copy(), varmap=dict(mdata.varmap)
+    )
     minified.var = mdata.var.copy()
     for name in ("obsm", "varm", "obsp", "varp", "uns"):
         getattr(minified, name).update(deepcopy(dict(getattr(mdata, name))))

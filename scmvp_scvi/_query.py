@@ -184,7 +184,7 @@ class QueryMixin:
         ----------
         mdata
             The query, its modalities named as in the reference, of which one may be missing;
-            others are passed on as they are.
+            others are passed on as they are. Those on disk are read into memory.
         reference_model
             A model, or the folder of a saved one.
         return_reference_var_names
@@ -225,15 +225,19 @@ class QueryMixin:
             {name: modalities[name] for name in there},
             {name: layers[name] for name in there},
         )
+        # what is on disk can be neither copied nor sliced as it is
+        given = {
+            key: adata.to_memory() if adata.isbacked else adata for key, adata in mdata.mod.items()
+        }
         matched = {}
         for name, layer in layers.items():
             modality = modalities[name]
             matched[modality] = (
-                match_features(mdata.mod[modality], names[modality], modality)
+                match_features(given[modality], names[modality], modality)
                 if name in there
                 else _not_measured(mdata, names[modality], modality, layer)
             )
-        prepared = mudata_of({**mdata.mod, **matched}, mdata.obs, uns=dict(mdata.uns))
+        prepared = mudata_of({**given, **matched}, mdata.obs, uns=dict(mdata.uns))
         for of_cells, kept in ((mdata.obsm, prepared.obsm), (mdata.obsp, prepared.obsp)):
             for key, array in of_cells.items():
                 if key not in mdata.mod:  # those are mudata's own: which rows each modality has

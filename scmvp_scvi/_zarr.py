@@ -45,7 +45,7 @@ def write_table(
     FileExistsError
         If there is something at ``path`` and it may not be replaced.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"`path` must be free, but `{path}` exists: choose another one, or set "
@@ -83,9 +83,12 @@ def _write_blocks(
     with warnings.catch_warnings():
         # of a default of anndata to come; either way it reads what is written
         warnings.filterwarnings("ignore", "zarr v3 autosharding", UserWarning)
-        names = AnnData(obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=columns))
+        # anndata 0.12 writes no names of pandas' string type, nor an index named with a slash
+        obs, var = (
+            pd.DataFrame(index=names.astype(object).rename(None)) for names in (rows, columns)
+        )
         group = zarr.open_group(path, mode="w")
-        write_elem(group, "/", names)
+        write_elem(group, "/", AnnData(obs=obs, var=var))
         start = 0
         for block in chain([first], blocks):
             stop = start + block.shape[0]

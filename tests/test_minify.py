@@ -2,6 +2,7 @@
 
 import warnings
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,6 +210,49 @@ def test_slices_of_minified_data_are_of_the_cells_asked_for(make_mdata, register
     )
 
 
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+@pytest.mark.parametrize("protein_names", [["CD3", "CD4"], ["gene_7", "gene_3"]])
+def test_features_of_minified_data_are_found_where_they_are_not_in_the_order_of_modalities(
+    make_mdata, register, train, protein_names
+):
+    with without_pulling():
+        paired = make_mdata(n_cells=120, n_genes=30, n_peaks=60)
+        protein = paired["rna"][:, :2].copy()
+        protein.var_names = protein_names
+        mdata = MuData({**paired.mod, "protein": protein}, obs=paired.obs)
+        mdata["rna"].var_names = ["gene_new", *mdata["rna"].var_names[1:]]
+        mdata.update()  # which leaves the others where they were
+        assert mdata.var_names[-1] == "gene_new"
+        mdata.var["row"] = np.arange(mdata.n_vars)
+        model = train(register(mdata, batch_key="batch"), max_epochs=1)
+        model.minify_mudata()
+    small = model.adata
+    pd.testing.assert_frame_equal(small.var, mdata.var)
+    some = mdata.n_vars - np.arange(1, mdata.n_vars, 7)
+    for key, adata in mdata.mod.items():
+        np.testing.assert_array_equal(small.varmap[key], mdata.varmap[key])
+        assert list(small[:, some][key].var_names) == list(mdata[:, some][key].var_names)
+        assert list(small[key].var_names) == list(adata.var_names)
+
+
+def test_other_modality_on_disk_is_read_into_the_minified_data(
+    make_mdata, register, train, tmp_path
+):
+    with without_pulling():
+        paired = make_mdata(n_cells=120, n_genes=30, n_peaks=60)
+        protein = paired["rna"][:, :2].copy()
+        protein.var_names = ["CD3", "CD4"]
+        MuData({**paired.mod, "protein": protein}, obs=paired.obs).write(tmp_path / "data.h5mu")
+        mdata = mudata.read_h5mu(tmp_path / "data.h5mu", backed="r")
+        model = train(register(mdata, batch_key="batch"), max_epochs=1)
+        latent = model.get_latent_representation()
+        model.minify_mudata()
+    assert not any(adata.isbacked for adata in model.adata.mod.values())
+    assert (model.adata["protein"].X != protein.X).nnz == 0
+    np.testing.assert_array_equal(model.get_latent_representation(), latent)
+    assert (mdata["rna"].X[:] != paired["rna"].X).nnz == 0  # the file is open as before
+
+
 def test_minified_file_is_smaller(plain, tmp_path):
     model, mdata = plain
     model.adata.write_h5mu(tmp_path / "small.h5mu")
@@ -228,6 +272,9 @@ NEEDS_COUNTS = {
     ),
     '`from_modality="atac"`': lambda model, adata: model.get_normalized_expression(
         adata, from_modality="atac"
+    ),
+    "`own_counts=True`": lambda model, adata: model.get_normalized_expression(
+        adata, own_counts=True
     ),
     '`from_modality="rna"`': lambda model, adata: model.get_normalized_accessibility(
         adata, from_modality="rna"

@@ -1,5 +1,6 @@
 """Queries: a trained model takes in new batches, and its reference stays as it was."""
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -472,6 +473,22 @@ def test_query_is_prepared_in_a_new_object_with_what_is_known_of_its_cells(refer
     assert (prepared.obsp["distances"] != query.obsp["distances"]).nnz == 0
     with pytest.raises(TypeError, match="`inplace` is not offered: data are never changed"):
         SCMVPModel.prepare_query_mudata(query, reference, inplace=True)
+
+
+@pytest.mark.filterwarnings("ignore:`rna` lacks")
+@pytest.mark.parametrize("first_gene", [0, 20])
+def test_query_on_disk_is_prepared_in_memory(reference, query, tmp_path, first_gene):
+    more = with_features(with_protein(query), rna=slice(first_gene, None))
+    more.write(tmp_path / "query.h5mu")
+    on_disk = mudata.read_h5mu(tmp_path / "query.h5mu", backed="r")
+    found, expected = (
+        SCMVPModel.prepare_query_mudata(mdata, reference) for mdata in (on_disk, more)
+    )
+    for key, adata in found.mod.items():
+        assert not adata.isbacked
+        assert (adata.X != expected[key].X).nnz == 0
+    assert on_disk.isbacked
+    load(found, reference)
 
 
 @pytest.mark.filterwarnings("ignore:`(rna|atac)` lacks")

@@ -113,6 +113,27 @@ def test_chunks_of_a_sparse_table_do_not_depend_on_how_much_the_first_block_hold
     assert chunks[0] == chunks[1]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        CELLS.astype("string"),
+        CELLS.rename("sample/barcode"),
+        pd.CategoricalIndex(CELLS),
+    ],
+    ids=["strings", "named", "categories"],
+)
+def test_names_are_written_whatever_holds_them(tmp_path, table, names):
+    write_table(tmp_path / "table.zarr", [table], names, PEAKS.rename("peak/name"))
+    found = ad.read_zarr(tmp_path / "table.zarr")
+    assert (list(found.obs_names), list(found.var_names)) == (list(CELLS), list(PEAKS))
+
+
+def test_path_may_be_given_from_the_home_of_the_user(tmp_path, table, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_table("~/table.zarr", [table], CELLS, PEAKS)
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "table.zarr").X, table)
+
+
 def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
     path, seen = tmp_path / "table.zarr", []
 

@@ -141,7 +141,8 @@ def warn_about_reads(matrix: Any, *, modality: str, layer: str | None = None) ->
     warnings.warn(
         f"The counts in `{modality}` look like reads, two for each fragment: of the first "
         f"{n_even + n_odd}, {n_even} are even and {n_odd} odd. The law of the model is that of "
-        "fragments, and reads count each of them twice. Estimate fragments: `mdata = scmvp_scvi"
+        "fragments, and reads count each of them twice. Unless a layer has them, estimate "
+        "fragments: `mdata = scmvp_scvi"
         f'.pp.reads_to_fragments(mdata, atac_key="{modality}"{from_layer})`, then pass '
         '`atac_layer="fragments"`.',
         UserWarning,

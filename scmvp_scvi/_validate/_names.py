@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
-# `chr1:100-200`, also with other separators; the name of the chromosome may hold separators too.
-PEAK_NAME = r"^(?P<chrom>.+?)[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
+# `chr1:100-200`, also with other separators. The name of the chromosome may hold separators too,
+# but none at its end, where it would take the sign of a start below zero.
+PEAK_NAME = r"^(?P<chrom>.*?[^:_-])[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
 
 
 def check_unique_features(adata: AnnData, modality: str) -> None:
@@ -153,6 +154,7 @@ def check_indices(
     *,
     argument: str = "indices",
     cells: pd.Index | None = None,
+    cells_are: str = "mdata.obs_names",
 ) -> NDArray[np.int64]:
     """Turn a choice of cells into their positions.
 
@@ -165,7 +167,9 @@ def check_indices(
     argument
         The argument, as the user spells it.
     cells
-        Names of the cells, which the index of a boolean column is held against; None for no look.
+        Names of the cells, which the index of a boolean column is compared with; None for no look.
+    cells_are
+        These names, as the user spells them.
 
     Returns
     -------
@@ -189,7 +193,7 @@ def check_indices(
     if array.size > 0 and array.dtype.kind not in "biu":
         raise TypeError(
             f"`{argument}` must be integers or a boolean mask, got dtype {array.dtype}. For cell "
-            "names, pass `mdata.obs_names.get_indexer(names)`."
+            f"names, pass `{cells_are}.get_indexer(names)`."
         )
     if array.dtype.kind == "b":
         if array.size != n_obs:
@@ -201,7 +205,7 @@ def check_indices(
             raise ValueError(
                 f"`{argument}` as a boolean column must name the cells in the order of the data, "
                 "but its index is another. Bring it into that order, "
-                f"`{argument}.loc[mdata.obs_names]`, or pass an array."
+                f"`{argument}.loc[{cells_are}]`, or pass an array."
             )
         array = np.flatnonzero(array)
     if array.size == 0:

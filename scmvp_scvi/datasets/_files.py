@@ -31,7 +31,7 @@ def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
     FileNotFoundError
         If a file is missing.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise NotADirectoryError(
             f"`folder` must be a folder with the files of {dataset.accession}, but `{folder}` is "

@@ -1,4 +1,4 @@
-"""Files of Cell Ranger ARC: found, and held against each other before a library reads them."""
+"""Files of Cell Ranger ARC: found, and compared with each other before a library reads them."""
 
 import zlib
 from pathlib import Path

@@ -62,9 +62,9 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
     Notes
     -----
     The file is read by :func:`muon.read_10x_h5` or :func:`muon.read_10x_mtx`, which take some
-    damaged files for whole ones: its parts are held against each other first.
+    damaged files for whole ones: its parts are compared with each other first.
     """
-    path = find_matrix(Path(path))
+    path = find_matrix(Path(path).expanduser())
     with warnings.catch_warnings():
         # muon warns at its import, mudata at every construction.
         warnings.simplefilter("ignore", FutureWarning)

@@ -45,7 +45,7 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     ValueError
         If no cell is in both, a name is not unique, or the modalities are swapped.
     """
-    check_modalities_of_pair(mdata, rna_key, atac_key)
+    check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     _check_share_cells(mdata, rna_key, atac_key)
     in_rna = mdata.obs_names[mdata.obs_names.isin(mdata[rna_key].obs_names)]
     shared = in_rna[in_rna.isin(mdata[atac_key].obs_names)]
@@ -88,7 +88,7 @@ def union_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "atac") 
     ValueError
         If no cell is in both, a name is not unique, or the modalities are swapped.
     """
-    check_modalities_of_pair(mdata, rna_key, atac_key)
+    check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     _check_share_cells(mdata, rna_key, atac_key)
     in_rna, in_atac = (mdata.obs_names.isin(mdata[key].obs_names) for key in (rna_key, atac_key))
     cells = mdata.obs_names[in_rna | in_atac]
@@ -132,11 +132,9 @@ def _padded(adata: AnnData, cells: pd.Index) -> AnnData:
     rows = adata.obs_names.get_indexer(cells)
     if (rows >= 0).all():  # in this order already
         return adata
-    # a column of truth values with missing ones fits no plain boolean
-    flags = dict.fromkeys(adata.obs.select_dtypes("bool"), "boolean")
     padded = AnnData(
         None if adata.X is None else _with_empty_rows(adata.X, rows),
-        obs=adata.obs.astype(flags).reindex(cells),
+        obs=_with_missing_rows(adata.obs, rows, cells),
         var=adata.var.copy(),
         uns=deepcopy(dict(adata.uns)),
         obsm={key: _with_missing_rows(array, rows, cells) for key, array in adata.obsm.items()},
@@ -167,7 +165,9 @@ def _with_empty_rows(matrix: Any, rows: NDArray[np.int64]) -> sp.csr_matrix:
 def _with_missing_rows(array: Any, rows: NDArray[np.int64], cells: pd.Index) -> Any:
     """Rows of a table or array by position, missing values for -1, or zeros if it is sparse."""
     if isinstance(array, pd.DataFrame):
-        return array.reindex(cells)
+        # a column of truth values with missing ones fits no plain boolean
+        flags = dict.fromkeys(array.select_dtypes("bool"), "boolean")
+        return array.astype(flags).reindex(cells)
     if sp.issparse(array):
         return _with_empty_rows(array, rows)
     spread = np.full((len(rows), *array.shape[1:]), np.nan, np.result_type(array, np.float32))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scvi import data as scvi_data
 
-from scmvp_scvi.pp._input import check_modality, read_counts
+from scmvp_scvi.pp._input import FRAGMENT_LAYER, check_modality, read_counts
 from scmvp_scvi.pp._output import take
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def reads_to_fragments(
     mdata: MuData,
     *,
     read_layer: str | None = None,
-    fragment_layer: str = "fragments",
+    fragment_layer: str = FRAGMENT_LAYER,
     atac_key: str = "atac",
 ) -> MuData:
     """Estimate fragments from reads: half of them, rounded up.

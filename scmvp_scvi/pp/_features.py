@@ -14,9 +14,15 @@ from scmvp_scvi._validate import (
     check_paired,
     check_positive_share,
     find_grouping,
+    warn_about_reads,
 )
 from scmvp_scvi.pp._cells import measured_by
-from scmvp_scvi.pp._input import check_modalities_of_pair, check_not_empty, read_counts
+from scmvp_scvi.pp._input import (
+    FRAGMENT_LAYER,
+    check_modalities_of_pair,
+    check_not_empty,
+    read_counts,
+)
 from scmvp_scvi.pp._output import Removal, account_for, take
 from scmvp_scvi.pp._variance import rank_by_variance
 
@@ -28,6 +34,14 @@ if TYPE_CHECKING:
 PeakRanking = Literal["cells", "variance"]
 
 _MASK = "highly_variable"
+# what scanpy writes beside it
+_OF_VARIANCE = (
+    "highly_variable_rank",
+    "highly_variable_nbatches",
+    "means",
+    "variances",
+    "variances_norm",
+)
 
 
 def select_features(
@@ -78,8 +92,8 @@ def select_features(
     -------
     A new MuData, the choice in the column ``highly_variable`` of the modality's ``.var``. Those
     ranked by variance also get scanpy's ``highly_variable_rank``, ``means``, ``variances`` and
-    ``variances_norm``, those ranked by cells get ``n_cells``. With `subset`,
-    ``.uns["scmvp_removed"]`` says how many went.
+    ``variances_norm``, those ranked by cells get ``n_cells``; what scanpy wrote of an earlier
+    choice goes. With `subset`, ``.uns["scmvp_removed"]`` says how many went.
 
     Raises
     ------
@@ -88,6 +102,11 @@ def select_features(
     TypeError, ValueError
         If no number is given, one exceeds the features there are, a batch is missing, or the
         variance in a batch, or in all cells, has no curve over the mean.
+
+    Warns
+    -----
+    UserWarning
+        If reads are read where `reads_to_fragments` has estimated fragments.
     """
     check_one_of(peaks_by, get_args(PeakRanking), name="peaks_by")
     check_positive_share(span, name="span")
@@ -115,6 +134,8 @@ def select_features(
         columns[rna_key] = by_variance(counts, n_genes, rna_key, atac_key)
     if n_peaks is not None:
         counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer")
+        if FRAGMENT_LAYER in mdata[atac_key].layers:  # beside which reads are hardly meant
+            warn_about_reads(counts, modality=atac_key, layer=atac_layer)
         columns[atac_key] = (
             _rank_by_cells(counts, n_peaks)
             if peaks_by == "cells"
@@ -125,6 +146,8 @@ def select_features(
     selected = take(mdata, features=masks if subset else None)
     for key, table in columns.items():
         var = selected[key].var
+        for stale in [name for name in _OF_VARIANCE if name in var and name not in table]:
+            del var[stale]
         var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:
         peaks = "peaks open in most cells" if peaks_by == "cells" else "most variable peaks"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import scipy.sparse as sp
 
 from scmvp_scvi._validate import (
@@ -14,15 +15,21 @@ from scmvp_scvi._validate import (
     check_unique_cells,
     check_unique_features,
     find_counts,
+    same_names,
     shown,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
     from mudata import MuData
+    from numpy.typing import NDArray
+
+FRAGMENT_LAYER = "fragments"  # where `reads_to_fragments` puts them by default
 
 
-def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
+def check_modality(
+    mdata: MuData, key: str, *, argument: str, allow_lost_cells: bool = False
+) -> None:
     """Refuse data in which one modality cannot be worked on.
 
     Parameters
@@ -31,6 +38,8 @@ def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
         The data.
     key, argument
         Key of the modality, and the argument that gives it, such as ``"atac_key"``.
+    allow_lost_cells
+        Whether `mdata.obs` may have cells that no modality holds any more.
 
     Raises
     ------
@@ -52,15 +61,55 @@ def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
     for name, adata in mdata.mod.items():
         check_unique_cells(adata.obs_names, name)
         check_unique_features(adata, name)
-    names = [name for adata in mdata.mod.values() for name in adata.var_names]
-    if not mdata[key].obs_names.isin(mdata.obs_names).all() or list(mdata.var_names) != names:
+    held = np.any([mdata.obs_names.isin(adata.obs_names) for adata in mdata.mod.values()], axis=0)
+    if (
+        not mdata[key].obs_names.isin(mdata.obs_names).all()
+        or not (held.all() or allow_lost_cells)
+        or not _describes_features(mdata)
+    ):
         raise ValueError(
             "`mdata.obs` and `mdata.var` must describe its modalities, but those were changed "
             "after `mdata` was built. Run `mdata.update()` first."
         )
 
 
-def check_modalities_of_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
+def feature_rows(mdata: MuData) -> dict[str, NDArray[np.intp]]:
+    """Find the features of each modality in `mdata.var`, which holds them in any order.
+
+    After new features, `mdata.update()` leaves the known ones where they were.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+
+    Returns
+    -------
+    Modality to ``(features,)``, the rows of its features in their order.
+    """
+    names = mdata.var_names
+    if names.is_unique:
+        return {key: names.get_indexer(adata.var_names) for key, adata in mdata.mod.items()}
+    rows = {}
+    for key in mdata.mod:  # by mudata's map, for a name may be that of features of two modalities
+        places = np.asarray(mdata.varmap.get(key, []))  # from 1, and 0 for those of another
+        here = np.flatnonzero(places)
+        rows[key] = here[np.argsort(places[here])]
+    return rows
+
+
+def _describes_features(mdata: MuData) -> bool:
+    """Whether each row of `mdata.var` is that of one feature, by its name."""
+    rows = feature_rows(mdata)
+    all_rows = np.sort(np.concatenate(list(rows.values())))
+    return np.array_equal(all_rows, np.arange(mdata.n_vars)) and all(
+        same_names(mdata.var_names[rows[key]], adata.var_names) for key, adata in mdata.mod.items()
+    )
+
+
+def check_modalities_of_pair(
+    mdata: MuData, rna_key: str, atac_key: str, *, allow_lost_cells: bool = False
+) -> None:
     """Refuse data without an RNA and an ATAC modality, or with the two swapped.
 
     Parameters
@@ -69,6 +118,8 @@ def check_modalities_of_pair(mdata: MuData, rna_key: str, atac_key: str) -> None
         The data.
     rna_key, atac_key
         Keys of the two modalities.
+    allow_lost_cells
+        As in `check_modality`.
 
     Raises
     ------
@@ -76,8 +127,8 @@ def check_modalities_of_pair(mdata: MuData, rna_key: str, atac_key: str) -> None
         As `check_modality` does; ValueError also if both keys are the same, or if most features
         of the RNA modality are named like peaks.
     """
-    check_modality(mdata, rna_key, argument="rna_key")
-    check_modality(mdata, atac_key, argument="atac_key")
+    for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
+        check_modality(mdata, key, argument=argument, allow_lost_cells=allow_lost_cells)
     if rna_key == atac_key:
         raise ValueError(
             f'`rna_key` and `atac_key` must be different modalities, got "{rna_key}" for both. '

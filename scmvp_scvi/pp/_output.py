@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from mudata import MuData
 
-from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi._mudata import mudata_of
+from scmvp_scvi.pp._input import feature_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
+    from mudata import MuData
     from numpy.typing import NDArray
 
 REMOVED_KEY = "scmvp_removed"
@@ -52,25 +53,22 @@ def take(
 
     Returns
     -------
-    A MuData that shares nothing with `mdata`.
+    A MuData that shares nothing with `mdata`, its `.var` in the order of the modalities.
     """
     cells = mdata.obs_names if cells is None else cells
-    masks = {
-        key: (features or {}).get(key, np.ones(adata.n_vars, bool))
-        for key, adata in mdata.mod.items()
-    }
+    features = features or {}
     mod = {
-        key: adata[cells[cells.isin(adata.obs_names)], masks[key]].copy()
+        key: adata[cells[cells.isin(adata.obs_names)], features.get(key, slice(None))].copy()
         for key, adata in mdata.mod.items()
     }
-    return assemble(mdata, mod, cells, np.concatenate(list(masks.values())))
+    return assemble(mdata, mod, cells, features)
 
 
 def assemble(
     mdata: MuData,
     mod: Mapping[str, AnnData],
     cells: pd.Index,
-    features: NDArray[np.bool_] | None = None,
+    features: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> MuData:
     """Join modalities that were made from those of the data, with what the data know of them.
 
@@ -83,21 +81,19 @@ def assemble(
     cells
         Names of the cells, in the order wanted.
     features
-        ``(features,)`` of all modalities in turn, true for those that are left; all by default.
+        As in `take`: those that `mod` still has.
 
     Returns
     -------
     A MuData of `mod`, which shares nothing with `mdata`.
     """
+    features = features or {}
     rows = mdata.obs_names.get_indexer(cells)
-    columns = np.arange(mdata.n_vars) if features is None else np.flatnonzero(features)
-    with without_pulling():
-        assembled = MuData(
-            mod,
-            obs=mdata.obs.iloc[rows].copy(),
-            var=mdata.var.iloc[columns].copy(),
-            uns=deepcopy(dict(mdata.uns)),
-        )
+    columns = np.concatenate(
+        [found[features.get(key, slice(None))] for key, found in feature_rows(mdata).items()]
+    )
+    assembled = mudata_of(mod, mdata.obs.iloc[rows], uns=deepcopy(dict(mdata.uns)))
+    assembled.var = mdata.var.iloc[columns].copy()
     for axis, index in (("obs", rows), ("var", columns)):
         arrays, pairwise = getattr(mdata, f"{axis}m"), getattr(mdata, f"{axis}p")
         for key, array in arrays.items():

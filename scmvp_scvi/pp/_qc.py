@@ -110,7 +110,7 @@ def qc(
     >>> report.value("both", "cells in both")
     300.0
     """
-    check_modalities_of_pair(mdata, rna_key, atac_key)
+    check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     groups = {
         key: find_grouping(
             mdata, key, argument=argument, modality_keys=(rna_key, atac_key), allow_missing=True

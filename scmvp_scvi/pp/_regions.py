@@ -70,7 +70,7 @@ def mask_regions(
     """
     check_modality(mdata, atac_key, argument="atac_key")
     peaks = parse_peaks(mdata[atac_key].var_names, atac_key)
-    regions = _read_bed(Path(bed))
+    regions = _read_bed(Path(bed).expanduser())
     _check_chromosomes(peaks, regions, bed, atac_key)
     mask = _overlaps(peaks, regions)
     if subset and mask.all():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from scmvp_scvi._validate import check_indices
-from scmvp_scvi.pp._input import check_modality, read_counts
+from scmvp_scvi._validate import check_indices, warn_about_reads
+from scmvp_scvi.pp._input import FRAGMENT_LAYER, check_modality, read_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,8 @@ def tfidf(
     mdata
         The data.
     idf_indices
-        Cells that the document frequency is taken from: positions or a mask. All by default; the
-        model uses its training cells, ``model.train_indices``.
+        Cells of the modality that the document frequency is taken from: positions or a mask. All
+        by default; the model uses its training cells, ``model.train_indices``.
     atac_layer
         Layer with the raw counts; None for ``.X``.
     atac_key
@@ -58,6 +58,11 @@ def tfidf(
     KeyError, TypeError, ValueError
         If there is no such matrix, it does not hold counts, or `idf_indices` are no cells.
 
+    Warns
+    -----
+    UserWarning
+        If reads are read where `reads_to_fragments` has estimated fragments.
+
     Examples
     --------
     >>> from scmvp_scvi import datasets, pp
@@ -66,7 +71,15 @@ def tfidf(
     """
     check_modality(mdata, atac_key, argument="atac_key")
     counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer").astype(np.float32)
-    cells = check_indices(idf_indices, counts.shape[0], argument="idf_indices")
+    if FRAGMENT_LAYER in mdata[atac_key].layers:  # beside which reads are hardly meant
+        warn_about_reads(counts, modality=atac_key, layer=atac_layer)
+    cells = check_indices(
+        idf_indices,
+        counts.shape[0],
+        argument="idf_indices",
+        cells=mdata[atac_key].obs_names,
+        cells_are=f'mdata["{atac_key}"].obs_names',
+    )
     weight = np.zeros(counts.shape[0], np.float32)
     weight[cells] = 1
     # as in the module, a peak without a count is treated as if it had been seen in half a cell

@@ -26,6 +26,11 @@ def test_files_are_found_without_their_compression_and_one_folder_down(brain):
     assert found["peaks"].name == "GSM4156599_brain.peaks.bed"
 
 
+def test_folder_may_be_given_from_the_home_of_the_user(brain, monkeypatch):
+    monkeypatch.setenv("HOME", str(brain.parent))
+    assert find_files("~/brain", BRAIN) == find_files(brain, BRAIN)
+
+
 def test_optional_file_may_be_missing(brain):
     (brain / BRAIN.files["cell_types"].name).unlink()
     assert "cell_types" not in find_files(brain, BRAIN)

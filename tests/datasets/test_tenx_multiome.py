@@ -115,6 +115,11 @@ def test_folder_of_one_hdf5_file_is_read_as_the_file(h5, assert_is_truth):
     assert_is_truth(read_10x_multiome(h5.parent), GENE_NAMES, PEAKS)
 
 
+def test_file_may_be_given_from_the_home_of_the_user(h5, assert_is_truth, monkeypatch):
+    monkeypatch.setenv("HOME", str(h5.parent))
+    assert_is_truth(read_10x_multiome(f"~/{h5.name}", progress=False), GENE_NAMES, PEAKS)
+
+
 def test_folder_of_a_matrix_is_read_to_what_was_written(folder, assert_is_truth):
     assert_is_truth(read_10x_multiome(folder), GENE_NAMES, PEAKS)
 

@@ -146,6 +146,19 @@ def test_what_a_modality_knows_of_its_cells_stays_with_them_and_is_missing_for_o
     np.testing.assert_array_equal(united.obsm["X_joint"], before.obsm["X_joint"])
 
 
+def test_truth_values_in_tables_of_cells_stay_such_and_can_be_written(unpaired, tmp_path):
+    for adata in unpaired.mod.values():
+        adata.obsm["calls"] = pd.DataFrame({"is_doublet": True}, index=adata.obs_names)
+    united = pp.union_cells(unpaired)
+    united.write(tmp_path / "united.h5mu")
+    for mdata in (united, mudata.read_h5mu(tmp_path / "united.h5mu")):
+        for key, adata in unpaired.mod.items():
+            found = mdata[key].obsm["calls"]["is_doublet"]
+            assert found.dtype == "boolean"
+            assert set(found.index[found.notna()]) == set(adata.obs_names)
+            assert found.dropna().all()
+
+
 def test_cells_say_what_measured_them(unpaired):
     united = pp.union_cells(unpaired)
     expected = {"a": "rna", "b": "both", "c": "both", "d": "both", "e": "atac", "f": "atac"}

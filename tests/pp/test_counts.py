@@ -94,6 +94,12 @@ def test_fragments_equal_those_of_scvi_tools(pair, dense, convert, read_layer):
     )
 
 
+def test_promoted_fragments_are_no_reads_beside_fragments(make_pair):
+    reads = make_pair(np.ones((40, 1)), np.full((40, 3), 2))
+    fragments = pp.promote_counts(pp.reads_to_fragments(reads), atac_layer="fragments")
+    assert pp.tfidf(fragments).nnz == 120
+
+
 def test_fragments_are_half_the_reads_rounded_up(make_pair):
     pair = make_pair([[1]], [[0, 1, 2, 3, 4, 5]])
     found = pp.reads_to_fragments(pair, fragment_layer="f")["atac"].layers["f"]

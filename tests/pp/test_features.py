@@ -61,6 +61,29 @@ def test_subset_leaves_the_chosen_features_and_accounts_for_the_others(counts):
     assert account.to_numpy().tolist() == [["genes", 60, 20], ["peaks", 120, 30]]
 
 
+def test_a_second_choice_keeps_no_columns_of_the_first(counts):
+    batched = {"n_peaks": 20, "peaks_by": "variance", "batch_key": "batch", "span": 0.5}
+    by_variance = pp.select_features(counts, **batched)
+    assert "highly_variable_nbatches" in by_variance["atac"].var
+    for options in (batched, {"n_peaks": 30}, {**batched, "batch_key": None}):
+        found = pp.select_features(by_variance, **options)["atac"].var
+        expected = pp.select_features(counts, **options)["atac"].var
+        pd.testing.assert_frame_equal(found[expected.columns], expected)
+        assert set(found) == set(expected)
+
+
+@pytest.mark.parametrize("peaks_by", ["cells", "variance"])
+def test_peaks_ranked_by_reads_are_warned_about_where_fragments_are_there(
+    make_pair, rng, peaks_by
+):
+    reads = 2 * rng.poisson(rng.gamma(2.0, size=40), (60, 40))
+    fragments = pp.reads_to_fragments(make_pair(reads, reads))
+    options = {"n_peaks": 5, "peaks_by": peaks_by, "span": 1.0}
+    with pytest.warns(UserWarning, match="counts in `atac` look like reads"):
+        pp.select_features(fragments, **options)
+    pp.select_features(fragments, **options, atac_layer="fragments")
+
+
 def test_account_says_by_what_peaks_were_chosen(counts):
     found = pp.select_features(counts, n_peaks=30, peaks_by="variance", subset=True)
     reason = found.uns["scmvp_removed"]["reason"].tolist()

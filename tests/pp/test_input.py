@@ -7,6 +7,7 @@ import pytest
 from mudata import MuData
 
 from scmvp_scvi import pp
+from scmvp_scvi._mudata import without_pulling
 
 
 @pytest.fixture
@@ -77,6 +78,47 @@ def test_changed_modalities_are_refused_until_mdata_is_updated(pair, function):
     pair["atac"]._inplace_subset_var(np.arange(4))
     with pytest.raises(ValueError, match=r"after `mdata` was built. Run `mdata.update\(\)"):
         function(pair)
+
+
+def test_renamed_features_are_read_once_mdata_is_updated(pair, function):
+    with without_pulling():  # then they stand behind those that kept their names
+        pair["rna"].var_names = ["gene5", *pair["rna"].var_names[1:]]
+        pair.update()
+    assert pair.var_names[-1] == "gene5"
+    anew = MuData({key: adata.copy() for key, adata in pair.mod.items()})
+    found, expected = tables(function(pair)), tables(function(anew))
+    for table, expected_table in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(table, expected_table)
+
+
+@pytest.mark.parametrize("name", ["tfidf", "reads_to_fragments", "filter", "select", "mask"])
+def test_cells_that_no_modality_holds_any_more_are_refused_until_mdata_is_updated(
+    pair, name, tmp_path
+):
+    (tmp_path / "regions.bed").write_text("chr1\t120\t130\n")
+    function = {
+        "tfidf": pp.tfidf,
+        "reads_to_fragments": pp.reads_to_fragments,
+        "filter": lambda mdata: pp.filter_cells_and_features(mdata, min_genes=1),
+        "select": lambda mdata: pp.select_features(mdata, n_peaks=2),
+        "mask": lambda mdata: pp.mask_regions(mdata, tmp_path / "regions.bed"),
+    }[name]
+    for adata in pair.mod.values():
+        adata._inplace_subset_obs(np.arange(5))
+    with pytest.raises(ValueError, match=r"after `mdata` was built. Run `mdata.update\(\)"):
+        function(pair)
+    pair.update()
+    assert len(tables(function(pair))[0]) == 5
+
+
+def test_cells_that_no_modality_holds_any_more_are_counted_where_cells_are(pair):
+    for adata in pair.mod.values():
+        adata._inplace_subset_obs(np.arange(5))
+    assert pp.qc(pair).value("both", "cells without any count") >= 3
+    for pair_cells in (pp.intersect_cells, pp.union_cells):
+        paired = pair_cells(pair)
+        assert list(paired.obs_names) == list(pair["rna"].obs_names)
+        assert paired.uns["scmvp_removed"]["removed"].sum() == 3
 
 
 @pytest.mark.parametrize(

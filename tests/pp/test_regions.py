@@ -55,6 +55,12 @@ def test_one_base_in_common_is_an_overlap(make_peaks, write_bed, peak, expected)
     assert masked(pp.mask_regions(make_peaks(peak, "chr1:900-901"), bed)) == [expected, False]
 
 
+def test_file_may_be_given_from_the_home_of_the_user(make_peaks, write_bed, monkeypatch):
+    bed = write_bed("chr1\t100\t200")
+    monkeypatch.setenv("HOME", str(bed.parent))
+    assert masked(pp.mask_regions(make_peaks("chr1:100-200"), "~/regions.bed")) == [True]
+
+
 @pytest.mark.parametrize("lines", [["chr1\t150\t150"], ["chr1\t150\t150", "chr1\t190\t200"]])
 def test_region_of_length_zero_has_no_base_in_common_with_the_peak_around_it(
     make_peaks, write_bed, lines

@@ -2,6 +2,7 @@
 
 import muon
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -67,6 +68,27 @@ def test_tfidf_of_stored_zeros_in_an_empty_cell_is_finite(make_pair):
 def test_cells_that_do_not_exist_are_refused(mdata, indices, message):
     with pytest.raises(ValueError, match=message):
         pp.tfidf(mdata, idf_indices=indices)
+
+
+def test_a_column_of_cells_in_another_order_is_refused_and_the_way_out_brings_them_into_it(
+    make_pair,
+):
+    pair = make_pair(np.ones((3, 1)), np.eye(3) + 1, list("abc"), list("cab"))
+    column = pd.Series([True, True, False], index=pair.obs_names)
+    with pytest.raises(ValueError, match="must name the cells in the order of the data") as error:
+        pp.tfidf(pair, idf_indices=column)
+    assert '`idf_indices.loc[mdata["atac"].obs_names]`' in str(error.value)
+    found = pp.tfidf(pair, idf_indices=column.loc[pair["atac"].obs_names])
+    assert (found != pp.tfidf(pair, idf_indices=[1, 2])).nnz == 0
+
+
+def test_tfidf_of_reads_is_warned_about_where_fragments_are_there(make_pair):
+    reads = make_pair(np.ones((40, 1)), np.full((40, 3), 2))
+    pp.tfidf(reads)
+    fragments = pp.reads_to_fragments(reads)
+    with pytest.warns(UserWarning, match='counts in `atac` look like reads.*"fragments"'):
+        pp.tfidf(fragments)
+    pp.tfidf(fragments, atac_layer="fragments")
 
 
 def test_tfidf_of_transformed_values_is_refused(make_pair):

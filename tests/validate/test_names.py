@@ -1,5 +1,7 @@
 """Features, cells and names are matched, or refused with a way out that works."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +94,17 @@ def test_indices_that_choose_no_cells_are_refused(indices, error, match):
         check_indices(indices, 4)
 
 
+@pytest.mark.parametrize("cells_are", ["mdata.obs_names", 'mdata["atac"].obs_names'])
+def test_ways_out_name_the_cells_as_the_user_spells_them(cells_are):
+    cells = pd.Index(["a", "b"])
+    for indices, way_out in (
+        (pd.Series([True, False], index=["b", "a"]), f"`indices.loc[{cells_are}]`"),
+        (["a"], f"`{cells_are}.get_indexer(names)`"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=re.escape(way_out)):
+            check_indices(indices, 2, cells=cells, cells_are=cells_are)
+
+
 def test_names_become_positions_in_the_order_asked_for(rng):
     available = np.array([f"gene{i}" for i in range(50)])
     requested = rng.permutation(available)[:20]
@@ -141,7 +154,12 @@ def test_separators_in_the_name_of_a_chromosome_stay_there():
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [("Gad1", "must be named `chromosome:start-end`"), ("chr1:9-9", "must end after their start")],
+    [
+        ("Gad1", "must be named `chromosome:start-end`"),
+        ("chr1:-5-100", "must be named `chromosome:start-end`"),
+        ("chr1--5-100", "must be named `chromosome:start-end`"),
+        ("chr1:9-9", "must end after their start"),
+    ],
 )
 def test_names_that_are_no_peaks_are_refused(name, rule):
     with pytest.raises(ValueError, match=f"The peaks of `atac` {rule}.*`{name}`"):
