@@ -68,9 +68,7 @@ def look(mdata: mudata.MuData, recipe: Recipe, output: Path) -> None:
 
 def fit(mdata: mudata.MuData, batch_key: str | None, max_epochs: int) -> SCMVPModel:
     """Register the filtered counts and train."""
-    SCMVPModel.setup_mudata(
-        mdata, batch_key=batch_key, modalities={"rna_layer": "rna", "atac_layer": "atac"}
-    )
+    SCMVPModel.setup_mudata(mdata, batch_key=batch_key)
     model = SCMVPModel(mdata)
     model.train(max_epochs=max_epochs)
     return model

@@ -661,9 +661,6 @@ class SCMVPModel(
             "surgery": surgery_from(self.surgery_),
             **plan_kwargs,
         }
-        if not self.is_trained_ and self.surgery_ is None:
-            # the mixture of a training that was broken off is none to begin the next one with
-            self.module.prior.is_fitted.fill_(False)
         super().train(
             max_epochs=int(max_epochs),  # Lightning takes no other integers
             accelerator=accelerator,
@@ -798,10 +795,10 @@ def _modality_of_each_argument(
     missing = [name for name in needed if name not in modalities]
     if missing:
         found = ", ".join(f"`{key}`" for key in mdata.mod)
+        example = ", ".join(f'"{name}": ...' for name in missing)
         raise ValueError(
-            f"`modalities` must say which modality holds {' and '.join(missing)}, got "
-            f"{modalities!r}. The data have {found}: pass "
-            '`modalities={"rna_layer": "rna", "atac_layer": "atac"}` with your names.'
+            f"`modalities` must say which modality holds {' and '.join(missing)}. The data have "
+            f"{found}: pass `modalities={{{example}}}`."
         )
     return dict(cls._create_modalities_attr_dict(dict(modalities), setup_method_args))
 

@@ -22,6 +22,7 @@ from torch.distributions import (
     StudentT,
 )
 
+from scmvp_scvi._counts import written_out
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
@@ -257,11 +258,9 @@ class PosteriorMixin(VAEMixin):
             an even number: in pairs on opposite sides of the mean, along axes drawn once
             :cite:p:`Arasaratnam2009`. Time grows with them; 1 decodes the posterior mean alone.
         own_counts
-            Whether to let a gene's count in the cell speak beside z: the mean of its rate given
-            both :cite:p:`Huang2018`, the nearer to the count, the more the gene varies about what
-            z says. Nearer to further counts of the same cell than z alone, where cells of a type
-            differ in single genes; rows sum to about ``library_size``. Cells without RNA keep what
-            z says.
+            Whether to use a gene's own count in the cell as well as z: the mean of its rate given
+            both :cite:p:`Huang2018`. The more a gene varies at one z, the more its count weighs.
+            Rows sum to about ``library_size``; cells without RNA are not changed.
 
         Returns
         -------
@@ -384,11 +383,11 @@ class PosteriorMixin(VAEMixin):
             factor, scaled to the median depth, where there are size factors), or 1, with a
             warning, where a cell has none. The depth is that of the counts, or with
             ``atac_target="tfidf"`` the sum of what these become. Over all peaks mu sums to more
-            than it: what sums to the depth is the mean tau * mu, tau being the probability of
-            inclusion.
+            than it: in a fitted model it is the mean tau * mu that sums to about the depth, tau
+            being the probability of inclusion.
         threshold
             Values below it become zero and the result is sparse. It is in units of
-            ``library_size``: shares are one over the number of peaks on average.
+            ``library_size``: at 1, the average is a little above one over the number of peaks.
         return_numpy
             Return an array, or a CSR matrix with ``threshold``.
         from_modality
@@ -655,17 +654,19 @@ class PosteriorMixin(VAEMixin):
         n_latent = self.module.prior.means.shape[1]
         points = cubature_points(request.n_points, n_latent).to(self.device)
 
-        def denoise(z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> Tensor:
+        def denoise(
+            z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any], counts: Tensor | None
+        ) -> Tensor:
             inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
             depth: Any = library_size
             if library_size == "observed":
                 is_missing = outputs[observed][:, None] == 0
                 depth = outputs[library_key].masked_fill(is_missing, missing_depth)
             laws = [self.module.generative(**inputs, transform_batch=b)[law] for b in batches]
-            if request.own_counts:
+            if counts is not None:
                 # in whatever batch, the counts are those of the cell's own
-                given = self.module.generative(**inputs)[law].given(tensors[key].to(z.device))
-                laws = [replace(given, law=of_batch) for of_batch in laws]
+                own = laws[0] if batches == [None] else self.module.generative(**inputs)[law]
+                laws = [replace(own.given(counts), law=of_batch) for of_batch in laws]
             of_batches = (value(of_batch, chosen, depth) for of_batch in laws)
             return sum(of_batches, torch.zeros((), device=z.device)) / len(batches)
 
@@ -678,15 +679,18 @@ class PosteriorMixin(VAEMixin):
                 n_empty += _count_empty(outputs, request.from_modality)
                 if library_size == "observed":
                     n_without_depth += int((outputs[observed] == 0).sum())
+                counts = written_out(tensors[key].to(self.device)) if request.own_counts else None
                 if n_samples is None:
                     at_points = (
-                        denoise(qz.loc + qz.scale * point, tensors, outputs) for point in points
+                        denoise(qz.loc + qz.scale * point, tensors, outputs, counts)
+                        for point in points
                     )
                     total = sum(at_points, torch.zeros((), device=self.device))
                     yield (total / len(points)).cpu().numpy()
                     continue
                 draws = [
-                    denoise(qz.sample(), tensors, outputs).cpu().numpy() for _ in range(n_samples)
+                    denoise(qz.sample(), tensors, outputs, counts).cpu().numpy()
+                    for _ in range(n_samples)
                 ]
                 is_averaged = request.return_mean or n_samples == 1
                 yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)

@@ -85,8 +85,15 @@ class SCMVPTrainRunner(TrainRunner):
     def __call__(self) -> None:
         """Train; a model that was trained before answers on, however this training ends."""
         self._was_trained = self.model.is_trained_
+        is_fitted = self.model.module.prior.is_fitted
+        was_fitted = bool(is_fitted)
         try:
             super().__call__()
+        except BaseException:
+            # the next training is the first one still, and does not begin with this one's mixture
+            if not self._was_trained:
+                is_fitted.fill_(was_fitted)
+            raise
         finally:
             # trainers and tracebacks keep the plan, and a recorded step holds much memory
             self.training_plan.forget_recorded_step()

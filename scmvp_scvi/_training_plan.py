@@ -561,19 +561,22 @@ class SCMVPTrainingPlan(TrainingPlan):
     def _fit_mixture(self) -> None:
         """Fit the mixture to the training cells, on the first process for all."""
         cells = self._training_latent()
-        found: MixtureFit | Exception | None = None
+        fit: MixtureFit | None = None
+        error: Exception | None = None
         if self.trainer.is_global_zero:
             try:
-                found = self._mixture_of(*cells)
-            except Exception as error:  # noqa: BLE001 - the other processes wait to hear of it
-                found = error
-        found = self.trainer.strategy.broadcast(found, src=0)
-        if isinstance(found, Exception):
-            raise found
+                fit = self._mixture_of(*cells)
+            except Exception as caught:  # noqa: BLE001 - the other processes wait to hear of it
+                error = caught
+        fit, reason = self.trainer.strategy.broadcast((fit, error and repr(error)), src=0)
+        if error is not None:
+            raise error
+        if reason is not None:
+            raise RuntimeError(f"The first process could not fit the mixture: {reason}")
         # Adam's state stays: moments of an earlier mixture fade within tens of steps; before the
         # first one they are zero with their bias corrected for, so that its first hundreds of
         # steps are up to twice as long. The defaults were chosen so.
-        self.module.take_mixture(found)
+        self.module.take_mixture(fit)
         if self.mixture_step is None:
             self.mixture_step = self.global_step
 

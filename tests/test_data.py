@@ -71,9 +71,9 @@ def test_layers_are_in_the_modalities_of_their_name_unless_told_otherwise(raw, s
 def test_modalities_of_other_names_must_be_told(raw):
     with without_pulling():
         renamed = MuData({"gex": raw["rna"], "peaks": raw["atac"]})
-    with pytest.raises(ValueError, match="which modality holds rna_layer and atac_layer, got {}"):
+    with pytest.raises(ValueError, match="which modality holds rna_layer and atac_layer"):
         SCMVPModel.setup_mudata(renamed)
-    with pytest.raises(ValueError, match=r"which modality holds atac_layer, got \{'rna_layer'"):
+    with pytest.raises(ValueError, match=r"holds atac_layer\..*`modalities=\{\"atac_layer"):
         SCMVPModel.setup_mudata(renamed, modalities={"rna_layer": "gex"})
 
 

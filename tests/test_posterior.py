@@ -883,7 +883,7 @@ def test_own_counts_move_shares_by_what_they_say_of_the_rates_in_the_own_batch(
     np.testing.assert_allclose(found, there * factor, rtol=1e-4)
 
 
-def test_own_counts_foretell_the_other_half_of_counts_that_vary_within_types(
+def test_own_counts_predict_the_other_half_of_counts_that_vary_within_types(
     make_mdata, register, train, rng
 ):
     mdata = make_mdata()
@@ -915,6 +915,19 @@ def test_log_normalised_expression_beside_own_counts_is_that_of_further_counts(
     found = trained_model.get_log_normalized_expression(library_size=500.0, **asked)
     errors = logs.std(0) / np.sqrt(len(draws))
     assert (np.abs(found - logs.mean(0)) < 5 * errors + 1e-6).all()
+
+
+def test_own_counts_are_as_deep_as_the_size_factors_say(make_mdata, register, train, rng):
+    mdata = make_mdata()
+    mdata.obs["size"] = rng.uniform(0.5, 2.0, mdata.n_obs)
+    model = train(register(mdata, rna_size_factor_key="size"), max_epochs=2)
+    asked = {"n_points": 1, "return_numpy": True}
+    theta = model.module.rna_decoder.log_inverse_dispersion.exp().detach().numpy()[0]
+    mean = model.get_normalized_expression(library_size="observed", **asked)
+    share = model.get_normalized_expression(**asked)
+    found = model.get_normalized_expression(own_counts=True, **asked)
+    counts = mdata["rna"].X.toarray()
+    np.testing.assert_allclose(found, share * (counts + theta) / (mean + theta), rtol=1e-4)
 
 
 def test_own_counts_of_cells_without_rna_change_nothing(with_empty_cells):

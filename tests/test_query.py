@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scvi
 import torch
+from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scipy import sparse
 
@@ -266,6 +267,22 @@ def test_unfrozen_query_learns_everything_and_keeps_what_data_gave(reference, qu
     assert {name for name, _ in model.module.named_parameters()} <= moved(model, before)
     for name in ("atac_idf", "rna_median_depth", "prior.active"):
         assert torch.equal(model.module.state_dict()[name], before[name])
+
+
+@pytest.mark.parametrize("unfrozen", [False, True])
+def test_query_trains_under_the_mixture_of_its_reference(reference, query, train_more, unfrozen):
+    class Start(Callback):
+        def on_train_start(self, trainer, pl_module):
+            del trainer
+            self.weight = float(pl_module.kl_weight)
+            self.means = pl_module.module.prior.means.detach().clone()
+            self.is_fitted = bool(pl_module.module.prior.is_fitted)
+
+    model, start = load(query, reference, unfrozen=unfrozen), Start()
+    train_more(model, callbacks=[start])
+    assert start.is_fitted
+    assert start.weight == 1
+    assert torch.equal(start.means, reference.module.prior.means)
 
 
 def test_frozen_dropout_keeps_all_layers_that_drop_values_out_of_train_mode(

@@ -3,6 +3,7 @@
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
+    UpdatedNegativeBinomial,
 )
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture, MixtureFit
 from scmvp_scvi.distributions._zero_inflated_poisson import ZeroInflatedPoisson
@@ -12,5 +13,6 @@ __all__ = [
     "FactoredZeroInflatedPoisson",
     "GaussianMixture",
     "MixtureFit",
+    "UpdatedNegativeBinomial",
     "ZeroInflatedPoisson",
 ]

@@ -163,9 +163,11 @@ class UpdatedNegativeBinomial:
 
     def scale(self, features: Features = _ALL) -> Float[Tensor, "cells chosen"]:
         """Mean per count of depth; over all genes it adds up to about 1."""
-        theta, known = self.known_law._theta(features), self.known_law
-        factor = self._shape(features) / (theta + known.library * known.scale(features))
-        return self.law.scale(features) * torch.where(self._is_known, factor, 1.0)
+        known = self.known_law
+        scale, theta = self.law.scale(features), known._theta(features)
+        known_scale = scale if self.law is known else known.scale(features)
+        factor = (theta + self.counts[:, features]) / (theta + known.library * known_scale)
+        return scale * torch.where(self._is_known, factor, 1.0)
 
     def expected_log1p(
         self, features: Features, depth: float | Float[Tensor, "cells 1"], target_sum: float
@@ -179,7 +181,8 @@ class UpdatedNegativeBinomial:
 
     def _shape(self, features: Features) -> Float[Tensor, "cells chosen"]:
         """Inverse dispersion of the further counts."""
-        return self.known_law._theta(features) + self.counts[:, features]
+        known = self.known_law._theta(features) + self.counts[:, features]
+        return torch.where(self._is_known, known, self.law._theta(features))
 
 
 def _expected_log1p(

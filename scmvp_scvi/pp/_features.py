@@ -35,7 +35,7 @@ PeakRanking = Literal["cells", "variance"]
 
 _MASK = "highly_variable"
 # what scanpy writes beside it
-_OF_VARIANCE = (
+_SCANPY_COLUMNS = (
     "highly_variable_rank",
     "highly_variable_nbatches",
     "means",
@@ -146,7 +146,7 @@ def select_features(
     selected = take(mdata, features=masks if subset else None)
     for key, table in columns.items():
         var = selected[key].var
-        for stale in [name for name in _OF_VARIANCE if name in var and name not in table]:
+        for stale in [name for name in _SCANPY_COLUMNS if name in var and name not in table]:
             del var[stale]
         var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:

@@ -56,8 +56,8 @@ def draw_pool(
     """Draw the peaks that matched ones are chosen from.
 
     Accessibility differs most from one rank to the next among the most accessible peaks: an even
-    draw has too few like them. About half of the draw is therefore even, and half the denser the
-    more accessible the peaks.
+    draw has too few like them. About half of the draw is therefore even, and half has more weight
+    on the more accessible peaks.
 
     Parameters
     ----------
@@ -73,10 +73,11 @@ def draw_pool(
     Positions in `accessibility`, in ascending order.
     """
     accessible = np.flatnonzero(accessibility > 0)
-    odds = 1 / stats.rankdata(-accessibility[accessible], method="ordinal")
+    by_rank = 1 / stats.rankdata(-accessibility[accessible], method="ordinal")
+    weight = 1 + by_rank / by_rank.mean()
     # sequential Poisson sampling: the chance of a peak is proportional to its weight, up to 1
-    turn = rng.permutation(accessible.size) / (1 + accessible.size * odds / odds.sum())
-    return np.sort(accessible[np.argsort(turn)[:n_background]])
+    sampling_key = rng.permutation(accessible.size) / weight
+    return np.sort(accessible[np.argsort(sampling_key)[:n_background]])
 
 
 def match_peaks(

@@ -101,8 +101,8 @@ def peak_gene_links(
     n_matched
         Peaks that each is compared with, at least 20; 0 for scores without p-values.
     n_background
-        Peaks, drawn at random, that these are chosen from: about half evenly, and half the denser
-        the more accessible they are.
+        Peaks, drawn at random, that these are chosen from. About half are drawn evenly, and half
+        with more weight on the more accessible ones.
     gc_key
         Column of the peaks' ``.var`` with their GC content. Without it, the null matches
         accessibility alone.

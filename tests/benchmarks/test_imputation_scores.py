@@ -38,7 +38,7 @@ def test_correlations_with_a_constant_row_are_undefined(profiles):
 
 def test_mean_correlation_is_over_the_rows_that_vary_in_what_was_observed(rng):
     imputed, observed = rng.normal(size=(2, 4, 30))
-    observed[0], imputed[1] = 2.0, 0.0  # nothing to foretell, and nothing foretold
+    observed[0], imputed[1] = 2.0, 0.0  # nothing to predict, and nothing predicted
     expected = [0, *(stats.pearsonr(imputed[i], observed[i])[0] for i in (2, 3))]
     assert scores.mean_correlation(imputed, observed) == pytest.approx(np.mean(expected))
 

@@ -96,7 +96,7 @@ def test_planted_types_are_found_by_components_of_both_modalities(cells):
     assert result["atac"]["f1"] > 1 / 3  # chance; these few peaks say little
 
 
-def test_one_profile_for_all_cells_foretells_the_same_by_either_modality(cells):
+def test_one_profile_for_all_cells_predicts_the_same_by_either_modality(cells):
     result = run("modalities", METHODS["mean"](), cells)
     assert result["rna"] == result["atac"] == result["joint"]
     assert "f1" not in result["joint"]  # it places no cell

@@ -224,7 +224,7 @@ def test_standing_says_how_much_rests_on_one_or_two_seeds_and_on_generated_data(
     assert said in text
 
 
-def test_standing_compares_counts_that_both_modalities_foretell(folder):
+def test_standing_compares_counts_that_both_modalities_predict(folder):
     protocol = {"protocol": "modalities", "protocol_version": 1}
     records = [
         {**result(seed, 0.7), **protocol, "method": method, "joint": joint}
