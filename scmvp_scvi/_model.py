@@ -766,15 +766,15 @@ def _check_plan_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> None:
-    of_model = set(signature(SCMVPModel).parameters)
     for name in found:
-        if name not in known and name in of_model:
+        if name in known:
+            continue
+        if name in signature(SCMVPModel).parameters:
             raise TypeError(f"{what} `{name}`: it is one of `SCMVPModel(mdata, {name}=...)`.")
-        if name not in known:
-            raise TypeError(
-                f"{what} `{name}`.{did_you_mean(name, known)} There are "
-                f"{', '.join(f'`{one}`' for one in sorted(known))}."
-            )
+        raise TypeError(
+            f"{what} `{name}`.{did_you_mean(name, known)} There are "
+            f"{', '.join(f'`{one}`' for one in sorted(known))}."
+        )
 
 
 def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
