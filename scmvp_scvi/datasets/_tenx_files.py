@@ -19,6 +19,8 @@ MATRIX_FILE, FEATURES_FILE, BARCODES_FILE = "matrix.mtx.gz", "features.tsv.gz", 
 _FOLDER_FILES = (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
 _OF_OLD_LAYOUT = "genes.tsv"
 _FEATURE_COLUMNS = ("id", "name", "feature_type")
+_PLACE_COLUMNS = ("chrom", "start", "end")  # later versions have them too
+INTERVAL = "interval"  # what the `.h5` file has instead, and muon calls it
 _DATASETS = (
     *("shape", "indptr", "indices", "data", "barcodes"),
     *(f"features/{column}" for column in _FEATURE_COLUMNS),
@@ -141,8 +143,9 @@ def _check_lengths(matrix: Any, path: Path) -> None:
     n_features, n_cells = (int(length) for length in matrix["shape"])
     ends = matrix["indptr"][:]
     n_stored = int(ends[-1]) if ends.size else 0
+    columns = [*_FEATURE_COLUMNS, *([INTERVAL] if INTERVAL in matrix["features"] else [])]
     expected = {
-        **{f"features/{name}": (n_features, "features") for name in _FEATURE_COLUMNS},
+        **{f"features/{name}": (n_features, "features") for name in columns},
         "barcodes": (n_cells, "cells"),
         "indptr": (n_cells + 1, "ends, one more than cells"),
         "indices": (n_stored, "values, as `matrix/indptr` says"),
@@ -185,7 +188,8 @@ def check_folder(folder: Path) -> pd.DataFrame:
 
     Returns
     -------
-    ``id``, ``name`` and ``feature_type`` of the features, as text.
+    ``id``, ``name`` and ``feature_type`` of the features, as text, and their ``interval``,
+    ``chrom:start-end``, if the table says where they are.
 
     Raises
     ------
@@ -218,7 +222,11 @@ def check_folder(folder: Path) -> pd.DataFrame:
                 f"but it has {length}. Take the three files from the same folder of Cell Ranger "
                 "ARC."
             )
-    return table.iloc[:, : len(_FEATURE_COLUMNS)].set_axis(list(_FEATURE_COLUMNS), axis=1)
+    columns = [*_FEATURE_COLUMNS, *_PLACE_COLUMNS][: table.shape[1]]
+    table = table.iloc[:, : len(columns)].set_axis(columns, axis=1)
+    if len(columns) == len(_FEATURE_COLUMNS) + len(_PLACE_COLUMNS):
+        table[INTERVAL] = table["chrom"] + ":" + table["start"] + "-" + table["end"]
+    return table
 
 
 def no_matrix_market(path: Path, error: Exception) -> str:

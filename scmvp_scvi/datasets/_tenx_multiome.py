@@ -9,13 +9,14 @@ import pandas as pd
 from mudata import MuData
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scmvp_scvi._validate import shown
+from scmvp_scvi._validate import PEAK_NAME, shown
 from scmvp_scvi.datasets._counts import to_modality
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._pairing import pair
 from scmvp_scvi.datasets._tenx_files import (
     BARCODES_FILE,
     FEATURES_FILE,
+    INTERVAL,
     MATRIX_FILE,
     check_folder,
     check_h5,
@@ -47,7 +48,9 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
 
     - ``.obs``: ``batch``, the number of the well that the names of the cells end with.
     - ``["rna"].var``, named by the symbol, or by ``symbol_id`` where genes share one:
-      ``gene_id``, ``gene_name``, and ``genome``, human or mouse.
+      ``gene_id``, ``gene_name``, and ``genome``, human or mouse. Where the file says where genes
+      begin, also ``interval``, as muon names it, from the first to the last TSS of the transcripts
+      of a gene; and read from it ``chrom`` and ``tss``, the middle, 0-based. Strands it has not.
     - ``["atac"].var``, named ``chrom:start-end``: ``chrom``, ``start``, ``end``, 0-based; and
       ``genome``, if several share the file.
 
@@ -85,6 +88,8 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
     rna, atac = mdata["rna"], mdata["atac"]
     symbols, ids = pd.Series(rna.var_names), rna.var["gene_ids"].reset_index(drop=True)
     genes = name_genes(symbols, ids=ids, path=features_path)
+    if INTERVAL in rna.var:
+        genes[[INTERVAL, "chrom", "tss"]] = _place(rna.var[INTERVAL], genes.index)
     peaks = name_peaks(pd.Series(atac.var_names), path=features_path)
     batch = rna.obs_names.to_series().str.extract(_WELL, expand=False)
     return pair(
@@ -92,6 +97,15 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
         to_modality(atac.X.T, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
+
+
+def _place(intervals: pd.Series, names: pd.Index) -> pd.DataFrame:
+    """Chromosome and middle of each interval; missing where there is none, ``NA`` in the file."""
+    ends = intervals.str.extract(PEAK_NAME).astype({"start": "Int64", "end": "Int64"})
+    middle = (ends["start"] + ends["end"] - 1) // 2
+    # a category may be missing, a string in a file of AnnData may not
+    columns = {INTERVAL: intervals, "chrom": ends["chrom"].astype("category"), "tss": middle}
+    return pd.DataFrame(columns).set_axis(names)
 
 
 def _read(path: Path, *, progress: bool) -> MuData:
@@ -121,4 +135,6 @@ def _read(path: Path, *, progress: bool) -> MuData:
         genes = features[features["feature_type"] == "Gene Expression"]
         mdata["rna"].var_names = genes["name"].to_numpy()
         mdata["rna"].var["gene_ids"] = genes["id"].to_numpy()
+        if INTERVAL in genes:
+            mdata["rna"].var[INTERVAL] = genes[INTERVAL].to_numpy()
     return mdata

@@ -1,10 +1,13 @@
 """The matrices of Cell Ranger ARC are read to what they were written from, or refused."""
 
 import gzip
+import re
 from io import StringIO
 
 import h5py
+import mudata
 import numpy as np
+import pandas as pd
 import pytest
 import rich
 import scipy.sparse as sp
@@ -12,6 +15,7 @@ from rich.console import Console
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi.datasets import read_10x_multiome
+from scmvp_scvi.tl._positions import gene_positions, pairs_within
 
 GENES = [("ENSG01", "TP53"), ("ENSG02", "MATR3"), ("ENSG03", "MATR3"), ("ENSMUSG04", "Trp53")]
 GENE_NAMES = ["TP53", "MATR3_ENSG02", "MATR3_ENSG03", "Trp53"]
@@ -64,6 +68,43 @@ def test_hdf5_file_is_read_to_what_was_written(h5, assert_is_truth):
     assert_is_truth(mdata, GENE_NAMES, PEAKS)
     assert mdata.obs["batch"].tolist() == ["1", "1", "2", "2", "2"]
     assert mdata["rna"].var["genome"].tolist() == ["human"] * 3 + ["mouse"]
+
+
+@pytest.mark.parametrize("layout", ["h5", "folder"])
+def test_transcription_starts_of_the_file_are_enough_for_links(
+    layout, request, tmp_path, features, write
+):
+    # MIR1302-2HG starts at the first or the last base, FAM138A, on the other strand, at one alone
+    places = [("chr1", 29553, 30267), ("chr1", 36080, 36081), ("", "", ""), ("chr2", 0, 1)]
+    if layout == "h5":
+        path = request.getfixturevalue("h5")
+        intervals = ["{}:{}-{}".format(*place) if place[0] else "NA" for place in places]
+        with h5py.File(path, "a") as file:
+            file["matrix/features/interval"] = np.array([*intervals, *PEAKS], dtype="S")
+    else:
+        path = request.getfixturevalue("folder")
+        places += [tuple(re.split("[:-]", peak)) for peak in PEAKS]
+        lines = [(*row[:3], *place) for row, place in zip(features, places, strict=True)]
+        write(path / "features.tsv.gz", ["\t".join(map(str, line)) for line in lines])
+    mdata = read_10x_multiome(path)
+    mdata.write(tmp_path / "kept.h5mu")
+    genes = mudata.read_h5mu(tmp_path / "kept.h5mu")["rna"].var
+    assert genes["chrom"].isna().tolist() == genes["tss"].isna().tolist() == [0, 0, 1, 0]
+    assert genes["chrom"].dropna().tolist() == ["chr1", "chr1", "chr2"]
+    assert genes["tss"].dropna().tolist() == [(29553 + 30266) // 2, 36080, 0]
+    near = pairs_within(
+        gene_positions(genes, modality="rna", chrom_key="chrom", tss_key=None, strand_key=None),
+        pd.DataFrame({"chrom": ["chr1"], "start": [36070], "end": [36090]}),
+        window=1_000,
+    )
+    assert near.to_numpy().tolist() == [[1, 0, 0]]
+
+
+def test_interval_of_the_wrong_length_is_refused(h5):
+    with h5py.File(h5, "a") as file:
+        file["matrix/features/interval"] = np.array(["chr1:1-2"], dtype="S")
+    with pytest.raises(ValueError, match="`matrix/features/interval` of .* but it has 1"):
+        read_10x_multiome(h5)
 
 
 def test_matrix_of_as_many_cells_as_genes_is_not_taken_for_its_transpose(
