@@ -131,7 +131,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         lr: float = 2e-3,
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
-        rna_output_scale: float = 3.4,
+        rna_output_scale: float = 1.0,
         atac_output_scale: float = 0.08,
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
