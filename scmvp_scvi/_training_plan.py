@@ -49,6 +49,9 @@ _NOT_ASKED = {
 # took as long. With fewer peaks there is little memory to save.
 _MOST_WAITING = 0.125
 _KL_WEIGHT, _LR = "kl_weight", "lr"  # change in each step, as the minibatch does
+# Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
+# costs many the transfer of labels to rare types.
+_FEW_CELLS, _SCALE_OF_FEW, _SCALE_OF_MANY = 5_000, 1.0, 3.4
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -84,7 +87,8 @@ class SCMVPTrainingPlan(TrainingPlan):
         Of the Gaussian prior on the weights of the decoders' output layers: its standard deviation
         times the root of the number of hidden units, so that profiles may vary as much at any
         width. A peak has few counts: without a prior its weights fit the noise of the training
-        cells.
+        cells. So do those of a gene in few cells: None for a scale of 1 up to 5,000 training
+        cells, and 3.4 above.
     gaussian_kl_weight
         Weight of the KL to the broad Gaussian. Below one, rare types find their place in the
         latent space before there is a mixture that gives them one.
@@ -131,7 +135,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         lr: float = 2e-3,
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
-        rna_output_scale: float = 1.0,
+        rna_output_scale: float | None = None,
         atac_output_scale: float = 0.08,
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
@@ -143,11 +147,12 @@ class SCMVPTrainingPlan(TrainingPlan):
         _check_feature_numbers(optimizer, kwargs)
         for name, value in (
             ("lr", lr),
-            ("rna_output_scale", rna_output_scale),
             ("atac_output_scale", atac_output_scale),
             ("gaussian_kl_weight", gaussian_kl_weight),
         ):
             check_positive(value, name=name)
+        if rna_output_scale is not None:
+            check_positive(rna_output_scale, name="rna_output_scale")
         check_positive_share(mixture_start, name="mixture_start")
         check_share(kl_warmup, name="kl_warmup")
         if mixture_refit is not None and not 0 < mixture_refit < 1:
@@ -257,8 +262,10 @@ class SCMVPTrainingPlan(TrainingPlan):
         """Create a fused optimiser, several times faster than the plain one on wide layers."""
 
         def create(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+            n_cells = self.n_obs_training
+            rna_scale = self.rna_output_scale or default_rna_output_scale(n_cells)
             scales = {
-                id(self.module.rna_decoder.output.weight): self.rna_output_scale,
+                id(self.module.rna_decoder.output.weight): rna_scale,
                 id(self.module.atac_decoder.rate.weight): self.atac_output_scale,
                 id(self.module.atac_decoder.inclusion.weight): self.atac_output_scale,
             }
@@ -273,7 +280,7 @@ class SCMVPTrainingPlan(TrainingPlan):
                 if id(p) in scales:
                     n_hidden = p.shape[1]
                     # the loss is a mean over cells, so that a prior counts as one cell of many
-                    decay = n_hidden / (scales[id(p)] ** 2 * self.n_obs_training)
+                    decay = n_hidden / (scales[id(p)] ** 2 * n_cells)
                 groups.setdefault(decay, []).append(p)
             return RowAdam(
                 [{"params": ps, "weight_decay": decay} for decay, ps in groups.items()],
@@ -698,6 +705,17 @@ class _EpochMeans:
         taken = self.means(), self._n_cells
         self._sums, self._n_cells = {}, 0
         return taken
+
+
+def default_rna_output_scale(n_cells: int) -> float:
+    """Scale of the prior on the output weights of the RNA that suits a number of cells.
+
+    Parameters
+    ----------
+    n_cells
+        Number of training cells.
+    """
+    return _SCALE_OF_FEW if n_cells <= _FEW_CELLS else _SCALE_OF_MANY
 
 
 def arguments_of_plan(

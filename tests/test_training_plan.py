@@ -1028,6 +1028,21 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
     assert {decay[id(p)] for p in not_weights} == {0}
 
 
+@pytest.mark.parametrize(("few_cells", "scale"), [(10_000, 1.0), (10, 3.4)])
+def test_rna_output_weights_of_few_cells_have_the_narrower_prior(
+    fresh_mdata, train, small, monkeypatch, few_cells, scale
+):
+    monkeypatch.setattr(_training_plan, "_FEW_CELLS", few_cells)
+    model = train(fresh_mdata, max_epochs=1)
+    [decay] = [
+        group["weight_decay"]
+        for group in model.trainer.optimizers[0].param_groups
+        if any(p is model.module.rna_decoder.output.weight for p in group["params"])
+    ]
+    n_cells = len(model.train_indices)
+    assert decay == pytest.approx(small["n_hidden"] / (scale**2 * n_cells))
+
+
 def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
     architecture = {"batch_representation": "embedding"}
     plan = {"weight_decay": 1e-3}

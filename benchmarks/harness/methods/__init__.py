@@ -12,59 +12,75 @@ from harness.methods.models import SCMVP, SCVI, MultiVI
 from harness.methods.original import PYTHON, OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, MeanOfLogs, Neighbors, Raw
 
+Change = dict[str, Any]
+
+
+def joined(first: Change, second: Change) -> Change:
+    """Both changes, of the arguments of the model and of the plan too."""
+    nested = {
+        key: {**first.get(key, {}), **second.get(key, {})}
+        for key in ("model", "plan")
+        if key in first or key in second
+    }
+    return {**first, **second, **nested}
+
+
 # forms of the model with one thing changed: arguments of `SCMVP`
-CHANGES: dict[str, dict[str, Any]] = {
+PARTS: dict[str, Change] = {
     "2,048 peaks per step": {"plan": {"n_peaks_per_step": 2048}},
     "no cycle": {"plan": {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}},
     "no cluster attention": {"model": {"cluster_attention": False}},
     "one Gaussian": {"model": {"n_clusters": 1}},
     "scalar self attention": {"model": {"self_attention": "scalar"}},
     "128 wide ATAC": {"model": {"n_hidden_atac": 128}},
-    "KL weight 1": {"plan": {"gaussian_kl_weight": 1.0}},
 }
-# one low weight of the KL for all of the training, with one fit of the mixture, and most of the
-# changes to that form
-LOW_KL: dict[str, object] = {
-    "gaussian_kl_weight": 0.3,
-    "max_kl_weight": 0.3,
-    "mixture_start": 0.6,
-    "mixture_refit": None,
+KL_WEIGHT_1: Change = {"plan": {"gaussian_kl_weight": 1.0}}
+# one low weight of the KL for all of the training, with one fit of the mixture
+LOW_KL: Change = {
+    "plan": {
+        "gaussian_kl_weight": 0.3,
+        "max_kl_weight": 0.3,
+        "mixture_start": 0.6,
+        "mixture_refit": None,
+    }
 }
-CHANGES |= {
-    "KL weight .3": {"plan": LOW_KL},
-    **{
-        f"KL weight .3, {name}": {**change, "plan": {**LOW_KL, **change.get("plan", {})}}
-        for name, change in CHANGES.items()
-        if "KL weight" not in name
-    },
-}
-# widths, batches, and which of the two terms of the cycle does what
-CHANGES |= {
-    "256 wide RNA": {"model": {"n_hidden": 256}},
+CENTRED: dict[str, Change] = {
     "15 dimensions": {"model": {"n_latent": 15}},
     "centred batches": {"model": {"center_batches": True}},
     "centred batches, 15 dimensions": {"model": {"center_batches": True, "n_latent": 15}},
+}
+NO_DROPOUT: Change = {"model": {"dropout_rate": 0.0}}
+DROPOUT_3: Change = {"model": {"dropout_rate": 0.3}}
+# imputed values that a gene's count in the cell has a part in
+OWN_COUNTS: Change = {"own_counts": True}
+# changes to the default of up to 5,000 cells when that had the prior of more, first with hidden
+# dropout, and before that without; 200 epochs were the default once
+EARLIER: dict[str, Change] = {
+    "own counts": OWN_COUNTS,
+    "hidden dropout .3": DROPOUT_3,
+    "no dropout": NO_DROPOUT,
+    "no dropout, 200 epochs": {**NO_DROPOUT, "epochs": 200},
+    "no dropout, KL weight 1": joined(NO_DROPOUT, KL_WEIGHT_1),
+    **{f"no dropout, {name}": joined(NO_DROPOUT, change) for name, change in CENTRED.items()},
+}
+RNA_SCALE_34: Change = {"plan": {"rna_output_scale": 3.4}}
+CHANGES: dict[str, Change] = {
+    **PARTS,
+    "KL weight 1": KL_WEIGHT_1,
+    "KL weight .3": LOW_KL,
+    **{f"KL weight .3, {name}": joined(LOW_KL, change) for name, change in PARTS.items()},
+    # widths, and which of the two terms of the cycle does what
+    "256 wide RNA": {"model": {"n_hidden": 256}},
     "no cycle of the latent": {"plan": {"cycle_weight": 0.0}},
     "no cycle of the clusters": {"plan": {"cycle_cluster_weight": 0.0}},
-}
-# up to 5,000 cells a tenth is the default; more, and fewer on more cells
-CHANGES |= {
+    # what is the default of fewer or of more cells
     "hidden dropout .1": {"model": {"dropout_rate": 0.1}},
-    "hidden dropout .3": {"model": {"dropout_rate": 0.3}},
-}
-# imputed values that a gene's count in the cell has a part in
-CHANGES |= {"own counts": {"own_counts": True}}
-# the default up to 5,000 cells before there was hidden dropout, and changes to it; 200 epochs were
-# the default once
-NO_DROPOUT: dict[str, Any] = {"dropout_rate": 0.0}
-CHANGES |= {
-    "no dropout": {"model": NO_DROPOUT},
-    "no dropout, 200 epochs": {"model": NO_DROPOUT, "epochs": 200},
-    **{
-        f"no dropout, {name}": {**change, "model": {**NO_DROPOUT, **change.get("model", {})}}
-        for name, change in CHANGES.items()
-        if name in ("KL weight 1", "15 dimensions") or name.startswith("centred batches")
-    },
+    "no dropout": NO_DROPOUT,
+    "RNA scale 1": {"plan": {"rna_output_scale": 1.0}},
+    **CENTRED,
+    "own counts": OWN_COUNTS,
+    "RNA scale 3.4": RNA_SCALE_34,
+    **{f"RNA scale 3.4, {name}": joined(RNA_SCALE_34, change) for name, change in EARLIER.items()},
 }
 
 METHODS: dict[str, Callable[..., Method]] = {
