@@ -1,6 +1,7 @@
 """Wide tables written to zarr block by block, in the layout that anndata reads."""
 
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable
 from itertools import chain
@@ -26,8 +27,8 @@ def write_table(
 ) -> None:
     """Write a table of cells by features as an AnnData in zarr; one block is in memory at a time.
 
-    It is written beside ``path``, as ``.part``, and takes its name once it is whole. What is at
-    ``path`` stays until then, and is only then removed, under the name ``.old``.
+    It is written beside ``path``, in a new hidden folder that nothing else is in, and takes its
+    name once it is whole. What is at ``path`` stays until then, and is moved there to be removed.
 
     Parameters
     ----------
@@ -52,24 +53,19 @@ def write_table(
             "`overwrite=True` to replace it."
         )
     path = path.resolve()  # a link stays, and what it points to is replaced
-    part, old = (path.with_name(f"{path.name}{end}") for end in (".part", ".old"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # of a name that nobody has: neighbours of other names are the user's
+    own = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    new, old = own / "new", own / "old"
     try:
-        _write_blocks(part, blocks, rows, columns)
+        _write_blocks(new, blocks, rows, columns)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
         raise
-    if path.exists():
-        _remove(old)
+    if overwrite and path.exists():
         path.rename(old)
-    part.rename(path)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    new.rename(path)
+    shutil.rmtree(own)
 
 
 def _write_blocks(

@@ -1,5 +1,7 @@
 """Tables written block by block are read back by anndata as they were."""
 
+import shutil
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,7 +9,6 @@ import pytest
 import zarr
 from scipy import sparse
 
-from scmvp_scvi import _zarr
 from scmvp_scvi._zarr import write_table
 
 CELLS, PEAKS = pd.Index([f"cell{i}" for i in range(7)]), pd.Index(list("abcde"))
@@ -65,32 +66,69 @@ def test_what_is_there_is_kept_where_a_block_cannot_be_had(tmp_path, table, form
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_may_be_replaced_and_what_an_earlier_writing_left_behind(tmp_path, table):
-    path, left = tmp_path / "table.zarr", tmp_path / "table.zarr.part"
+def test_a_file_may_be_replaced(tmp_path, table):
+    path = tmp_path / "table.zarr"
     path.write_text("a file")
-    left.mkdir()
-    (left / "zarr.json").write_text("cut off")
     write_table(path, [table], CELLS, PEAKS, overwrite=True)
     np.testing.assert_array_equal(ad.read_zarr(path).X, table)
-    assert not left.exists()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_neighbours_of_any_name_stay_as_they_are(tmp_path, table, overwrite):
+    neighbours = [tmp_path / f"table.zarr{end}" for end in (".old", ".part", "~", ".new")]
+    for neighbour in neighbours:
+        neighbour.mkdir()
+        (neighbour / "notes.txt").write_text("mine")
+    if overwrite:
+        write_table(tmp_path / "table.zarr", [2 * table], CELLS, PEAKS)
+    write_table(tmp_path / "table.zarr", [table], CELLS, PEAKS, overwrite=overwrite)
+    assert {path.read_text() for path in tmp_path.glob("*/notes.txt")} == {"mine"}
+    assert set(tmp_path.iterdir()) == {tmp_path / "table.zarr", *neighbours}
+    for neighbour in neighbours:
+        assert [path.name for path in neighbour.iterdir()] == ["notes.txt"]
+
+
+def test_what_others_put_there_in_the_meantime_is_kept(tmp_path, table):
+    path = tmp_path / "table.zarr"
+
+    def blocks():
+        write_table(path, [2 * table], CELLS, PEAKS)  # by another process
+        yield table
+
+    with pytest.raises(OSError, match="table.zarr"):
+        write_table(path, blocks(), CELLS, PEAKS)
+    np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
+    (own,) = tmp_path.glob(".table.zarr.*/new")
+    np.testing.assert_array_equal(ad.read_zarr(own).X, table)
 
 
 def test_neither_table_is_lost_where_the_old_one_cannot_be_removed(tmp_path, table, monkeypatch):
     path = tmp_path / "table.zarr"
     write_table(path, [table], CELLS, PEAKS)
 
-    def fail(path):
-        if path.exists():
-            raise OSError("in use")
+    rmtree = shutil.rmtree  # which zarr needs too
 
-    monkeypatch.setattr(_zarr, "_remove", fail)
+    def fail(path, **kwargs):
+        if (path / "old").exists():
+            raise OSError("in use")
+        rmtree(path, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", fail)
     with pytest.raises(OSError, match="in use"):
         write_table(path, [2 * table], CELLS, PEAKS, overwrite=True)
-    np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
-    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "table.zarr.old").X, table)
     monkeypatch.undo()
-    write_table(path, [3 * table], CELLS, PEAKS, overwrite=True)
-    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_array_equal(ad.read_zarr(path).X, 2 * table)
+    (old,) = tmp_path.glob(".table.zarr.*/old")
+    np.testing.assert_array_equal(ad.read_zarr(old).X, table)
+
+
+def test_table_and_the_folders_above_it_are_as_open_to_others_as_new_folders_are(tmp_path, table):
+    path = tmp_path / "new" / "table.zarr"
+    write_table(path, [table], CELLS, PEAKS)
+    (tmp_path / "plain").mkdir()
+    expected = (tmp_path / "plain").stat().st_mode
+    assert (path.stat().st_mode, path.parent.stat().st_mode) == (expected, expected)
 
 
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, table):
@@ -141,7 +179,8 @@ def test_a_block_is_made_only_when_the_last_one_is_written(tmp_path, table):
         for i in range(7):
             seen.append(i)
             if i == 4:  # the four blocks before are in the store already
-                part = zarr.open_group(path.with_name("table.zarr.part"), mode="r")
+                (own,) = tmp_path.glob(".table.zarr.*/new")
+                part = zarr.open_group(own, mode="r")
                 np.testing.assert_array_equal(ad.io.read_elem(part["X"])[:4], table[:4])
             yield table[i : i + 1]
 

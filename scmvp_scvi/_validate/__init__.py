@@ -8,13 +8,16 @@ from scmvp_scvi._validate._arguments import (
     check_one_of,
     check_positive,
     check_positive_share,
+    check_probabilities,
     check_share,
+    finite_table,
     mapping_of,
 )
 from scmvp_scvi._validate._blocks import seen_cells_and_features
 from scmvp_scvi._validate._columns import (
     check_categories,
     check_column_names,
+    check_has_columns,
     check_no_missing,
     check_numeric_finite,
     check_positive_column,
@@ -31,20 +34,24 @@ from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_abo
 from scmvp_scvi._validate._groups import Comparison, compare_groups, compare_rows
 from scmvp_scvi._validate._messages import did_you_mean, shown
 from scmvp_scvi._validate._mudata import (
+    check_in_memory,
     check_is_mudata,
     check_modalities,
     check_paired,
     check_unique_cells,
     find_counts,
     has_views,
+    warn_about_few_pairs,
 )
 from scmvp_scvi._validate._names import (
     PEAK_NAME,
     check_feature_names,
     check_indices,
     check_names,
+    check_same_cells,
     check_unique_features,
     parse_peaks,
+    prefix_change,
     same_names,
     spelled_otherwise,
 )
@@ -58,6 +65,8 @@ __all__ = [
     "check_counts",
     "check_feature_names",
     "check_fraction",
+    "check_has_columns",
+    "check_in_memory",
     "check_indices",
     "check_integer_at_least",
     "check_is_among",
@@ -73,6 +82,8 @@ __all__ = [
     "check_positive",
     "check_positive_column",
     "check_positive_share",
+    "check_probabilities",
+    "check_same_cells",
     "check_share",
     "check_unique_cells",
     "check_unique_features",
@@ -82,8 +93,10 @@ __all__ = [
     "find_counts",
     "find_grouping",
     "find_obs_column",
+    "finite_table",
     "has_views",
     "parse_peaks",
+    "prefix_change",
     "same_names",
     "seen_cells_and_features",
     "mapping_of",
@@ -91,5 +104,6 @@ __all__ = [
     "spelled_otherwise",
     "warn_about_empty",
     "warn_about_columns_on_disk",
+    "warn_about_few_pairs",
     "warn_about_reads",
 ]

@@ -1,4 +1,4 @@
-"""Checks of single values: options, numbers, fractions, integers."""
+"""Checks of single values, options, numbers, fractions, integers, and of tables of numbers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from scmvp_scvi._validate._messages import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from numpy.typing import ArrayLike, NDArray
 
 
 def check_one_of(value: object, options: Collection[Any], *, name: str) -> None:
@@ -187,6 +190,56 @@ def _as_number(value: object, name: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {value!r} ({type(value).__name__}).")
     return float(value)
+
+
+def finite_table(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
+    """Return a table of finite numbers as an array.
+
+    Parameters
+    ----------
+    values, name
+        ``(cells, dimensions)``, what the user passed, and the argument as the user spells it.
+
+    Raises
+    ------
+    TypeError
+        If it is a sparse matrix.
+    ValueError
+        If it has not two dimensions, or values are NaN or infinite.
+    """
+    if sparse.issparse(values):
+        raise TypeError(f"`{name}` must be a dense table, got a sparse one: `{name}.toarray()`?")
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(
+            f"`{name}` must be a table of finite numbers, `(cells, dimensions)`, got shape "
+            f"{table.shape}{'' if table.ndim != 2 else ' with NaN or infinite values'}."
+        )
+    return table
+
+
+def check_probabilities(probs: NDArray[Any], *, name: str, way_out: str) -> None:
+    """Refuse anything but a table whose rows are probabilities.
+
+    Parameters
+    ----------
+    probs, name
+        ``(cells, clusters)``, and the argument as the user spells it.
+    way_out
+        What to pass instead, a sentence.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, a value is negative or NaN, or a row does not sum to one.
+    """
+    is_table = probs.ndim == 2
+    if not is_table or (probs < 0).any() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3):
+        found = "" if is_table else f", got shape {probs.shape}"
+        raise ValueError(
+            f"`{name}` must be probabilities, `(cells, clusters)`, no value negative and each row "
+            f"summing to 1{found}. {way_out}"
+        )
 
 
 def mapping_of(config: Any, *, name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Columns of `.obs`: where they are, and whether their values can be used."""
+"""Columns of tables, mostly `.obs`: where they are, and whether their values can be used."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,14 +45,23 @@ def find_obs_column(
     ------
     KeyError
         If the table that is meant has no such column.
+    ValueError
+        If it has several of this name.
     """
     tables: dict[str | None, pd.DataFrame] = {None: mdata.obs}
     tables |= {name: mdata.mod[name].obs for name in (*modality_keys, modality) if name}
-    if key in tables[modality].columns:
-        return tables[modality][key]
-
     places = {name: _obs_of(name) for name in tables}
     wanted = places[modality]
+    if key in tables[modality].columns:
+        column = tables[modality][key]
+        if isinstance(column, pd.DataFrame):
+            raise ValueError(
+                f'`{argument}="{key}"` must be one column of `{wanted}`, but {column.shape[1]} '
+                "have this name. Rename them, or keep the first of each name: "
+                f"`{wanted} = {wanted}.loc[:, ~{wanted}.columns.duplicated()]`."
+            )
+        return column
+
     holders = [name for name, table in tables.items() if key in table.columns]
     if not holders:
         names = [str(column) for table in tables.values() for column in table.columns]
@@ -101,11 +111,20 @@ def find_grouping(
 
     Raises
     ------
+    TypeError
+        If `key` is a list.
     KeyError
         If there is no such column.
     ValueError
-        If modalities disagree about the column, or values are missing that must not.
+        If several columns have this name, modalities disagree about the column, or values are
+        missing that must not.
     """
+    if not isinstance(key, Hashable):
+        raise TypeError(
+            f"`{argument}` must name one column, got {key!r}. To group by several, join them into "
+            'one: `mdata.obs["group"] = mdata.obs["a"].astype(str) + "_" + '
+            'mdata.obs["b"].astype(str)`.'
+        )
     modality_keys = list(modality_keys)
     holders = [name for name in modality_keys if key in mdata.mod[name].obs.columns]
     if key in mdata.obs.columns or not holders:
@@ -114,7 +133,13 @@ def find_grouping(
         )
     else:
         # where one modality says nothing of a cell, as of one not measured, the other may
-        found = pd.concat([mdata.mod[name].obs[key].dropna() for name in holders])
+        columns = [
+            find_obs_column(
+                mdata, key, argument=argument, modality=name, modality_keys=modality_keys
+            )
+            for name in holders
+        ]
+        found = pd.concat([column.dropna() for column in columns])
         column = found[~found.index.duplicated()]
         if (found.astype(object).map(str).groupby(level=0).nunique() > 1).any():
             places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
@@ -159,9 +184,10 @@ def check_no_missing(series: pd.Series, *, argument: str) -> None:
 
 
 def check_categories(series: pd.Series, *, argument: str) -> None:
-    """Refuse a categorical column with missing values, or with categories that no cell has.
+    """Refuse a column of missing values, of names and numbers, or of categories without a cell.
 
-    scvi-tools would give such a category weights, which no cell trains.
+    Names and numbers cannot be put in order, as scvi-tools puts categories. To a category without
+    a cell it would give weights, which no cell trains.
 
     Parameters
     ----------
@@ -170,10 +196,20 @@ def check_categories(series: pd.Series, *, argument: str) -> None:
 
     Raises
     ------
+    TypeError
+        If some values are strings and others are not.
     ValueError
         If a value is missing, or a category is not used.
     """
     check_no_missing(series, argument=argument)
+    values = list(series.unique())
+    if len({isinstance(value, str) for value in values}) > 1:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise TypeError(
+            f'`{argument}`: the column "{series.name}" must hold values of one type, got '
+            f"{shown(kinds)}. Make strings of all: "
+            f'`obs["{series.name}"] = obs["{series.name}"].astype(str)`.'
+        )
     if not isinstance(series.dtype, pd.CategoricalDtype):
         return
     unused = series.cat.categories.difference(series.unique(), sort=False)
@@ -214,13 +250,57 @@ def check_column_names(names: object, *, argument: str) -> None:
         )
 
 
-def check_numeric_finite(series: pd.Series, *, argument: str) -> None:
+def check_has_columns(
+    table: object, columns: Iterable[str], *, argument: str, made_by: str
+) -> None:
+    """Refuse anything but a table that has certain columns.
+
+    Parameters
+    ----------
+    table, argument
+        What the user passed, and the argument.
+    columns
+        The columns that are needed.
+    made_by
+        The function that makes such tables.
+
+    Raises
+    ------
+    TypeError
+        If it is no table.
+    KeyError
+        If a column is missing.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"`{argument}` must be a table, as `{made_by}` returns it, got a "
+            f"{type(table).__name__}."
+        )
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise KeyError(
+            f"`{argument}` must have the columns of `{made_by}`, but has no {shown(missing)}: it "
+            f"has {shown(table.columns)}."
+        )
+
+
+def check_numeric_finite(
+    series: pd.Series,
+    *,
+    argument: str,
+    table: str = "obs",
+    rows: str = "cells",
+    otherwise: str = "use it as a categorical covariate",
+) -> None:
     """Refuse a continuous column that is not made of finite numbers.
 
     Parameters
     ----------
     series, argument
         ``(cells,)``, a column of `.obs`, and the argument that names it.
+    table, rows, otherwise
+        The table, as the user spells it, what its rows are, and what else can be done with a
+        column that is not numeric.
 
     Raises
     ------
@@ -232,8 +312,8 @@ def check_numeric_finite(series: pd.Series, *, argument: str) -> None:
     if not pd.api.types.is_numeric_dtype(series.dtype):
         raise TypeError(
             f'`{argument}`: the column "{series.name}" must be numeric, got dtype {series.dtype}. '
-            f'Convert it, `obs["{series.name}"] = obs["{series.name}"].astype(float)`, or use it '
-            "as a categorical covariate."
+            f'Convert it, `{table}["{series.name}"] = {table}["{series.name}"].astype(float)`, or '
+            f"{otherwise}."
         )
     values = series.to_numpy(dtype=float, na_value=np.nan)
     n_not_finite = int(np.count_nonzero(~np.isfinite(values)))
@@ -241,7 +321,7 @@ def check_numeric_finite(series: pd.Series, *, argument: str) -> None:
         raise ValueError(
             f'`{argument}`: the column "{series.name}" must be finite, but {n_not_finite} of '
             f"{len(series)} values are NaN or infinite. Fill them, for instance with the median, "
-            "or remove these cells."
+            f"or remove these {rows}."
         )
 
 

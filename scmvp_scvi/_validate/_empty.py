@@ -1,4 +1,4 @@
-"""Cells and features without a single count."""
+"""Cells and features without a single count, and data without a cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def warn_about_empty(
     matrix: Any, *, modality: str, layer: str | None = None, features_may_go: bool = True
 ) -> NDArray[np.bool_]:
-    """Warn about cells and features without a single count.
+    """Warn about cells and features without a single count, and refuse data without a cell.
 
     Parameters
     ----------
@@ -34,7 +34,17 @@ def warn_about_empty(
     Returns
     -------
     ``(cells,)``, true where a cell has no count.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell at all.
     """
+    if matrix.shape[0] == 0:
+        raise ValueError(
+            f"`{modality}` must have at least one cell, got none. Choose other cells: no cell is "
+            "as asked for where a name is misspelled, or one filter leaves none to the next."
+        )
     cells, features = seen_cells_and_features(matrix)
     n_cells, n_features = int((~cells).sum()), int((~features).sum())
     if n_cells > 0:

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pandas.api.types import is_scalar
 
 from scmvp_scvi._validate._messages import did_you_mean, shown
 
@@ -66,7 +67,7 @@ def compare_groups(
             f'`groupby="{column.name}"` must have at least two groups, got {shown(names)} alone.'
         )
     if group2 is not None:
-        if not np.isscalar(group2):
+        if not is_scalar(group2):
             raise TypeError(
                 f"`group2` must be one group, got {group2!r}. Leave it out to compare with the "
                 "rest of the cells, or make a column in which these groups are one."
@@ -78,7 +79,7 @@ def compare_groups(
         if group2 is None:  # two groups, of which the other is left out
             asked = [name for name in asked if len(column) - sizes[name] >= _MIN_CELLS]
     else:
-        asked = [group1] if np.isscalar(group1) else list(group1)
+        asked = [group1] if is_scalar(group1) else list(group1)
         for name in asked:
             _check_group(name, sizes, column.name, "group1")
             if group2 is None and len(column) - sizes[name] < _MIN_CELLS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+
+# Below this share of the smaller modality, pairs may be there by accident.
+_EXPECTED_SHARE = 0.5
 
 
 def check_is_mudata(data: object, *, allow_view: bool = False) -> None:
@@ -54,6 +58,31 @@ def check_is_mudata(data: object, *, allow_view: bool = False) -> None:
         raise ValueError(
             f"`mdata` must not be a view, got a view in {', '.join(views)}. "
             "Run `mdata = mdata.copy()` first."
+        )
+
+
+def check_in_memory(mdata: MuData, *keys: str) -> None:
+    """Refuse modalities whose matrices are on disk.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    *keys
+        The modalities.
+
+    Raises
+    ------
+    ValueError
+        If one is on disk.
+    """
+    on_disk = [key for key in keys if mdata[key].isbacked]
+    if on_disk:
+        way_out = f'`mdata = mudata.read_h5mu("{mdata.filename}")`'
+        if mdata.filename is None:  # built of modalities that are each in a file of their own
+            way_out = "`for key in mdata.mod: mdata.mod[key] = mdata[key].to_memory()`"
+        raise ValueError(
+            f"`{on_disk[0]}` must be in memory, but its matrix is on disk. Read it: {way_out}."
         )
 
 
@@ -200,6 +229,36 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
         f"{mdata.n_obs - len(atac)} in `{atac_key}`. Keep the {len(shared)} shared ones: "
         f"{intersection}; or keep all, with zeros in the modality that they lack: {union}."
     )
+
+
+def warn_about_few_pairs(
+    n_pairs: int, n_rna: int, n_atac: int, *, examples: str, way_out: str, stacklevel: int
+) -> None:
+    """Warn where so few cells have both modalities that their names may match by accident.
+
+    Parameters
+    ----------
+    n_pairs, n_rna, n_atac
+        Cells of both modalities, and of each.
+    examples
+        Names of cells of either side, a part of a sentence.
+    way_out
+        What to do, a sentence.
+    stacklevel
+        Of the warning, counted from the caller of this function.
+
+    Warns
+    -----
+    UserWarning
+        If less than half of the smaller modality is in both.
+    """
+    if n_pairs < _EXPECTED_SHARE * min(n_rna, n_atac):
+        warnings.warn(
+            f"Only {n_pairs} cells have both modalities, of {n_rna} with RNA and {n_atac} with "
+            f"ATAC: {examples}. If you expect more: {way_out[0].lower()}{way_out[1:]}",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def check_unique_cells(names: pd.Index, modality: str) -> None:

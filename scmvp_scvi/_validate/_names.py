@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from scmvp_scvi._validate._messages import did_you_mean, folded, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
@@ -55,24 +56,40 @@ def same_names(names: pd.Index, others: pd.Index) -> bool:
     return np.array_equal(names.to_numpy(dtype=object), others.to_numpy(dtype=object))
 
 
-def spelled_otherwise(
-    chromosomes: NDArray[np.object_], others: NDArray[np.object_]
-) -> dict[str, str]:
-    """Find chromosomes that two sides spell differently, ``1`` and ``chr1``.
+def spelled_otherwise(chromosomes: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
+    """Find chromosomes that have several spellings, ``1`` and ``chr1``, on two sides or on one.
 
     Parameters
     ----------
     chromosomes, others
-        Names of either side, each once. Those of one side alone, such as unplaced contigs, are
-        usual.
+        Names of either side. Those of one side alone, such as unplaced contigs, are usual.
 
     Returns
     -------
-    What the other side calls those that it has in another spelling.
+    Names of `chromosomes` to what they should be called: as `others` call them or, where these do
+    not have the chromosome, by the spelling that begins with ``chr``.
     """
-    spelled = {_bare(name): name for name in others[~np.isin(others, chromosomes)]}
-    alone = chromosomes[~np.isin(chromosomes, others)]
-    return {name: spelled[_bare(name)] for name in alone if _bare(name) in spelled}
+    chromosomes = list(dict.fromkeys(chromosomes))
+    wanted: dict[str, str] = {}
+    for name in sorted(chromosomes, key=lambda name: not name.startswith("chr")):
+        wanted.setdefault(_bare(name), name)
+    wanted |= {_bare(name): name for name in others}
+    return {name: wanted[_bare(name)] for name in chromosomes if name != wanted[_bare(name)]}
+
+
+def prefix_change(renamed: Mapping[str, str]) -> Literal["added", "removed"] | None:
+    """Tell whether the prefix ``chr`` is all that two spellings differ in.
+
+    Parameters
+    ----------
+    renamed
+        Names of chromosomes to what they should be called, as `spelled_otherwise` returns them.
+    """
+    if all(wanted == f"chr{name}" for name, wanted in renamed.items()):
+        return "added"
+    if all(name == f"chr{wanted}" for name, wanted in renamed.items()):
+        return "removed"
+    return None
 
 
 def _bare(chromosome: str) -> str:
@@ -269,11 +286,50 @@ def check_names(
     return np.asarray(positions, dtype=np.int64)
 
 
-def _names_others(mask: ArrayLike | None, cells: pd.Index) -> bool:
-    """Whether a mask is a column that names cells, and not these in this order."""
-    if not isinstance(mask, pd.Series) or isinstance(mask.index, pd.RangeIndex):
-        return False
-    return not same_names(mask.index, cells)
+def _names_others(table: Any, cells: pd.Index) -> bool:
+    """Whether a column or a table names cells, and not these in this order."""
+    named = _named_by(table)
+    return named is not None and not same_names(named, cells)
+
+
+def _named_by(table: Any) -> pd.Index | None:
+    """Names of the rows; None for an array, and for rows that are only numbered."""
+    if isinstance(table, pd.Series | pd.DataFrame) and not isinstance(table.index, pd.RangeIndex):
+        return table.index
+    return None
+
+
+def check_same_cells(values: Any, others: Any, *, argument: str, other: str) -> None:
+    """Refuse values that have not one row for each cell of others, or name the cells otherwise.
+
+    Parameters
+    ----------
+    values, argument
+        A row a cell, and the argument as the user spells it.
+    others, other
+        What it is paired with, row by row, and the argument that gives this.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, or both are tables or columns whose index names cells, and
+        not the same in the same order.
+    """
+    if len(values) != len(others):
+        raise ValueError(
+            f"`{argument}` must have one row a cell, got {len(values)} rows for {len(others)} "
+            f"cells of `{other}`."
+        )
+    cells = _named_by(others)
+    if cells is not None and _names_others(values, cells):
+        way_out = f"Bring it into that order: `{argument} = {argument}.loc[{other}.index]`"
+        alone = values.index.symmetric_difference(cells, sort=False)
+        if len(alone) > 0:
+            way_out = f"Give a cell the same name in both: one alone has {shown(alone)}"
+        raise ValueError(
+            f"`{argument}` must name the cells as `{other}` does, in the same order, but its "
+            f"index is another. {way_out}; or pass an array, to go by the order of its rows."
+        )
 
 
 def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
@@ -291,8 +347,8 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a name is not that of a peak, a peak does not end after its start, or two names are
-        those of the same peak.
+        If a name is not that of a peak, a peak does not end after its start, two names are those
+        of the same peak, or a chromosome has two spellings.
     """
     peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
     unreadable = peaks["chrom"].isna().to_numpy()
@@ -315,5 +371,16 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
         raise ValueError(
             f"Each peak of `{modality}` must be there once, but {is_again.sum()} of {len(names)} "
             f"are there again in another spelling: {shown(names[is_again])}. Keep one of each."
+        )
+    otherwise = spelled_otherwise(peaks["chrom"].unique())
+    if otherwise:
+        name, wanted = next(iter(otherwise.items()))
+        pattern = f"^({'|'.join(map(re.escape, otherwise))})(?=[:_-][0-9]+[:_-][0-9]+$)"
+        column = f'mdata["{modality}"].var_names'
+        raise ValueError(
+            f"The peaks of `{modality}` must spell each chromosome in one way, but have "
+            f"{len(otherwise)} in two, such as `{name}` and `{wanted}`. If these are one "
+            f"chromosome, rename it: `names = {otherwise}; {column} = {column}.str.replace("
+            f'r"{pattern}", lambda found: names[found[0]], regex=True); mdata.update()`.'
         )
     return peaks

@@ -50,7 +50,8 @@ def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
     Notes
     -----
     A file is compared with the published hash where one is known; otherwise a compressed file is
-    unpacked once, and an ``.h5`` file opened, which shows whether it is whole.
+    unpacked once, and an ``.h5`` file opened, which shows whether it is whole. A file that is not
+    is removed.
     """
     check_one_of(name, registry(), name="name")
     dataset, folder = registry()[name], Path(folder).expanduser()
@@ -64,8 +65,12 @@ def download(name: str, folder: str | Path, *, progress: bool = True) -> Path:
         else:
             _check_is_whole(folder / file.name, file)
     if dataset.archive:
-        with tarfile.open(folder / dataset.archive.name) as archive:
-            archive.extractall(folder, filter="data")
+        path = folder / dataset.archive.name
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+        except tarfile.TarError as error:
+            raise _not_whole(path, dataset.archive, "tar archive", error) from error
     logger.info("The files of %s are in %s: `%s` reads them.", name, folder, dataset.reader)
     return folder
 
@@ -135,22 +140,32 @@ def _resuming(part: Path, progress: bool) -> Callable[[str, str, object], None]:
 
 
 def _check_is_whole(path: Path, file: DataFile) -> None:
-    kinds = {".gz": ("gzip", _read_gzip), ".h5": ("HDF5", _open_hdf5)}
-    if file.hash is not None or path.suffix not in kinds:
+    kinds = {".gz": ("gzip file", _read_gzip), ".h5": ("HDF5 file", _open_hdf5)}
+    if file.hash is not None:
         return
-    kind, read = kinds[path.suffix]
+    kind, read = kinds.get(path.suffix, ("file", _check_is_not_empty))
     try:
         read(path)
     except (EOFError, OSError, zlib.error) as error:
-        path.unlink()
-        raise ValueError(
-            f"`{file.name}` of {file.url} must be a whole {kind} file, but: {error}. It was "
-            "removed: download it again, and if that does not help, see whether the URL still "
-            "holds it."
-        ) from error
+        raise _not_whole(path, file, kind, error) from error
+
+
+def _not_whole(path: Path, file: DataFile, kind: str, error: Exception) -> ValueError:
+    """Remove a file, and word what is wrong with it."""
+    path.unlink()
+    return ValueError(
+        f"`{file.name}` of {file.url} must be a whole {kind}, but: {error}. It was removed: "
+        "download it again, and if that does not help, see whether the URL still holds it."
+    )
+
+
+def _check_is_not_empty(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise EOFError("it has no bytes")
 
 
 def _read_gzip(path: Path) -> None:
+    _check_is_not_empty(path)  # which the gzip module reads without a word
     with gzip.open(path) as stream:
         while stream.read(_BLOCK_BYTES):
             pass

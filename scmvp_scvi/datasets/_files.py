@@ -9,8 +9,8 @@ from scmvp_scvi.datasets._registry import Dataset, registry
 def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
     """Find the files of a data set, compressed or not, in a folder or in one inside it.
 
-    Where one place has all that are needed, nothing is taken from the others, which may hold
-    another sample; but the optional ones may lie in the folder itself.
+    Where one place has all that are needed, the folder itself first, nothing is taken from the
+    others, which may hold another sample; but the optional ones may lie in the folder itself.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
         If there is no such folder.
     FileNotFoundError
         If a file is missing.
+    ValueError
+        If several folders inside it have all that are needed, and the folder itself has not.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -40,6 +42,11 @@ def find_files(folder: str | Path, dataset: Dataset) -> dict[str, Path]:
         )
     needed = [file.name for file in dataset.files.values() if not file.optional]
     whole = [place for place in _places(folder) if all(_in(place, name) for name in needed)]
+    if len(whole) > 1 and whole[0] != folder:
+        raise ValueError(
+            f"`folder` must hold the files of {dataset.accession} once, but {shown(whole)} have "
+            f'all of them. Name the one to read: `folder="{whole[0]}"`.'
+        )
     places = [whole[0], folder] if whole else _places(folder)
     found = {role: _find(places, file.name) for role, file in dataset.files.items()}
     missing = [
@@ -68,7 +75,8 @@ def _find(places: list[Path], name: str) -> Path | None:
 
 def _in(place: Path, name: str) -> Path | None:
     plain = name.removesuffix(".gz")
-    candidates = (place / variant for variant in (plain, f"{plain}.gz"))
+    # of both the compressed one: of a file that was not unpacked to its end nothing tells that
+    candidates = (place / variant for variant in (f"{plain}.gz", plain))
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -70,10 +70,11 @@ def read_paired_seq(
         cells_path=files["atac_cells"],
         progress=progress,
     )
-    return pair(rna, atac, _read_clusters(files["clusters"]) if "clusters" in files else None)
+    clusters = _read_clusters(files["clusters"], rna.cells) if "clusters" in files else None
+    return pair(rna, atac, clusters)
 
 
-def _read_clusters(path: Path) -> pd.DataFrame:
+def _read_clusters(path: Path, cells: pd.Index) -> pd.DataFrame:
     # The suffix is Excel's, the content a table separated by tabs: cell, cluster, coordinates. In
     # the samples they do not stand in one order.
     table = read_list(path)
@@ -85,6 +86,8 @@ def _read_clusters(path: Path) -> pd.DataFrame:
     named = {name.casefold(): i for i, name in table.iloc[0].items() if isinstance(name, str)}
     cell = next((named[name] for name in _CELL_COLUMNS if name in named), 0)
     cluster = named.get(_CLUSTER_COLUMN, 1)
-    clusters = table.iloc[1:].set_index(cell)[[cluster]].set_axis(["cell_type"], axis="columns")
+    if table.loc[0, cell] not in cells:  # but the name of the column
+        table = table.iloc[1:]
+    clusters = table.set_index(cell)[[cluster]].set_axis(["cell_type"], axis="columns")
     check_each_once(clusters.index, path)
     return clusters

@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scmvp_scvi._mudata import without_pulling
-from scmvp_scvi._validate import shown
+from scmvp_scvi._validate import shown, warn_about_few_pairs
 from scmvp_scvi.datasets._counts import Modality
 
 logger = logging.getLogger(__name__)
@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 # The modality, which some files add to a barcode, before the number of the well or at the end.
 _MODALITY = r"(?i)[-_.](?:rna|cdna|atac|dna|chromatin)(?=(?:-\d+)?$)"
 _WELL = r"-(\d+)$"
-# Below this share of the smaller modality, pairs may be there by accident.
-_EXPECTED_SHARE = 0.5
 # Columns that stay categories where their values are numbers.
 _CATEGORIES = ("cell_type", "batch")
 _UNKNOWN = "Unknown"
@@ -154,13 +152,7 @@ def _report(rna: Modality, atac: Modality, n_pairs: int) -> None:
         raise ValueError(
             f"A cell must be named alike in both modalities, but none is: {examples}. {way_out}"
         )
-    if n_pairs < _EXPECTED_SHARE * min(n_rna, n_atac):
-        warnings.warn(
-            f"Only {n_pairs} cells have both modalities, of {n_rna} with RNA and {n_atac} with "
-            f"ATAC: {examples}. If you expect more: {way_out.lower()}",
-            UserWarning,
-            stacklevel=4,
-        )
+    warn_about_few_pairs(n_pairs, n_rna, n_atac, examples=examples, way_out=way_out, stacklevel=4)
     logger.info(
         "Kept the %d cells that have both modalities, dropped %d of %d with RNA and %d of %d "
         "with ATAC for want of a partner.",

@@ -26,6 +26,7 @@ from scmvp_scvi.datasets._tenx_files import (
 
 # The well stands behind the barcode: `AAACAGCCAAACAACA-1`.
 _WELL = r"-(\d+)$"
+_READ = ("rna", "atac")  # of the modalities, as muon calls them
 
 
 def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
@@ -62,6 +63,11 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
         If it is another kind of file, parts of it are missing or of different lengths, a modality
         is missing, or the values are not counts.
 
+    Warns
+    -----
+    UserWarning
+        If there are features of other types, such as antibodies, which are left out.
+
     Notes
     -----
     The file is read by :func:`muon.read_10x_h5` or :func:`muon.read_10x_mtx`, which take some
@@ -74,13 +80,14 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
         # Shared symbols are told apart below.
         warnings.filterwarnings("ignore", message="var(iable)?[ _]names are not unique")
         mdata = _read(path, progress=progress)
-    missing = [name for name in ("rna", "atac") if name not in mdata.mod]
+    missing = [name for name in _READ if name not in mdata.mod]
     if missing:
         raise ValueError(
             f"`{path}` must hold the feature types `Gene Expression` and `Peaks`, read as `rna` "
             f"and `atac`, but {shown(missing)} is missing: it has {shown(mdata.mod)}. Take the "
             "matrix of Cell Ranger ARC, not that of one of the modalities."
         )
+    _warn_about_other_types(mdata, path)
     counts_path, features_path, cells_path = (
         path / name if path.is_dir() else path
         for name in (MATRIX_FILE, FEATURES_FILE, BARCODES_FILE)
@@ -97,6 +104,20 @@ def read_10x_multiome(path: str | Path, *, progress: bool = True) -> MuData:
         to_modality(atac.X.T, atac.obs_names, peaks, path=counts_path, cells_path=cells_path),
         None if batch.isna().any() else pd.DataFrame({"batch": batch}),
     )
+
+
+def _warn_about_other_types(mdata: MuData, path: Path) -> None:
+    others = [adata.var["feature_types"] for key, adata in mdata.mod.items() if key not in _READ]
+    if others:
+        n_of_type = pd.concat(others).value_counts(sort=False)
+        named = ", ".join(f"{n} of `{name}`" for name, n in n_of_type.items() if n > 0)
+        reader = "read_10x_mtx" if path.is_dir() else "read_10x_h5"
+        warnings.warn(
+            "Features of types other than `Gene Expression` and `Peaks` are left out: "
+            f'{named}. To have them, read the file with `muon.{reader}("{path}")`.',
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _place(intervals: pd.Series, names: pd.Index) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Agreement of embeddings and clusterings with known labels: arrays in, numbers out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,13 @@ from sklearn.metrics import (
 from sklearn.neighbors import KNeighborsClassifier
 
 from scmvp_scvi._neighbors import leiden_partitions
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_not_negative,
+    check_probabilities,
+    check_same_cells,
+    finite_table,
+)
 
 #: Resolutions that `leiden_agreement` tries by default, from a handful of clusters to dozens.
 LEIDEN_RESOLUTIONS = (
@@ -59,7 +66,20 @@ def leiden_agreement(
     Returns
     -------
     One row a resolution: ``resolution``, ``n_clusters``, ``nmi``, ``ari``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `latent` is no table of finite numbers, there is not one label for each cell, tables of
+        both name their cells in different orders, or a number is out of range.
     """
+    check_integer_at_least(n_neighbors, 1, name="n_neighbors")
+    if not isinstance(resolutions, Iterable):
+        raise TypeError(f"`resolutions` must be a list, got {resolutions!r}: [{resolutions!r}]?")
+    resolutions = list(resolutions)
+    for resolution in resolutions:
+        check_not_negative(resolution, name="resolutions")
+    _check_labelled(latent, labels, "latent", "labels")
     partitions = leiden_partitions(latent, resolutions, n_neighbors, seed)
     return partition_agreement(partitions, labels, resolutions)
 
@@ -114,7 +134,21 @@ def label_transfer_f1(
     -------
     The F1 score averaged over the labels of the held-out cells, each counting the same however
     rare it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a latent is no table of finite numbers, there is not one label for each cell, tables of
+        both name their cells in different orders, or there are fewer training cells than vote.
     """
+    check_integer_at_least(n_neighbors, 1, name="n_neighbors")
+    _check_labelled(train_latent, train_labels, "train_latent", "train_labels")
+    _check_labelled(test_latent, test_labels, "test_latent", "test_labels")
+    if n_neighbors > len(train_labels):
+        raise ValueError(
+            f"`n_neighbors` must be at most the number of training cells, {len(train_labels)}, "
+            f"got {n_neighbors}. Lower it, or train on more cells."
+        )
     classifier = KNeighborsClassifier(n_neighbors).fit(train_latent, train_labels)
     predicted = classifier.predict(test_latent)
     # a label that is predicted alone has lowered the F1 of the label it was taken for already
@@ -129,6 +163,28 @@ def mean_entropy(probs: np.ndarray) -> float:
     ----------
     probs
         ``(cells, clusters)``, rows summing to one.
+
+    Raises
+    ------
+    ValueError
+        If a row does not sum to one, or a value is negative or NaN.
     """
-    logs = np.log(np.where(probs > 0, probs, 1.0))
-    return float(-(probs * logs).sum(1).mean())
+    values = np.asarray(probs)
+    way_out = "Divide by the sums of the rows: `probs / probs.sum(1, keepdims=True)`."
+    check_probabilities(values, name="probs", way_out=way_out)
+    logs = np.log(np.where(values > 0, values, 1.0))
+    return float(-(values * logs).sum(1).mean())
+
+
+def _check_labelled(
+    latent: np.ndarray, labels: np.ndarray, latent_name: str, labels_name: str
+) -> None:
+    """Refuse an embedding that is no table, and labels that are not one for each cell of it."""
+    finite_table(latent, name=latent_name)
+    check_same_cells(labels, latent, argument=labels_name, other=latent_name)
+    n_missing = int(pd.isna(labels).sum())
+    if n_missing > 0:
+        raise ValueError(
+            f"`{labels_name}` must have a label for each cell, but {n_missing} of {len(labels)} "
+            f"are missing. Name them, or leave out these cells, of `{latent_name}` too."
+        )

@@ -9,13 +9,20 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scmvp_scvi._validate import check_integer_at_least, did_you_mean, parse_peaks
+from scmvp_scvi._validate import (
+    check_has_columns,
+    check_integer_at_least,
+    check_positive_share,
+    did_you_mean,
+    parse_peaks,
+)
 from scmvp_scvi.pl._style import category_colors, new_axes, text_color
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+_COLUMNS = ("gene", "chrom", "start", "end", "tss", "strand", "score")
 # Heights in tracks: bars stay below the next track, arcs take the room above all of them.
 _BAR_HEIGHT, _ARC_HEIGHT, _GENE_HEIGHT = 0.82, 1.5, 0.3
 # Bars are at least this share of the window wide, or peaks could not be seen.
@@ -58,11 +65,11 @@ def accessibility_around_gene(
 
     Raises
     ------
-    KeyError
-        If `links` does not have the gene.
+    TypeError, KeyError
+        If `links` is no table of links, or does not have the gene.
     ValueError
-        If no peak of `accessibility` is within the window, or links are to be chosen by q-values
-        that they do not have.
+        If no peak of `accessibility` is within the window, one there is below zero, or links are
+        to be chosen by q-values that they do not have, or by no share.
 
     Examples
     --------
@@ -70,6 +77,10 @@ def accessibility_around_gene(
     >>> means = tl.group_means(mdata, "cell_type", near, modality="atac")  # doctest: +SKIP
     >>> ax = pl.accessibility_around_gene(links, means, "Gad1")  # doctest: +SKIP
     """
+    needed = _COLUMNS if max_q_value is None else (*_COLUMNS, "q_value")
+    check_has_columns(links, needed, argument="links", made_by="tl.peak_gene_links")
+    if max_q_value is not None:
+        check_positive_share(max_q_value, name="max_q_value")
     of_gene = links[links["gene"] == gene]
     if len(of_gene) == 0:
         names = links["gene"].unique()
@@ -81,6 +92,7 @@ def accessibility_around_gene(
             "`tl.peak_gene_links(n_matched=0)`. Pass `max_q_value=None` to draw all of them."
         )
     chrom, tss, strand = of_gene[["chrom", "tss", "strand"]].iloc[0]
+    chrom = str(chrom)  # a number, if the links were read from a file
     if window is None:
         window = 1 + int(max(tss - of_gene["start"].min(), of_gene["end"].max() - tss))
     check_integer_at_least(window, 1, name="window")
@@ -92,6 +104,11 @@ def accessibility_around_gene(
             f"`accessibility` must have peaks within {window} base pairs of the TSS of `{gene}`, "
             f"at {chrom}:{tss}, but has none. Pass those of "
             f'`links.loc[links["gene"] == "{gene}", "peak"]`.'
+        )
+    if (accessibility[peaks.index] < 0).any(axis=None):
+        raise ValueError(
+            "`accessibility` must not be below zero, where bars begin, but is around "
+            f"`{gene}`. Average counts, or another layer that is not centred."
         )
     n_groups = len(accessibility)
     ax = new_axes((7.5, 1.4 + 0.42 * n_groups)) if ax is None else ax

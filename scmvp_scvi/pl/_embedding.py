@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from scipy.special import entr
 
-from scmvp_scvi._validate import check_one_of
+from scmvp_scvi._validate import check_one_of, check_probabilities, check_same_cells
 from scmvp_scvi.pl._style import category_colors, new_axes, text_color
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
     from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ _ROWS_OF_SURENESS = 5  # of the lower legend, its title and the room above it
 
 def embedding(
     coordinates: ArrayLike,
-    probs: pd.DataFrame,
+    probs: pd.DataFrame | ArrayLike,
     *,
     uncertainty: Literal["alpha", "size"] = "alpha",
     size: float | None = None,
@@ -42,7 +42,8 @@ def embedding(
     coordinates
         ``(cells, 2)``, such as a UMAP of the embedding.
     probs
-        ``(cells, clusters)``, what ``model.get_cluster_probabilities`` returns.
+        ``(cells, clusters)``, what ``model.get_cluster_probabilities`` returns; clusters of an
+        array are numbered. Rows are cells of `coordinates`, in their order.
     uncertainty
         Whether unsure cells are transparent or small.
     size
@@ -59,7 +60,8 @@ def embedding(
     Raises
     ------
     ValueError
-        If there is not one row of `probs`, summing to one, for each cell.
+        If there is not one row of `probs`, summing to one, for each cell, or both tables name
+        their cells, and not in one order.
 
     Examples
     --------
@@ -68,8 +70,12 @@ def embedding(
     ... )  # doctest: +SKIP
     """
     check_one_of(uncertainty, ("alpha", "size"), name="uncertainty")
+    probs = pd.DataFrame(probs)
     points, values = np.asarray(coordinates, dtype=float), probs.to_numpy(dtype=float)
-    _check_shapes(points, values)
+    _check_coordinates(points)
+    check_same_cells(probs, coordinates, argument="probs", other="coordinates")
+    way_out = "Pass `model.get_cluster_probabilities()`; for labels, `pandas.get_dummies(labels)`."
+    check_probabilities(values, name="probs", way_out=way_out)
     cluster, certainty = values.argmax(axis=1), _certainty(values)
     size = float(np.clip(30_000 / max(len(points), 1), 3, 30)) if size is None else size
     colors = category_colors(values.shape[1])
@@ -95,21 +101,11 @@ def embedding(
     return ax
 
 
-def _check_shapes(points: NDArray[np.float64], probs: NDArray[np.float64]) -> None:
+def _check_coordinates(points: NDArray[np.float64]) -> None:
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(
             f"`coordinates` must have two columns, got shape {points.shape}. Reduce the embedding "
             "first, for instance with `scanpy.tl.umap`, or pick two dimensions of it."
-        )
-    if len(points) != len(probs):
-        raise ValueError(
-            f"`probs` must have one row a cell, got {len(probs)} rows for {len(points)} cells of "
-            "`coordinates`."
-        )
-    if (probs < 0).any() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3):
-        raise ValueError(
-            "`probs` must be probabilities, no value negative and each row summing to 1. Pass "
-            "`model.get_cluster_probabilities()`; for labels, `pandas.get_dummies(labels)`."
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scmvp_scvi._validate import check_integer_at_least, shown
+from scmvp_scvi._validate import check_has_columns, check_integer_at_least, shown
 from scmvp_scvi.pl._style import new_panels, text_color
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def marker_links(
 
     Raises
     ------
+    TypeError, KeyError
+        If `links` is no table of links.
     ValueError
         If there are no links, the groups differ, or a gene or a peak is missing.
 
@@ -71,7 +73,7 @@ def marker_links(
     highest = expression[rows["gene"]].to_numpy().argmax(axis=0)
     rows = rows.iloc[np.lexsort([rows["distance"], rows["gene"], highest])]
     size = (1.5 + 0.25 * len(expression), 1.8 + 0.18 * len(rows))
-    panels = new_panels(2, 2, size) if axes is None else list(axes)
+    panels = new_panels(2, 2, size) if axes is None else list(np.asarray(axes, object).flat)
     if len(panels) != 2:
         raise ValueError(f"`axes` must have two axes, got {len(panels)}.")
 
@@ -102,6 +104,8 @@ def marker_links(
 def _check_tables(
     links: pd.DataFrame, expression: pd.DataFrame, accessibility: pd.DataFrame
 ) -> None:
+    needed = ("gene", "peak", "distance", "score")
+    check_has_columns(links, needed, argument="links", made_by="tl.peak_gene_links")
     if len(links) == 0:
         raise ValueError("`links` must have at least one link, got none.")
     if not expression.index.equals(accessibility.index):

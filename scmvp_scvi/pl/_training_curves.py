@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from scmvp_scvi._keys import LOSS
@@ -71,7 +72,11 @@ def training_curves(
             f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
             f"{did_you_mean(unknown[0], curves)}"
         )
-    panels = new_panels(len(chosen), _COLUMNS, (2.8, 2.2)) if axes is None else list(axes)
+    panels = (
+        new_panels(len(chosen), _COLUMNS, (2.8, 2.2))
+        if axes is None
+        else list(np.asarray(axes, object).flat)
+    )
     if len(panels) != len(chosen):
         raise ValueError(
             f"`axes` must have {len(chosen)} axes, one for each part, got {len(panels)}."

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from scmvp_scvi._mudata import layer_names
+from scmvp_scvi._validate import shown, warn_about_few_pairs
 from scmvp_scvi.pp._input import check_modalities_of_pair
 from scmvp_scvi.pp._output import Removal, account_for, assemble, take
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 MEASURED_KEY = "scmvp_measured"
 BOTH = "both"
+_WAY_OUT = (
+    "Give a cell the same name in both `.obs_names`, for instance without the suffix of the "
+    "library, and build the MuData again."
+)
 
 
 def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "atac") -> MuData:
@@ -44,11 +49,25 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     ------
     ValueError
         If no cell is in both, a name is not unique, or the modalities are swapped.
+
+    Warns
+    -----
+    UserWarning
+        If less than half of the smaller modality is in both.
     """
     check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     _check_share_cells(mdata, rna_key, atac_key)
     in_rna = mdata.obs_names[mdata.obs_names.isin(mdata[rna_key].obs_names)]
     shared = in_rna[in_rna.isin(mdata[atac_key].obs_names)]
+    rna, atac = mdata[rna_key].obs_names, mdata[atac_key].obs_names
+    warn_about_few_pairs(
+        len(shared),
+        len(rna),
+        len(atac),
+        examples=f"`{rna_key}` has {shown(rna)}, `{atac_key}` {shown(atac)}",
+        way_out=_WAY_OUT,
+        stacklevel=2,
+    )
     paired = take(mdata, shared)
     account_for(
         paired,
@@ -185,6 +204,5 @@ def _check_share_cells(mdata: MuData, rna_key: str, atac_key: str) -> None:
         )
         raise ValueError(
             f"`{rna_key}` and `{atac_key}` must share cells, but no cell name is in both: "
-            f"{examples}. Give a cell the same name in both `.obs_names`, for instance without "
-            "the suffix of the library, and build the MuData again."
+            f"{examples}. {_WAY_OUT}"
         )

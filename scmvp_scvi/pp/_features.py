@@ -34,14 +34,19 @@ if TYPE_CHECKING:
 PeakRanking = Literal["cells", "variance"]
 
 _MASK = "highly_variable"
-# what scanpy writes beside it
+# what scanpy writes beside it, whatever its flavor
 _SCANPY_COLUMNS = (
     "highly_variable_rank",
     "highly_variable_nbatches",
+    "highly_variable_intersection",
     "means",
     "variances",
     "variances_norm",
+    "dispersions",
+    "dispersions_norm",
+    "residual_variances",
 )
+_SCANPY_NOTE = "hvg"  # in `.uns`
 
 
 def select_features(
@@ -148,6 +153,7 @@ def select_features(
         var = selected[key].var
         for stale in [name for name in _SCANPY_COLUMNS if name in var and name not in table]:
             del var[stale]
+        selected[key].uns.pop(_SCANPY_NOTE, None)
         var[list(table)] = table.set_axis(mdata[key].var_names).loc[var.index]
     if subset:
         peaks = "peaks open in most cells" if peaks_by == "cells" else "most variable peaks"

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scmvp_scvi._validate import (
     PEAK_NAME,
     check_counts,
+    check_in_memory,
     check_is_among,
     check_is_mudata,
     check_unique_cells,
@@ -52,11 +53,7 @@ def check_modality(
         names.
     """
     check_is_mudata(mdata, allow_view=True)
-    if any(adata.isbacked for adata in mdata.mod.values()):
-        raise ValueError(
-            "`mdata` must be in memory, but its matrices are on disk. Read them: "
-            f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
-        )
+    check_in_memory(mdata, *mdata.mod)
     check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
     for name, adata in mdata.mod.items():
         check_unique_cells(adata.obs_names, name)

@@ -8,13 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from scmvp_scvi.pp._qc import QualityReport
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
-
-    from scmvp_scvi.pp._qc import QualityReport
 
 _COLORS = {"rna": "#4477aa", "atac": "#cc6677"}
 _GREY = "#666666"
@@ -63,8 +63,8 @@ def plot_qc(
     min_genes, min_peaks
         Thresholds to draw, as they would be passed to `filter_cells_and_features`.
     axes
-        Where to draw: seven, and one more for each column of batches or labels. A new figure by
-        default.
+        Where to draw: seven, and one more for each column of batches or labels, row by row of a
+        grid. A new figure by default.
 
     Returns
     -------
@@ -75,6 +75,8 @@ def plot_qc(
 
     Raises
     ------
+    TypeError
+        If `report` is not what `qc` returns.
     ValueError
         If there are too few or too many axes.
 
@@ -84,8 +86,13 @@ def plot_qc(
     >>> axes = pp.plot_qc(pp.qc(datasets.synthetic(n_cells=300), batch_key="batch"))
     >>> axes[0].figure.savefig("qc.png")  # doctest: +SKIP
     """
+    if not isinstance(report, QualityReport):
+        raise TypeError(
+            f"`report` must be what `pp.qc` returns, got a {type(report).__name__}. Of data: "
+            "`pp.plot_qc(pp.qc(mdata))`."
+        )
     n_panels = _N_FIXED + len(report.groups)
-    panels = _new_axes(n_panels) if axes is None else list(axes)
+    panels = _new_axes(n_panels) if axes is None else list(np.asarray(axes, object).flat)
     if len(panels) != n_panels:
         raise ValueError(
             f"`axes` must have {n_panels} axes, seven and one for each of the "

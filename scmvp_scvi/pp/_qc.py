@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 _PER_CELL = ("depth", "features")
+_MISSING = "missing"  # name of the cells without a group
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,24 @@ def qc(
     is_same_order = same_names(mdata[rna_key].obs_names, mdata[atac_key].obs_names)
     summaries["both"] = _summarize_pairing(cells, is_same_order)
     for name, column in groups.items():
-        # whole numbers with gaps are floats until then
-        named = column.convert_dtypes().astype(object).where(column.notna(), "missing")
-        sizes = named.value_counts(sort=False)
-        summaries[name] = {str(group): size for group, size in sizes.items()}
+        summaries[name] = _group_sizes(column)
         cells[name] = column
     summary = pd.DataFrame(
         [(group, *row) for group, found in summaries.items() for row in found.items()],
         columns=["group", "quantity", "value"],
     )
     return QualityReport(summary.astype({"value": float}), cells, tuple(groups))
+
+
+def _group_sizes(column: pd.Series) -> dict[str, float]:
+    """Cells of each group, and of none, by its name; by ``repr`` where several print alike."""
+    # whole numbers with gaps are floats until then
+    sizes = column.convert_dtypes().astype(object).value_counts(sort=False)
+    n_missing, names = int(column.isna().sum()), sizes.index.map(str)
+    is_unclear = names.duplicated(keep=False) | ((names == _MISSING) & (n_missing > 0))
+    names = np.where(is_unclear, sizes.index.map(repr), names)
+    found = dict(zip(names, sizes, strict=True))
+    return found | {_MISSING: n_missing} if n_missing > 0 else found
 
 
 def _check_group_names(groups: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from io import TextIOWrapper
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from scmvp_scvi._files import open_with_progress
-from scmvp_scvi._validate import parse_peaks, shown, spelled_otherwise
+from scmvp_scvi._validate import parse_peaks, prefix_change, shown, spelled_otherwise
 from scmvp_scvi.pp._input import check_modality
 from scmvp_scvi.pp._output import Removal, account_for, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from os import PathLike
 
     from mudata import MuData
     from numpy.typing import NDArray
@@ -61,6 +61,8 @@ def mask_regions(
 
     Raises
     ------
+    TypeError
+        If `bed` is not the path of a file.
     ValueError
         If a line of the file or the name of a peak is no region, if a peak is there twice, if the
         file is damaged, if the file and the peaks have no chromosome in common or spell one
@@ -68,6 +70,11 @@ def mask_regions(
     OSError
         If there is no such file, or it is a folder.
     """
+    if not isinstance(bed, str | PathLike):
+        raise TypeError(
+            f"`bed` must be the path of a BED file, got a {type(bed).__name__}. Write a table to "
+            'one: `table.to_csv("regions.bed", sep="\\t", header=False, index=False)`.'
+        )
     check_modality(mdata, atac_key, argument="atac_key")
     peaks = parse_peaks(mdata[atac_key].var_names, atac_key)
     regions = _read_bed(Path(bed).expanduser())
@@ -159,12 +166,15 @@ def _check_chromosomes(
 
 def _command(otherwise: Mapping[str, str], bed: str | PathLike[str]) -> str:
     """How to rename, where the prefix alone is in the way."""
-    if all(wanted == f"chr{name}" for name, wanted in otherwise.items()):
-        names = "|".join(map(re.escape, otherwise))
-        return f", for instance with `sed -E 's/^({names})\\b/chr\\1/' {bed}`"
-    if all(name == f"chr{wanted}" for name, wanted in otherwise.items()):
-        return f", for instance with `sed 's/^chr//' {bed}`"
-    return ""
+    change = prefix_change(otherwise)
+    if change is None:
+        return ""
+    names = "|".join(map(re.escape, otherwise))
+    edit = f"sed -E 's/^({names})\\b/chr\\1/'" if change == "added" else "sed 's/^chr//'"
+    with Path(bed).expanduser().open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"  # as gzip begins
+    command = f"gzip -cd < {bed} | {edit}" if is_compressed else f"{edit} {bed}"
+    return f", for instance with `{command}`"
 
 
 def _overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.bool_]:

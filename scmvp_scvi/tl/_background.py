@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import stats
 from scipy.spatial import KDTree
+
+from scmvp_scvi._validate import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 FEWEST_MATCHED = 20
+# Of fewer peaks than so many times those to match, the nearest are hardly nearer than the others.
+_CHOICE_PER_MATCHED = 3
 # Standardised null scores that each tested pair adds to the common null distribution: with 25, a
 # lone link among any number of pairs can still fall below a false discovery rate of 5 %.
 _DRAWS_PER_PAIR = 25
@@ -78,6 +83,45 @@ def draw_pool(
     # sequential Poisson sampling: the chance of a peak is proportional to its weight, up to 1
     sampling_key = rng.permutation(accessible.size) / weight
     return np.sort(accessible[np.argsort(sampling_key)[:n_background]])
+
+
+def warn_about_little_choice(
+    chrom: NDArray[np.object_],
+    pool: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+    n_matched: int,
+) -> bool:
+    """Warn where so few peaks are on other chromosomes that matched ones are hardly like a peak.
+
+    Parameters
+    ----------
+    chrom, pool, n_matched
+        As in `match_peaks`.
+    peaks
+        Positions of all peaks to match, on any chromosomes.
+
+    Returns
+    -------
+    Whether there is a choice on each chromosome; if not, all peaks of the others are matched.
+    """
+    named, number = np.unique(chrom[pool].astype(str), return_counts=True)
+    n_on = dict(zip(named, number, strict=True))
+    n_elsewhere = {name: pool.size - n_on.get(name, 0) for name in dict.fromkeys(chrom[peaks])}
+    fewest = min(n_elsewhere.values())
+    if FEWEST_MATCHED <= fewest < _CHOICE_PER_MATCHED * n_matched:  # below, `match_peaks` refuses
+        few = [name for name, n in n_elsewhere.items() if n < _CHOICE_PER_MATCHED * n_matched]
+        lower = fewest // _CHOICE_PER_MATCHED
+        way_out = f"Pass `n_matched={lower}`" if lower >= FEWEST_MATCHED else "Lower `n_matched`"
+        warnings.warn(
+            f"`n_matched={n_matched}` peaks are matched with each peak, but of those to choose "
+            f"from as few as {fewest} are on other chromosomes than the gene, for genes on "
+            f"{shown(few)}: matched peaks are hardly like the peak in accessibility, and p-values "
+            f"of the most accessible peaks are too small. {way_out}, raise `n_background`, pass "
+            "the peaks of more chromosomes, or `n_matched=0` to have scores without p-values.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return fewest > n_matched
 
 
 def match_peaks(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.cluster import KMeans
 
-from scmvp_scvi._validate import check_integer_at_least
+from scmvp_scvi._validate import check_integer_at_least, finite_table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,8 @@ def metacells(
 
     Raises
     ------
+    TypeError
+        If `embedding` is sparse.
     ValueError
         If `embedding` is not a table of finite numbers, or has fewer cells than one group.
 
@@ -43,12 +45,8 @@ def metacells(
     >>> links = tl.peak_gene_links(mdata, group_key="metacell")  # doctest: +SKIP
     """
     check_integer_at_least(cells_per_metacell, 1, name="cells_per_metacell")
-    points = np.asarray(embedding, dtype=np.float64)
-    if points.ndim != 2 or not np.isfinite(points).all():
-        raise ValueError(
-            "`embedding` must be a table of finite numbers, `(cells, dimensions)`, got shape "
-            f"{points.shape}{'' if points.ndim != 2 else ' with NaN or infinite values'}."
-        )
+    check_integer_at_least(seed, 0, name="seed")
+    points = finite_table(embedding, name="embedding")
     n_groups = len(points) // cells_per_metacell
     if n_groups < 1:
         raise ValueError(

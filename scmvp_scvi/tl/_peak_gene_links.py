@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from scipy import stats
 
 from scmvp_scvi._validate import (
@@ -26,9 +27,16 @@ from scmvp_scvi.tl._background import (
     empirical_p_values,
     match_peaks,
     matching_features,
+    warn_about_little_choice,
 )
 from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
-from scmvp_scvi.tl._values import PairedValues, check_pair, find_values, read_values
+from scmvp_scvi.tl._values import (
+    PairedValues,
+    check_finite,
+    check_pair,
+    find_values,
+    read_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,8 +149,8 @@ def peak_gene_links(
     - ``p_value``, empirical, and ``q_value``, by Benjamini and Hochberg over all pairs.
 
     Pairs of a gene or a peak that does not vary have NaN. ``.attrs["matched_on"]`` says what the
-    null matches. `mdata` stays as it is, but for what scvi-tools adds where it registers data that
-    are new to `model`.
+    null matches: nothing where all peaks of other chromosomes are taken, for want of more. `mdata`
+    stays as it is, but for what scvi-tools adds where it registers data that are new to `model`.
 
     Raises
     ------
@@ -153,7 +161,15 @@ def peak_gene_links(
     ValueError
         If genes and peaks are nowhere within the window, on chromosomes of different spelling,
         or without positions; if there are fewer than ten cells; if there are too few peaks on
-        other chromosomes; or if `atac_layer` has no accessibility for the null to match.
+        other chromosomes; if `atac_layer` has no accessibility for the null to match; or if a
+        layer that is taken as it is has NaN or infinite values.
+
+    Warns
+    -----
+    UserWarning
+        If so few peaks are on other chromosomes that matched ones are hardly like the peak, or
+        if one of `genes` has no peak within the window, or genes have no position where all are
+        asked for.
 
     Notes
     -----
@@ -181,6 +197,7 @@ def peak_gene_links(
         "n_matched": (n_matched, FEWEST_MATCHED if n_matched else 0),
         "n_background": (n_background, 1),
         "block_size": (block_size, 1),
+        "seed": (seed, 0),
     }
     for name, (number, minimum) in numbers.items():
         check_integer_at_least(number, minimum, name=name)
@@ -193,6 +210,14 @@ def peak_gene_links(
         raise ValueError(
             f"`window={window}` holds no peak around any of the {len(gene_table)} genes. Widen "
             "it, or check that genes and peaks are of one genome."
+        )
+    lost = gene_table.index.delete(pairs["gene"].unique())
+    if genes is not None and len(lost) > 0:
+        warnings.warn(
+            f"`window={window}` holds no peak around {len(lost)} of the {len(gene_table)} "
+            f"`genes`, which are left out: {shown(lost)}. Widen it to have them.",
+            UserWarning,
+            stacklevel=2,
         )
     # positions in `mdata`, which the values are read by
     positions = mdata[rna_key].var_names.get_indexer(gene_table.index)
@@ -215,7 +240,7 @@ def peak_gene_links(
             f"{len(values.rows)}."
         )
     rng = np.random.default_rng(seed)
-    background = None
+    background, matched_on = None, []
     if n_matched > 0:
         accessibility = _mean_accessibility(mdata, atac_key, atac_layer)
         gc = None if gc_key is None else _gc_content(mdata, atac_key, gc_key)
@@ -229,6 +254,11 @@ def peak_gene_links(
             peak_table["chrom"].to_numpy(),
             n_matched,
         )
+        has_choice = warn_about_little_choice(
+            background.chrom, background.pool, pairs["peak"].to_numpy(), n_matched
+        )
+        if has_choice:
+            matched_on = ["accessibility"] if gc is None else ["accessibility", "gc"]
 
     scored, null_z_scores = [], []
     for block in _gene_blocks(pairs, peak_table["chrom"].to_numpy(), block_size):
@@ -242,8 +272,7 @@ def peak_gene_links(
         table["z_score"].to_numpy(), np.concatenate(null_z_scores), alternative
     )
     table["q_value"] = _adjusted(table["p_value"].to_numpy())
-    matched_on = ["accessibility"] if gc_key is None else ["accessibility", "gc"]
-    table.attrs["matched_on"] = [] if background is None else matched_on
+    table.attrs["matched_on"] = matched_on
     return table
 
 
@@ -281,8 +310,13 @@ def _locate_genes(
 def _mean_accessibility(mdata: MuData, atac_key: str, atac_layer: str | None) -> Floats:
     matrix = find_values(mdata, atac_key, atac_layer, argument="atac_layer")
     # a sum of counts is exact in any form of a matrix, so that ties stay ties; a mean is not
-    total = np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        total = np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
     lost = ~(np.isfinite(total) & (total >= 0))
+    not_finite = np.flatnonzero(~np.isfinite(total))
+    if not_finite.size > 0:
+        values = (matrix.tocsc() if sp.issparse(matrix) else matrix)[:, not_finite]
+        check_finite(mdata, atac_key, atac_layer, values, not_finite, argument="atac_layer")
     if lost.any():
         raise ValueError(
             "`atac_layer`: the null matches peaks by their mean accessibility, which must be "
@@ -303,7 +337,13 @@ def _gc_content(mdata: MuData, atac_key: str, gc_key: str) -> Floats:
         what=f'a column of `mdata["{atac_key}"].var`',
         way_out="Leave `gc_key` out to match accessibility alone.",
     )
-    check_numeric_finite(var[gc_key], argument="gc_key")
+    check_numeric_finite(
+        var[gc_key],
+        argument="gc_key",
+        table=f'mdata["{atac_key}"].var',
+        rows="peaks",
+        otherwise="leave `gc_key` out to match accessibility alone",
+    )
     return var[gc_key].to_numpy(dtype=np.float64)
 
 

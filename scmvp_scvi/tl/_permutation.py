@@ -14,10 +14,12 @@ from mudata import MuData
 
 from scmvp_scvi._mudata import mudata_of
 from scmvp_scvi._validate import (
+    check_has_columns,
     check_integer_at_least,
-    check_positive,
+    check_positive_share,
     find_grouping,
     seen_cells_and_features,
+    shown,
 )
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
 from scmvp_scvi.tl._values import check_pair, find_values
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 
 FindLinks = Callable[[MuData], pd.DataFrame]
+
+_PAIR = ["gene", "peak"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,9 @@ def permute_pairing(
     TypeError, KeyError, ValueError
         If these are not paired data, or there are no such groups.
     """
+    check_integer_at_least(seed, 0, name="seed")
     check_pair(mdata, rna_key, atac_key)
-    keys = [within] if isinstance(within, str) else list(within)
+    keys = [within] if isinstance(within, str) else list([] if within is None else within)
     if not keys:
         raise ValueError(
             "`within` must name one column or more, got none. Name the one of the cell types."
@@ -165,14 +170,13 @@ def permuted_excess(
     within
         Column, or several, within whose groups cells are permuted, as in `permute_pairing`.
     find_links
-        Takes a MuData and returns links with q-values, by default `peak_gene_links` of raw
-        counts. For a model,
-        it should train anew on the data it is given: a model that has seen the true pairing
-        remembers it.
+        Takes a MuData and returns links with q-values, each pair once, by default
+        `peak_gene_links` of raw counts. For a model, it should train anew on the data it is given:
+        a model that has seen the true pairing remembers it.
     n_permutations
         Number of permutations.
     max_q_value
-        Largest q-value of a link.
+        Largest q-value of a link, up to 1.
     seed
         Of the permutations.
     rna_layer, atac_layer
@@ -187,7 +191,8 @@ def permuted_excess(
     Raises
     ------
     TypeError, KeyError, ValueError
-        If these are not paired data, or there are no such groups.
+        If these are not paired data, there are no such groups, or `find_links` returns no links
+        that can be counted.
 
     Examples
     --------
@@ -201,7 +206,8 @@ def permuted_excess(
     ... )
     """
     check_integer_at_least(n_permutations, 1, name="n_permutations")
-    check_positive(max_q_value, name="max_q_value")
+    check_integer_at_least(seed, 0, name="seed")
+    check_positive_share(max_q_value, name="max_q_value")
     find_links = find_links or partial(
         peak_gene_links,
         rna_layer=rna_layer,
@@ -209,13 +215,12 @@ def permuted_excess(
         rna_key=rna_key,
         atac_key=atac_key,
     )
-    links = find_links(mdata)
+    links = _checked(find_links(mdata))
     if links["q_value"].isna().all():
         raise ValueError(
             "`find_links` must return links with q-values, by which they are counted, but all are "
             "NaN: let it compare scores with a null, such as by `n_matched=100`."
         )
-    pair = ["gene", "peak"]
     scores, n_permuted = [], []
     for child in np.random.SeedSequence(seed).generate_state(n_permutations):
         data = permute_pairing(
@@ -227,12 +232,26 @@ def permuted_excess(
             rna_key=rna_key,
             atac_key=atac_key,
         )
-        permuted = find_links(data)
+        permuted = _checked(find_links(data))
         n_permuted.append(int((permuted["q_value"] <= max_q_value).sum()))
-        scores.append(links[pair].merge(permuted[[*pair, "score"]], how="left")["score"])
+        scores.append(links[_PAIR].merge(permuted[[*_PAIR, "score"]], how="left")["score"])
     permuted_score = pd.concat(scores, axis=1).mean(axis=1).to_numpy()
     links = links.assign(
         permuted_score=permuted_score, excess=links["score"].to_numpy() - permuted_score
     )
     n_links = int((links["q_value"] <= max_q_value).sum())
     return PermutedExcess(links, n_links, tuple(n_permuted))
+
+
+def _checked(links: pd.DataFrame) -> pd.DataFrame:
+    """Links of which each pair is there once."""
+    columns = (*_PAIR, "score", "q_value")
+    check_has_columns(links, columns, argument="find_links(mdata)", made_by="tl.peak_gene_links")
+    is_again = links.duplicated(_PAIR)
+    if is_again.any():
+        raise ValueError(
+            f"`find_links` must return each pair once, but {is_again.sum()} of {len(links)} are "
+            f"there again, such as of {shown(links.loc[is_again, 'gene'].unique())}. Keep one of "
+            f"each: `links.drop_duplicates({_PAIR})`."
+        )
+    return links

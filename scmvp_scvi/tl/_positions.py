@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import check_is_among, shown, spelled_otherwise
+from scmvp_scvi._validate import check_is_among, prefix_change, shown, spelled_otherwise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,17 +44,21 @@ def gene_positions(
     KeyError
         If a column does not exist.
     ValueError
-        If a strand is neither ``+`` nor ``-``.
+        If a strand is neither ``+`` nor ``-``, a site, start or end is no finite number, or a gene
+        does not end after its start.
     """
     chrom = _column(var, chrom_key, "chrom_key", modality)
-    direction = pd.Series(0, var.index)
+    direction, has_site = pd.Series(0, var.index), tss_key is not None or "tss" in var
     if strand_key is not None:
-        direction = _direction(_column(var, strand_key, "strand_key", modality), modality)
-    if tss_key is not None or "tss" in var:
-        tss = _column(var, tss_key or "tss", "tss_key", modality)
+        strand = _column(var, strand_key, "strand_key", modality, needs_strand=not has_site)
+        direction = _direction(strand, modality, needs_strand=not has_site)
+    if has_site:
+        tss = _numbers(_column(var, tss_key or "tss", "tss_key", modality), modality)
     elif {"start", "end"} <= set(var) and strand_key is not None:
+        start, end = (_numbers(var[name], modality) for name in ("start", "end"))
+        _check_ends(start, end, modality)
         # BED counts: the last base of a gene is the one before its end
-        tss = var["start"].where(direction > 0, var["end"] - 1)
+        tss = start.where(direction > 0, end - 1)
     else:
         raise KeyError(
             f'`tss_key`: `mdata["{modality}"].var` must say where genes start, but has no column '
@@ -70,11 +74,13 @@ def gene_positions(
     return genes.astype({"chrom": str, "tss": np.int64})
 
 
-def _column(var: pd.DataFrame, key: str, argument: str, modality: str) -> pd.Series:
+def _column(
+    var: pd.DataFrame, key: str, argument: str, modality: str, *, needs_strand: bool = False
+) -> pd.Series:
     way_out = (
         "Pass `strand_key=None` to measure distances along the chromosome, whatever the strand "
         "of the gene."
-        if argument == "strand_key"
+        if argument == "strand_key" and not needs_strand
         else "Add it from the annotation that the genes were counted on."
     )
     what = f'a column of `mdata["{modality}"].var`'
@@ -82,17 +88,47 @@ def _column(var: pd.DataFrame, key: str, argument: str, modality: str) -> pd.Ser
     return var[key]
 
 
-def _direction(strand: pd.Series, modality: str) -> pd.Series:
+def _numbers(column: pd.Series, modality: str) -> pd.Series:
+    """``(genes,)``, positions as numbers, also where the column holds them as text."""
+    numbers = pd.to_numeric(column.astype(object), errors="coerce")
+    lost = column.notna() & ~np.isfinite(numbers)
+    if lost.any():
+        raise ValueError(
+            f'`mdata["{modality}"].var["{column.name}"]` must hold positions, but {lost.sum()} '
+            f"genes have {shown(column[lost].unique())}: {shown(column.index[lost])}. Correct "
+            "them, or set them missing to leave these genes out."
+        )
+    return numbers
+
+
+def _check_ends(start: pd.Series, end: pd.Series, modality: str) -> None:
+    lost = end <= start
+    if lost.any():
+        raise ValueError(
+            f'The genes in `mdata["{modality}"].var` must end after their start, but {lost.sum()} '
+            f"of {len(lost)} do not: {shown(lost.index[lost])}. Correct them, or set them missing "
+            "to leave these genes out; where the table goes by the strand, swap both: "
+            f'`var = mdata["{modality}"].var; swapped = var["start"] > var["end"]; '
+            'var.loc[swapped, ["start", "end"]] = var.loc[swapped, ["end", "start"]].to_numpy()`.'
+        )
+
+
+def _direction(strand: pd.Series, modality: str, *, needs_strand: bool) -> pd.Series:
     """``(genes,)``, 1 or -1; missing where the strand is."""
-    known = strand.dropna().astype(str).str.removesuffix(".0")
-    direction = known.map(_DIRECTION)
+    known = strand.dropna().astype(str)
+    direction = known.str.removesuffix(".0").map(_DIRECTION)
     unreadable = direction.isna()
     if unreadable.any():
+        column, others = f'mdata["{modality}"].var["{strand.name}"]', known[unreadable].unique()
+        way_out = "pass `strand_key=None` to measure distances along the chromosome"
+        if needs_strand:  # to tell which end of a gene is its start
+            is_other = f"strand.astype(str).isin({list(others)})"
+            way_out = (
+                f"leave these genes out: `strand = {column}; {column} = strand.mask({is_other})`"
+            )
         raise ValueError(
-            f'`strand_key`: `mdata["{modality}"].var["{strand.name}"]` must be `+` or `-`, but '
-            f"{unreadable.sum()} genes have {shown(known[unreadable].unique())}: "
-            f"{shown(known.index[unreadable])}. Correct them, or pass `strand_key=None` to "
-            "measure distances along the chromosome."
+            f"`strand_key`: `{column}` must be `+` or `-`, but {unreadable.sum()} genes have "
+            f"{shown(others)}: {shown(known.index[unreadable])}. Correct them, or {way_out}."
         )
     return direction.astype(float).reindex(strand.index)
 
@@ -107,7 +143,7 @@ def check_same_chromosomes(
     Parameters
     ----------
     genes, peaks
-        Tables with a column ``chrom``.
+        Tables with a column ``chrom``, in which the peaks spell each chromosome in one way.
     modality, chrom_key
         Modality of the genes, and the column of its ``.var`` with their chromosomes.
 
@@ -125,11 +161,13 @@ def check_same_chromosomes(
     if mapping:
         name, wanted = next(iter(mapping.items()))
         column = f'mdata["{modality}"].var["{chrom_key}"]'
-        renamed = (
-            '"chr" + column' if wanted.startswith("chr") else 'column.str.removeprefix("chr")'
-        )
-        if len(mapping) < len(of_genes):  # some are right already
-            renamed = f"column.replace({mapping})"
+        renamed = f"column.replace({mapping})"
+        if len(mapping) == len(of_genes):  # none is right already
+            renamed = {
+                "added": '"chr" + column',
+                "removed": 'column.str.removeprefix("chr")',
+                None: renamed,
+            }[prefix_change(mapping)]
         way_out = (
             f"They are spelled differently, `{name}` for `{wanted}`: `column = "
             f"{column}.astype(str); {column} = {renamed}`."

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from scmvp_scvi._validate import (
     check_counts,
+    check_in_memory,
     check_is_among,
     check_is_mudata,
     check_paired,
@@ -19,6 +20,7 @@ from scmvp_scvi._validate import (
     find_grouping,
     has_views,
     seen_cells_and_features,
+    shown,
     warn_about_reads,
 )
 
@@ -65,11 +67,7 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     check_is_mudata(mdata, allow_view=True)
     for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
         check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
-        if mdata[key].isbacked:
-            raise ValueError(
-                f"`{key}` must be in memory, but its matrix is on disk. Read it: "
-                f'`mdata = mudata.read_h5mu("{mdata.filename}")`.'
-            )
+        check_in_memory(mdata, key)
         check_unique_features(mdata[key], key)
     check_paired(mdata, rna_key, atac_key)
 
@@ -100,6 +98,42 @@ def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
             "data no longer have counts: pass the data with counts."
         )
     return matrix
+
+
+def check_finite(
+    mdata: MuData,
+    key: str,
+    layer: str | None,
+    values: Any,
+    columns: NDArray[np.int64],
+    *,
+    argument: str,
+) -> None:
+    """Refuse values of a matrix that are NaN or infinite: scores and means would be missing.
+
+    Parameters
+    ----------
+    mdata, key, layer, argument
+        As in `find_values`.
+    values, columns
+        ``(cells, columns)``, some columns of the matrix, and which these are.
+
+    Raises
+    ------
+    ValueError
+        If there is such a value.
+    """
+    is_sparse = sp.issparse(values)
+    lost = ~np.isfinite(values.data if is_sparse else values)
+    if lost.any():
+        features = np.unique(columns[values.tocoo().col[lost] if is_sparse else lost.nonzero()[1]])
+        place = f'mdata["{key}"].' + ("X" if layer is None else f'layers["{layer}"]')
+        stored = "values.data" if is_sparse else "values"
+        raise ValueError(
+            f"`{argument}`: `{place}` must hold finite values, but {lost.sum()} are NaN or "
+            f"infinite, of {shown(mdata[key].var_names[features])}. Leave out these "
+            f"features, or fill them: `values = {place}; {stored}[~numpy.isfinite({stored})] = 0`."
+        )
 
 
 def find_groups(
@@ -151,7 +185,7 @@ def read_values(
     Raises
     ------
     TypeError, KeyError, ValueError
-        If there are no such values.
+        If there are no such values; while reading, if values taken as they are are not finite.
     """
     groups = (
         None
@@ -171,7 +205,10 @@ def read_values(
     sides = (("rna_layer", rna_key, rna_layer), ("atac_layer", atac_key, atac_layer))
     matrices = [find_values(mdata, key, layer, argument=name) for name, key, layer in sides]
     if not normalize:
-        of_rna, of_atac = (_read_matrix(partial(_average, matrix, groups)) for matrix in matrices)
+        of_rna, of_atac = (
+            _read_as_it_is(matrix, groups, partial(check_finite, mdata, key, layer, argument=name))
+            for matrix, (name, key, layer) in zip(matrices, sides, strict=True)
+        )
         return PairedValues(rows, of_rna, of_atac)
     has_both = _has_values(matrices[0], groups) & _has_values(matrices[1], groups)
 
@@ -217,10 +254,27 @@ def _read_matrix(prepare: Callable[[], Any]) -> Read:
     prepared = cache(prepare)
 
     def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        values = prepared()[:, columns]
-        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
+        return _as_array(prepared()[:, columns])
 
     return read
+
+
+def _read_as_it_is(
+    matrix: Any, groups: pd.Series | None, check: Callable[[Any, NDArray[np.int64]], None]
+) -> Read:
+    """Read values of a matrix, or their averages over groups, and check those that are read."""
+    by_column = cache(lambda: matrix.tocsc() if sp.issparse(matrix) else matrix)
+
+    def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = by_column()[:, columns]
+        check(values, columns)
+        return _as_array(_average(values, groups))
+
+    return read
+
+
+def _as_array(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
 
 
 def _membership(groups: pd.Series) -> sp.csr_matrix:
@@ -240,15 +294,12 @@ def _sum(counts: sp.csr_matrix, groups: pd.Series | None) -> sp.csr_matrix:
     return counts if groups is None else _membership(groups) @ counts
 
 
-def _average(matrix: Any, groups: pd.Series | None) -> Any:
-    if sp.issparse(matrix):
-        matrix = matrix.tocsc()
+def _average(values: Any, groups: pd.Series | None) -> Any:
     if groups is None:
-        return matrix
+        return values
     members = _membership(groups)
     size = members.sum(axis=1, dtype=np.float64).A1
-    averaged = sp.diags(1 / size) @ members @ matrix
-    return averaged.tocsc() if sp.issparse(averaged) else averaged
+    return sp.diags(1 / size) @ members @ values
 
 
 def _log_normalize(counts: sp.csr_matrix) -> sp.csc_matrix:

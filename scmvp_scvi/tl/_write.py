@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import shown
+from scmvp_scvi._validate import check_has_columns, shown
 from scmvp_scvi.tl._positions import midpoints
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("gene", "peak", "chrom", "start", "end", "tss", "strand", "distance", "score")
 _POSITIONS = ["start", "end", "tss", "distance"]
+_NAMES = ["gene", "peak", "chrom"]
 _LARGEST_BROWSER_SCORE = 1000
 
 
@@ -35,10 +37,10 @@ def write_bedpe(links: pd.DataFrame, path: str | PathLike[str]) -> None:
 
     Raises
     ------
-    KeyError
-        If a column is missing.
+    TypeError, KeyError
+        If `links` is no table, or a column is missing.
     ValueError
-        If a position is missing.
+        If a position or a name of a gene or peak is missing.
     """
     links = _checked(links)
     table = pd.DataFrame(
@@ -78,10 +80,10 @@ def write_links(links: pd.DataFrame, path: str | PathLike[str]) -> None:
 
     Raises
     ------
-    KeyError
-        If a column is missing.
+    TypeError, KeyError
+        If `links` is no table, or a column is missing.
     ValueError
-        If a position is missing.
+        If a position or a name of a gene or peak is missing.
     """
     links = _checked(links)
     first = np.minimum(midpoints(links), links["tss"]) + 1
@@ -125,14 +127,16 @@ def write_interact(
 
     Raises
     ------
-    KeyError
-        If a column is missing.
+    TypeError, KeyError
+        If `links` is no table, or a column is missing.
     ValueError
-        If a position is missing.
+        If a position or a name of a gene or peak is missing.
     ValueError
-        If a score is missing, or `name` has a double quote.
+        If a score is missing, or `name` is not one line of text without double quotes.
     """
     links = _checked(links)
+    if not isinstance(name, str) or len(name.splitlines()) > 1:
+        raise ValueError(f"`name` must be one line of text, got {name!r}.")
     if '"' in name:
         raise ValueError(f"`name` must not have double quotes, got {name!r}.")
     if links["score"].isna().any():
@@ -169,27 +173,27 @@ def write_interact(
 
 
 def _checked(links: pd.DataFrame) -> pd.DataFrame:
-    """Links with positions as whole numbers, which a merge makes floats, one label a row."""
-    missing = [name for name in _COLUMNS if name not in links]
-    if missing:
-        raise KeyError(
-            f"`links` must have the columns of `peak_gene_links`, but has no {shown(missing)}: it "
-            f"has {shown(links.columns)}."
-        )
+    """Links with positions as whole numbers, which a merge makes floats, one label a row.
+
+    Names are text, also where they were read from a file as numbers or are categories.
+    """
+    check_has_columns(links, _COLUMNS, argument="links", made_by="tl.peak_gene_links")
     links = links.reset_index(drop=True)  # `concat` repeats labels, which columns are joined by
-    lost = links[_POSITIONS].isna().any(axis=1)
+    lost = links[_POSITIONS + _NAMES].isna().any(axis=1)
     if lost.any():
         raise ValueError(
-            f"`links` must have positions, but {lost.sum()} of {len(links)} lack one: "
+            f"`links` must have positions, but {lost.sum()} of {len(links)} lack one, or a name: "
             f"{shown(links.loc[lost, 'peak'])}. Leave them out."
         )
-    return links.astype(dict.fromkeys(_POSITIONS, np.int64))
+    types = {**dict.fromkeys(_POSITIONS, np.int64), **dict.fromkeys(_NAMES, str)}
+    return links.astype({**types, "strand": object})
 
 
 def _write(
     table: pd.DataFrame, path: str | PathLike[str], header: str = "", missing: str = "."
 ) -> None:
-    opener = gzip.open if str(path).endswith(".gz") else open
+    path = Path(path).expanduser()
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "wt", encoding="utf-8") as file:
         file.write(header)
         table.to_csv(

@@ -202,6 +202,25 @@ def test_hdf5_file_is_kept_only_if_it_is_whole(end, tmp_path, publish):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.gz", "gzip file"), ("a.h5", "HDF5 file"), ("a.xls", "file")]
+)
+def test_file_without_a_byte_is_refused_and_removed(tmp_path, publish, name, kind):
+    publish(GOOD, name=name)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).touch()
+    with pytest.raises(ValueError, match=f"`{name}` of http.* must be a whole {kind}, but: .* It"):
+        download("mine", tmp_path / "folder", progress=False)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_archive_that_is_none_is_refused_and_removed(tmp_path, publish):
+    publish(GOOD, archive=True)
+    with pytest.raises(ValueError, match="files.tar.gz` of http.* must be a whole tar archive, b"):
+        download("mine", tmp_path / "folder", progress=False)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
 def test_archive_is_unpacked(tmp_path, publish):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:

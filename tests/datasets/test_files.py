@@ -1,5 +1,7 @@
 """Files are found compressed or not, and what is wrong with a folder is said."""
 
+import shutil
+
 import pytest
 
 from scmvp_scvi.datasets import read_paired_seq, read_sci_car, read_snare_seq
@@ -67,3 +69,23 @@ def test_archive_that_is_not_unpacked_is_named_with_the_command_that_does(tmp_pa
     match = 'Unpack the archive that is there: `tar -xf ".*Cell_Mix.tar.gz" -C ".*"`'
     with pytest.raises(FileNotFoundError, match=match):
         read_paired_seq(tmp_path)
+
+
+def test_two_whole_copies_inside_the_folder_are_refused_with_the_names_of_both(brain):
+    shutil.copytree(brain, brain.with_name("copy"))
+    match = r'once, but `.*/brain`, `.*/copy` have all of them. Name .*: `folder=".*/brain"`'
+    with pytest.raises(ValueError, match=match):
+        find_files(brain.parent, BRAIN)
+    (brain.with_name("copy") / BRAIN.files["peaks"].name).unlink()
+    assert {path.parent for path in find_files(brain.parent, BRAIN).values()} == {brain}
+
+
+def test_copy_in_the_folder_that_is_named_goes_before_those_inside_it(brain):
+    for name in ("older", "newer"):
+        shutil.copytree(brain, brain / name, ignore=shutil.ignore_patterns("older"))
+    assert {path.parent for path in find_files(brain, BRAIN).values()} == {brain}
+
+
+def test_compressed_file_goes_before_what_is_left_of_its_unpacking(brain):
+    (brain / "GSM4156599_brain.peaks.bed").touch()
+    assert find_files(brain, BRAIN)["peaks"].name == "GSM4156599_brain.peaks.bed.gz"

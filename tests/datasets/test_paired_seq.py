@@ -58,6 +58,17 @@ def test_clusters_are_found_by_the_names_of_their_columns(
     assert mdata.obs["cell_type"].tolist() == [f"cluster {i}" for i in truth.kept]
 
 
+@pytest.mark.parametrize("header", [[], ["barcode\tgroup"]])
+def test_clusters_of_a_table_with_or_without_header_are_those_of_their_cells(
+    tmp_path, truth, write, write_paired_seq, header
+):
+    write_paired_seq(tmp_path, "Cell_Mix")
+    rows = [f"{cell}\tcluster {i}" for i, cell in enumerate(truth.cells)]
+    write(tmp_path / "Cell_embeddings.xls", [*header, *rows])
+    mdata = read_paired_seq(tmp_path, progress=False)
+    assert mdata.obs["cell_type"].tolist() == [f"cluster {i}" for i in truth.kept]
+
+
 def test_clusters_are_those_of_the_sample_where_another_lies_beside_it(
     tmp_path, truth, write, write_paired_seq
 ):

@@ -100,6 +100,23 @@ def test_transcription_starts_of_the_file_are_enough_for_links(
     assert near.to_numpy().tolist() == [[1, 0, 0]]
 
 
+@pytest.mark.parametrize(("layout", "reader"), [("h5", "read_10x_h5"), ("folder", "read_10x_mtx")])
+def test_features_of_other_types_are_left_out_with_a_warning_that_counts_them(
+    layout, reader, request, features, counts
+):
+    kinds = ["Antibody Capture", "CRISPR Guide Capture", "Antibody Capture"]
+    features[1:4] = [(f"other{i}", f"other{i}", kind, "") for i, kind in enumerate(kinds)]
+    path = request.getfixturevalue(layout)
+    match = "left out: 2 of `Antibody Capture`, 1 of `CRISPR Guide Capture`. .*muon." + reader
+    with pytest.warns(UserWarning, match=match) as caught:
+        mdata = read_10x_multiome(path)
+    assert {warning.filename for warning in caught if "muon." in str(warning.message)} == {
+        __file__
+    }
+    np.testing.assert_array_equal(mdata["rna"].X.toarray(), counts[:1].T)
+    np.testing.assert_array_equal(mdata["atac"].X.toarray(), counts[4:].T)
+
+
 def test_interval_of_the_wrong_length_is_refused(h5):
     with h5py.File(h5, "a") as file:
         file["matrix/features/interval"] = np.array(["chr1:1-2"], dtype="S")

@@ -1,8 +1,11 @@
 """Agreement scores against scikit-learn and scipy by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from scipy import stats
 from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -82,6 +85,69 @@ def test_label_that_no_held_out_cell_has_is_not_averaged_over():
     found = label_transfer_f1(latent, labels, test_latent, test_labels, n_neighbors=1)
     # `a` is found, one of two `b` is taken for `c`, which counts against `b` alone
     assert found == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_labels_that_name_the_cells_in_another_order_are_refused_with_what_reorders_them(
+    latent, labels, rng
+):
+    latent = pd.DataFrame(latent, index=[f"cell{i}" for i in range(120)])
+    labels = pd.Series(labels, index=latent.index)
+    expected = leiden_agreement(latent, labels, [0.1])
+    labels = labels.iloc[rng.permutation(120)]
+    with pytest.raises(ValueError, match="must name the cells as `latent` does, in the") as error:
+        leiden_agreement(latent, labels, [0.1])
+    scope = {"labels": labels, "latent": latent}
+    exec(re.findall("`(labels = [^`]*)`", str(error.value))[0], scope)
+    pd.testing.assert_frame_equal(leiden_agreement(latent, scope["labels"], [0.1]), expected)
+    with pytest.raises(ValueError, match="`test_labels` must name the cells as `test_latent`"):
+        label_transfer_f1(latent, scope["labels"], latent, labels)
+
+
+def test_labels_without_names_go_by_the_order_of_their_rows(latent, labels, rng):
+    named = pd.Series(labels, index=rng.permutation(120))  # beside an array, which names no cell
+    by_row = pd.DataFrame(latent)
+    found = [label_transfer_f1(x, y, x, y) for x, y in ((latent, named), (by_row, named))]
+    assert found == [label_transfer_f1(latent, labels, latent, labels)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"labels": [0, 1]}, ValueError, "`labels` must have one row a cell, got 2 rows for 120"),
+        ({"labels": [None, *"ab" * 59, "a"]}, ValueError, "but 1 of 120 are missing. Name them"),
+        ({"latent": np.zeros(120)}, ValueError, r"`latent` must be a table .* got shape \(120,\)"),
+        ({"latent": np.full((120, 2), np.nan)}, ValueError, "`latent` must be .* NaN or inf"),
+        ({"latent": sp.eye(120)}, TypeError, r"`latent` must be a dense table.*`latent.toarray"),
+        ({"resolutions": [0.5, -1]}, ValueError, "`resolutions` must be .* of at least 0, got -1"),
+        ({"resolutions": 0.5}, TypeError, r"`resolutions` must be a list, got 0.5: \[0.5\]\?"),
+        ({"n_neighbors": 0}, ValueError, "`n_neighbors` must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_clustered_or_compared_is_refused(latent, labels, change, error, match):
+    arguments = {"latent": latent, "labels": labels, "resolutions": [0.1], **change}
+    with pytest.raises(error, match=match):
+        leiden_agreement(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"train_labels": [0, 1]}, "`train_labels` must have one row a cell, got 2 rows for 120"),
+        ({"test_labels": np.full(120, np.nan)}, "`test_labels` must have a label for each cell"),
+        ({"n_neighbors": 121}, "at most the number of training cells, 120, got 121. Lower it"),
+    ],
+)
+def test_labels_that_cannot_be_transferred_are_refused(latent, labels, change, match):
+    arguments = {"train_latent": latent, "train_labels": labels}
+    arguments |= {"test_latent": latent, "test_labels": labels}
+    with pytest.raises(ValueError, match=match):
+        label_transfer_f1(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("probs", [[[2.0, 2.0]], [[np.nan, 1.0]], [[-1.0, 2.0]], [0.5, 0.5]])
+def test_entropy_of_what_are_no_probabilities_is_refused(probs):
+    with pytest.raises(ValueError, match="`probs` must be probabilities.* sums of the rows"):
+        mean_entropy(np.array(probs))
 
 
 def test_mean_entropy_equals_scipy(rng):

@@ -1,7 +1,10 @@
 """Tracks around a gene: bars, arcs, the gene itself, and what is refused."""
 
+from io import StringIO
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.patches import PathPatch
 
@@ -102,3 +105,40 @@ def test_unknown_gene_suggests_a_near_one(links, accessibility):
 def test_table_without_peaks_of_the_gene_is_refused(links, accessibility):
     with pytest.raises(ValueError, match="must have peaks within 1501 base pairs .* at chr1:2000"):
         pl.accessibility_around_gene(links, accessibility.iloc[:, 3:], "A")
+
+
+def test_links_that_were_kept_in_a_file_are_drawn_as_before(links, accessibility):
+    def ensembl(names: pd.Series) -> pd.Series:
+        return names.str.removeprefix("chr")
+
+    links = links.assign(chrom=ensembl(links["chrom"]), peak=ensembl(links["peak"]))
+    accessibility = accessibility.set_axis(links["peak"], axis=1)
+    again = pd.read_csv(StringIO(links.to_csv(index=False)))
+    assert again["chrom"].dtype == np.int64
+    found, expected = (
+        pl.accessibility_around_gene(of, accessibility, "A") for of in (again, links)
+    )
+    assert (len(found.containers[0]), len(arcs(found))) == (3, 2)
+    assert (len(expected.containers[0]), len(arcs(expected))) == (3, 2)
+    assert found.get_xlabel() == expected.get_xlabel()
+
+
+def test_values_below_zero_are_refused_unless_they_are_elsewhere(links, accessibility):
+    accessibility.iloc[0, 1] = -0.1
+    with pytest.raises(ValueError, match="must not be below zero, .* around `A`. Average counts"):
+        pl.accessibility_around_gene(links, accessibility, "A")
+    assert plt.get_fignums() == []
+    pl.accessibility_around_gene(links, accessibility, "B")
+
+
+@pytest.mark.parametrize("limit", [5, 0, -0.05])
+def test_limit_that_is_no_share_is_refused(links, accessibility, limit):
+    with pytest.raises(ValueError, match="`max_q_value` must be above 0 and at most 1, got"):
+        pl.accessibility_around_gene(links, accessibility, "A", max_q_value=limit)
+
+
+@pytest.mark.parametrize("column", ["tss", "q_value"])
+def test_links_without_a_column_that_is_needed_are_refused(links, accessibility, column):
+    match = f"`links` must have the columns of `tl.peak_gene_links`, but has no `{column}`"
+    with pytest.raises(KeyError, match=match):
+        pl.accessibility_around_gene(links.drop(columns=column), accessibility, "A")

@@ -1,5 +1,7 @@
 """Embedding: what is faded or small, whose colour it has, and what is refused."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -96,3 +98,35 @@ def test_a_single_cluster_is_certain():
 def test_tables_that_do_not_fit_are_refused(probs, coordinates, scale, message):
     with pytest.raises(ValueError, match=message):
         pl.embedding(coordinates, probs * scale)
+
+
+def test_probabilities_in_another_order_are_refused_and_the_way_out_draws_them(probs):
+    coordinates = pd.DataFrame(COORDINATES, index=list("abc"))
+    probs = probs.set_axis(list("abc"))
+    expected = dots(pl.embedding(coordinates, probs))
+    probs = probs.loc[list("cab")]
+    with pytest.raises(ValueError, match="`probs` must name the cells as `coordinates`") as error:
+        pl.embedding(coordinates, probs)
+    (line,) = re.findall("`(probs = [^`]*)`", str(error.value))
+    scope = {"probs": probs, "coordinates": coordinates}
+    exec(line, scope)
+    found = dots(pl.embedding(coordinates, scope["probs"]))
+    assert {x: list(color) for x, (color, _) in found.items()} == {
+        x: list(color) for x, (color, _) in expected.items()
+    }
+
+
+def test_probabilities_of_other_cells_are_refused_with_one_of_each(probs):
+    coordinates = pd.DataFrame(COORDINATES, index=list("abc"))
+    with pytest.raises(
+        ValueError, match="the same name in both: one alone has `x`, `y`, `z`, `a`"
+    ):
+        pl.embedding(coordinates, probs.set_axis(list("xyz")))
+
+
+def test_clusters_of_an_array_are_numbered(probs):
+    found, expected = (
+        pl.embedding(COORDINATES, table).collections[0].get_facecolors()
+        for table in (probs.to_numpy(), probs)
+    )
+    np.testing.assert_array_equal(found, expected)

@@ -46,3 +46,14 @@ def test_tables_that_do_not_fit_are_refused(links, expression, accessibility):
         pl.marker_links(links, expression[["A"]], accessibility)
     with pytest.raises(ValueError, match="`axes` must have two axes, got 1"):
         pl.marker_links(links, expression, accessibility, axes=[plt.subplots()[1]])
+
+
+def test_axes_may_be_those_of_a_grid(links, expression, accessibility):
+    _, grid = plt.subplots(2, 1, squeeze=False)
+    panels = pl.marker_links(links, expression, accessibility, axes=grid)
+    assert panels == list(grid.flat)
+
+
+def test_links_without_a_column_that_is_needed_are_refused(links, expression, accessibility):
+    with pytest.raises(KeyError, match="`links` must have the columns of .* has no `distance`"):
+        pl.marker_links(links.drop(columns="distance"), expression, accessibility)

@@ -65,3 +65,8 @@ def test_untrained_model_is_refused(mdata, small):
     for history in ({}, SCMVPModel(mdata, **small)):
         with pytest.raises(ValueError, match="got none. Train the model first"):
             pl.training_curves(history)
+
+
+def test_axes_may_be_those_of_a_grid(history):
+    _, grid = plt.subplots(2, 1, squeeze=False)
+    assert pl.training_curves(history, axes=grid) == list(grid.flat)

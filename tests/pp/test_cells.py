@@ -1,5 +1,8 @@
 """Pairing of cells against sets, muon and tables by name."""
 
+import re
+import warnings
+
 import mudata
 import muon
 import numpy as np
@@ -68,6 +71,25 @@ def test_the_given_object_stays_as_it_is(unpaired, assert_untouched):
 
 def test_the_result_can_be_filtered(unpaired):
     assert pp.filter_cells_and_features(pp.intersect_cells(unpaired), min_cells=3).n_obs == 3
+
+
+@pytest.mark.parametrize(("n_shared", "is_few"), [(1, True), (2, False), (4, False)])
+def test_few_shared_cells_are_warned_about_with_names_of_both(make_pair, n_shared, is_few):
+    shared = [f"shared{i}" for i in range(n_shared)]
+    cells = [*shared, "x", "y", "z"][:4], [*shared, "x-1", "y-1", "z-1", "w-1", "v-1"]
+    pair = make_pair(*(np.ones((len(names), 1)) for names in cells), *cells)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        assert list(pp.intersect_cells(pair).obs_names) == shared
+    few = [warning for warning in caught if "cells have both" in str(warning.message)]
+    assert len(few) == is_few
+    if is_few:
+        match = (
+            r"Only 1 cells have both modalities, of 4 with RNA and 6 with ATAC: `rna` has "
+            r"`shared0`.* If you expect more: give .* build the MuData again\.$"
+        )
+        assert re.search(match, str(few[0].message))
+        assert few[0].filename == __file__
 
 
 @pytest.mark.parametrize("pair_cells", [pp.intersect_cells, pp.union_cells])

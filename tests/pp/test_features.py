@@ -210,3 +210,22 @@ def test_span_that_is_no_share_is_refused(counts, span, error):
 def test_unknown_ranking_of_peaks_is_refused(counts):
     with pytest.raises(ValueError, match="`peaks_by` must be one of 'cells', 'variance'"):
         pp.select_features(counts, n_peaks=5, peaks_by="depth")
+
+
+@pytest.mark.parametrize("flavor", ["seurat", "cell_ranger", "pearson_residuals"])
+def test_columns_that_another_flavor_of_scanpy_wrote_go_with_its_choice(make_mdata, flavor):
+    mdata = make_mdata()
+    expected = pp.select_features(mdata, n_genes=20, span=0.5)["rna"]
+    rna = mdata["rna"].copy()
+    rna.obs["batch"] = mdata.obs["batch"].to_numpy()
+    if flavor == "pearson_residuals":
+        sc.experimental.pp.highly_variable_genes(rna, n_top_genes=30, batch_key="batch")
+    else:
+        sc.pp.normalize_total(rna)
+        sc.pp.log1p(rna)
+        sc.pp.highly_variable_genes(rna, flavor=flavor, n_top_genes=30, batch_key="batch")
+    mdata["rna"].var, mdata["rna"].uns["hvg"] = rna.var, rna.uns["hvg"]
+    found = pp.select_features(mdata, n_genes=20, span=0.5)["rna"]
+    assert set(found.var) == set(expected.var)
+    pd.testing.assert_frame_equal(found.var[list(expected.var)], expected.var)
+    assert "hvg" not in found.uns

@@ -1,12 +1,15 @@
 """What every function of `pp` refuses, tried through the public ones."""
 
+import re
+
+import anndata
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 from mudata import MuData
 
-from scmvp_scvi import pp
+from scmvp_scvi import pp, tl
 from scmvp_scvi._mudata import without_pulling
 
 
@@ -150,3 +153,21 @@ def test_data_on_disk_are_refused_with_the_command_that_reads_them(pair, tmp_pat
     on_disk = mudata.read_h5mu(tmp_path / "pair.h5mu", backed="r")
     with pytest.raises(ValueError, match=r"must be in memory.*read_h5mu\(\".*pair.h5mu\"\)"):
         pp.qc(on_disk)
+
+
+@pytest.mark.parametrize("function", [pp.qc, lambda mdata: tl.permute_pairing(mdata, "group")])
+def test_modalities_on_disk_in_files_of_their_own_are_read_by_the_way_out(
+    make_pair, rng, tmp_path, function
+):
+    pair = make_pair(rng.poisson(1.0, (8, 5)), rng.poisson(1.0, (8, 6)))
+    modalities = {}
+    for key, adata in pair.mod.items():
+        adata.obs["group"] = "one"
+        adata.write_h5ad(tmp_path / f"{key}.h5ad")
+        modalities[key] = anndata.read_h5ad(tmp_path / f"{key}.h5ad", backed="r")
+    on_disk = MuData(modalities)
+    with pytest.raises(ValueError, match="`rna` must be in memory, but its matrix") as error:
+        function(on_disk)
+    (line,) = re.findall("Read it: `([^`]*)`", str(error.value))
+    exec(line, {"mdata": on_disk})
+    function(on_disk)

@@ -101,6 +101,17 @@ def test_given_axes_are_drawn_on_and_returned(report):
     assert plt.get_fignums() == [figure.number]
 
 
+def test_axes_of_a_grid_are_drawn_on_row_by_row(report):
+    _, grid = plt.subplots(3, 3)
+    assert pp.plot_qc(report, axes=grid) == list(grid.flat)
+
+
+def test_data_are_refused_with_the_call_that_draws_them(make_mdata):
+    match = r"`report` must be what `pp.qc` returns, got a MuData.*`pp.plot_qc\(pp.qc\(mdata\)\)`"
+    with pytest.raises(TypeError, match=match):
+        pp.plot_qc(make_mdata())
+
+
 def test_wrong_number_of_axes_is_refused(report):
     with pytest.raises(ValueError, match="`axes` must have 9 axes, .* got 2"):
         pp.plot_qc(report, axes=plt.subplots(1, 2)[1])

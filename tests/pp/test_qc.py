@@ -112,6 +112,22 @@ def test_batches_that_are_numbers_keep_their_names(pair, lanes, sizes):
     assert {name: report.value("lane", name) for name in sizes} == sizes
 
 
+def test_groups_that_print_alike_are_counted_apart(pair):
+    pair.obs["lane"] = pd.Series([1, "1", "missing"], pair.obs_names, dtype=object)
+    pair.obs["lane"] = pair.obs["lane"].where(pair.obs_names != pair.obs_names[0])
+    groups = {"1": 1, "missing": 1, "'missing'": 1}
+    report = pp.qc(pair, batch_key="lane")
+    assert {name: report.value("lane", name) for name in groups} == groups
+    pair.obs["lane"] = pd.Series([1, "1", "1"], pair.obs_names, dtype=object)
+    report = pp.qc(pair, batch_key="lane")
+    assert {name: report.value("lane", name) for name in ("1", "'1'")} == {"1": 1, "'1'": 2}
+
+
+def test_list_of_columns_is_refused_with_what_joins_them(pair):
+    with pytest.raises(TypeError, match=r"`batch_key` must name one column, got \['batch'\]"):
+        pp.qc(pair, batch_key=["batch"])
+
+
 def test_missing_labels_are_a_group_of_their_own(pair):
     pair.obs["cell_type"] = ["T", None, "T"]
     report = pp.qc(pair, labels_key="cell_type")

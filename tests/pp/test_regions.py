@@ -1,8 +1,11 @@
 """Masks of regions against a plain loop, and files as users have them."""
 
 import gzip
+import re
+import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scmvp_scvi import pp
@@ -156,6 +159,12 @@ def test_missing_file_is_refused(make_peaks, tmp_path):
         pp.mask_regions(make_peaks("chr1:5-6"), tmp_path / "none.bed")
 
 
+def test_table_in_place_of_a_file_is_refused_with_what_writes_one(make_peaks):
+    table = pd.DataFrame({"chrom": ["chr1"], "start": [1], "end": [9]})
+    with pytest.raises(TypeError, match="path of a BED file, got a DataFrame. Write .*to_csv"):
+        pp.mask_regions(make_peaks("chr1:5-6"), table)
+
+
 def test_folder_is_refused(make_peaks, tmp_path):
     with pytest.raises(IsADirectoryError, match="but `.*` is a folder. Name the file"):
         pp.mask_regions(make_peaks("chr1:5-6"), tmp_path)
@@ -192,6 +201,9 @@ def test_file_that_is_no_text_is_refused(make_peaks, tmp_path):
         (["1:5-6", "GL000205.2:7-90"], ["chr1", "GL000205.2"], "`chr1` for `1`", "sed"),
         (["chr1:5-6", "chr2:5-6"], ["chr1", "2"], "`2` for `chr2`", "sed"),
         (["chr1:5-6"], ["Chr1"], "`Chr1` for `chr1`", "in the file."),
+        # two files that were joined, also where the peaks have no such chromosome
+        (["chr1:5-6"], ["chr1", "1"], "`1` for `chr1`", r"sed -E 's/\^\(1\)"),
+        (["chr1:5-6"], ["chr1", "7", "chr7"], "`7` for `chr7`", r"sed -E 's/\^\(7\)"),
     ],
 )
 def test_chromosomes_spelled_otherwise_are_refused_with_what_renames_them(
@@ -200,6 +212,21 @@ def test_chromosomes_spelled_otherwise_are_refused_with_what_renames_them(
     bed = write_bed(*(f"{name}\t1\t9" for name in chromosomes))
     with pytest.raises(ValueError, match=f"regions.bed` has {found}. .*{command}"):
         pp.mask_regions(make_peaks(*peaks), bed)
+
+
+def test_command_that_renames_chromosomes_of_a_compressed_file_does(make_peaks, tmp_path):
+    bed = tmp_path / "regions.bed"
+    bed.write_bytes(gzip.compress(b"1\t1\t9\nchr7\t1\t9\n"))
+    with pytest.raises(ValueError, match="`1` for `chr1`") as error:
+        pp.mask_regions(make_peaks("chr1:5-6"), bed)
+    (command,) = re.findall(r"`(gzip [^`]*)`", str(error.value))
+    renamed = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+    assert renamed.stdout == "chr1\t1\t9\nchr7\t1\t9\n"
+
+
+def test_peaks_that_spell_a_chromosome_in_two_ways_are_refused(make_peaks, write_bed):
+    with pytest.raises(ValueError, match="peaks of `atac` must spell .* such as `1` and `chr1`"):
+        pp.mask_regions(make_peaks("chr1:5-6", "1:50-60"), write_bed("chr1\t1\t9"))
 
 
 def test_chromosomes_of_one_side_alone_are_passed_over(make_peaks, write_bed):

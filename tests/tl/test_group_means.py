@@ -90,6 +90,18 @@ def test_views_have_the_means_of_their_copies(make_mdata, modality, normalize):
     assert view.is_view
 
 
+def test_mean_of_values_that_are_not_finite_is_refused(make_mdata):
+    mdata = make_mdata()
+    values = mdata["rna"].X.toarray()
+    values[5, 3] = np.nan
+    mdata["rna"].layers["mine"] = values
+    arguments = {"modality": "rna", "normalize": False, "rna_layer": "mine"}
+    with pytest.raises(ValueError, match="must hold finite values, but 1 are .*, of `gene_3`"):
+        tl.group_means(mdata, "cell_type", ["gene_2", "gene_3"], **arguments)
+    found = tl.group_means(mdata, "cell_type", ["gene_2"], **arguments)
+    assert found.notna().all(axis=None)
+
+
 def test_groups_may_be_those_of_a_modality(make_mdata):
     mdata = make_mdata()
     mdata["atac"].obs["kind"] = mdata.obs["cell_type"]

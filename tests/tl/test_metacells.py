@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from scmvp_scvi import tl
 
@@ -27,3 +28,8 @@ def test_embedding_must_be_a_table_of_finite_numbers(embedding):
 def test_metacells_larger_than_the_data_are_refused(rng):
     with pytest.raises(ValueError, match="at most the number of cells, 10, got 20"):
         tl.metacells(rng.standard_normal((10, 2)))
+
+
+def test_sparse_embedding_is_refused_with_what_makes_it_dense():
+    with pytest.raises(TypeError, match=r"a dense table, .*: `embedding.toarray\(\)`\?"):
+        tl.metacells(sp.csr_matrix(np.eye(50)))

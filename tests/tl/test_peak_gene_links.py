@@ -1,5 +1,8 @@
 """Links of peaks to genes: planted ones are found, none where there are none, oracles."""
 
+import re
+import warnings
+
 import mudata
 import numpy as np
 import pandas as pd
@@ -12,6 +15,9 @@ from sklearn.metrics import roc_auc_score
 from scmvp_scvi import tl
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi.datasets import synthetic
+
+# most data here have few peaks: the null is hardly matched
+pytestmark = pytest.mark.filterwarnings("ignore:`n_matched=100` peaks are matched:UserWarning")
 
 WINDOW = {"window": 100_000}
 
@@ -77,6 +83,33 @@ def test_peaks_without_counts_do_not_change_the_links_of_the_others(make_positio
     assert found["score"].isna().sum() == 44
     found = found[found["peak"].isin(peaks)].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, tl.peak_gene_links(alone))
+
+
+@pytest.mark.parametrize(
+    ("n_elsewhere", "n_matched", "way_out", "matched"),
+    [
+        (62, 20, None, ["accessibility"]),
+        (62, 40, "Pass `n_matched=20`", ["accessibility"]),
+        (62, 62, "Pass `n_matched=20`", []),
+        (59, 20, "Lower `n_matched`", ["accessibility"]),
+    ],
+)
+def test_few_peaks_on_other_chromosomes_are_warned_about(
+    make_positioned, genes, n_elsewhere, n_matched, way_out, matched
+):
+    peaks = [f"chr1:{10 * i}-{10 * i + 9}" for i in range(70)]
+    peaks += [f"chr{2 + i % 2}:{10 * i}-{10 * i + 9}" for i in range(n_elsewhere)]
+    mdata = make_positioned(genes, peaks)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        links = tl.peak_gene_links(mdata, n_matched=n_matched)
+    assert links.attrs["matched_on"] == matched
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    assert len(messages) == (way_out is not None)
+    if way_out is not None:
+        assert f"as few as {n_elsewhere} are on other chromosomes" in messages[0]
+        assert way_out in messages[0]
+        assert caught[-1].filename == __file__
 
 
 def test_depth_makes_no_links_of_the_most_accessible_peaks(rng, make_positioned):
@@ -275,11 +308,31 @@ def test_null_is_that_of_the_values_whatever_the_form_of_the_matrix(make_mdata):
         pd.testing.assert_series_equal(p_value, found[0])
 
 
-@pytest.mark.parametrize("value", [-3.0, np.nan])
-def test_layer_without_accessibility_to_match_is_refused_with_a_way_out(make_mdata, value):
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+@pytest.mark.parametrize("arguments", [{"n_matched": 0}, {"group_key": "group"}, {}])
+def test_values_that_are_not_finite_are_refused_and_the_way_out_fills_them(
+    make_mdata, modality, form, arguments
+):
+    mdata = make_mdata()
+    mdata.obs["group"] = [f"g{i % 30}" for i in range(mdata.n_obs)]
+    values = mdata[modality].X.toarray()
+    values[[5, 6, 7], 3] = np.nan, np.inf, -np.inf
+    mdata[modality].layers["mine"] = form(values)
+    arguments = {"normalize": False, f"{modality}_layer": "mine", **WINDOW, **arguments}
+    name = mdata[modality].var_names[3]
+    match = rf"`{modality}_layer`: .*mine\"\]` must .* but 3 are NaN or infinite, of `{name}`\. "
+    with pytest.raises(ValueError, match=match) as error:
+        tl.peak_gene_links(mdata, **arguments)
+    (line,) = re.findall("`(values = [^`]*)`", str(error.value))
+    exec(line, {"mdata": mdata, "numpy": np})
+    assert tl.peak_gene_links(mdata, **arguments)["score"].notna().any()
+
+
+def test_layer_without_accessibility_to_match_is_refused_with_a_way_out(make_mdata):
     mdata = make_mdata()
     mdata["atac"].layers["scaled"] = mdata["atac"].X.toarray() - 0.5
-    mdata["atac"].layers["scaled"][:, 3] = value
+    mdata["atac"].layers["scaled"][:, 3] = -3
     arguments = {"normalize": False, "atac_layer": "scaled"}
     with pytest.raises(ValueError, match="peaks by their mean accessibility.*`n_matched=0`"):
         tl.peak_gene_links(mdata, **arguments)
@@ -347,9 +400,36 @@ def test_genes_without_position_are_left_out_with_a_warning(make_positioned, gen
         tl.peak_gene_links(mdata, genes=["rev"], n_matched=0)
 
 
+def test_genes_asked_for_that_have_no_peak_near_are_left_out_with_a_warning(
+    make_positioned, genes
+):
+    mdata = make_positioned(genes.assign(tss=[1_000, 90_000]), ["chr1:900-1000"])
+    match = "`window=500` holds no peak around 1 of the 2 `genes`, which are left out: `rev`. Wide"
+    with pytest.warns(UserWarning, match=match) as caught:
+        links = tl.peak_gene_links(mdata, genes=["rev", "fwd"], window=500, n_matched=0)
+    assert links["gene"].tolist() == ["fwd"]
+    assert caught[-1].filename == __file__
+    tl.peak_gene_links(mdata, window=500, n_matched=0)  # of all genes some have none
+
+
 def test_unknown_gc_column_is_named(make_mdata):
     with pytest.raises(KeyError, match=r"`gc_key=.*Did you mean `gc`.*match accessibility alone"):
         tl.peak_gene_links(make_mdata(), gc_key="GC")
+
+
+def test_gc_content_that_is_missing_or_text_is_refused_with_what_to_do_about_peaks(make_mdata):
+    mdata = make_mdata()
+    mdata["atac"].var.iloc[3, mdata["atac"].var.columns.get_loc("gc")] = np.nan
+    with pytest.raises(ValueError, match="1 of 150 values .* or remove these peaks"):
+        tl.peak_gene_links(mdata, gc_key="gc")
+    match = r'`mdata\["atac"\].var\["chrom"\] = .*or leave `gc_key` out to match accessibility'
+    with pytest.raises(TypeError, match=match):
+        tl.peak_gene_links(mdata, gc_key="chrom")
+
+
+def test_list_of_columns_to_group_by_is_refused(make_mdata):
+    with pytest.raises(TypeError, match=r"`group_key` must name one column, got \['batch'"):
+        tl.peak_gene_links(make_mdata(), group_key=["batch", "cell_type"])
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])

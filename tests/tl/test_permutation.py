@@ -7,6 +7,9 @@ from mudata import MuData
 
 from scmvp_scvi import tl
 
+# the data here have few peaks: the null is hardly matched
+pytestmark = pytest.mark.filterwarnings("ignore:`n_matched=100` peaks are matched:UserWarning")
+
 
 def find_links(mdata):
     return tl.peak_gene_links(mdata, window=100_000)
@@ -160,9 +163,46 @@ def test_links_without_q_values_cannot_be_counted(make_mdata):
         tl.permuted_excess(make_mdata(), "cell_type", find_links=find_links)
 
 
-def test_no_group_to_permute_within_is_refused(make_mdata):
+def test_links_of_which_a_pair_is_there_twice_cannot_be_counted(make_mdata):
+    def twice(data: MuData) -> pd.DataFrame:
+        return pd.concat([find_links(data)] * 2)
+
+    with pytest.raises(ValueError, match="`find_links` must return each pair once, but .* there"):
+        tl.permuted_excess(make_mdata(), "cell_type", find_links=twice)
+
+
+def test_links_without_a_column_that_is_needed_are_refused(make_mdata):
+    def find_links(data: MuData) -> pd.DataFrame:
+        return pd.DataFrame({"gene": [], "peak": [], "score": []})
+
+    with pytest.raises(KeyError, match=r"`find_links\(mdata\)` must have .* has no `q_value`"):
+        tl.permuted_excess(make_mdata(), "cell_type", find_links=find_links)
+
+
+@pytest.mark.parametrize("limit", [5, 0, -0.1])
+def test_limit_that_is_no_share_is_refused(make_mdata, limit):
+    with pytest.raises(ValueError, match="`max_q_value` must be above 0 and at most 1"):
+        tl.permuted_excess(make_mdata(), "cell_type", max_q_value=limit)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda mdata, seed: tl.peak_gene_links(mdata, seed=seed),
+        lambda mdata, seed: tl.permute_pairing(mdata, "cell_type", seed=seed),
+        lambda mdata, seed: tl.permuted_excess(mdata, "cell_type", seed=seed),
+        lambda mdata, seed: tl.metacells(mdata["rna"].X.toarray(), seed=seed),
+    ],
+)
+def test_seed_below_zero_is_refused(make_mdata, function):
+    with pytest.raises(ValueError, match="`seed` must be at least 0, got -1"):
+        function(make_mdata(), -1)
+
+
+@pytest.mark.parametrize("within", [[], None])
+def test_no_group_to_permute_within_is_refused(make_mdata, within):
     with pytest.raises(ValueError, match="`within` must name one column or more, got none"):
-        tl.permute_pairing(make_mdata(), [])
+        tl.permute_pairing(make_mdata(), within)
 
 
 def test_share_is_missing_without_links():

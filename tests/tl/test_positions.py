@@ -1,8 +1,11 @@
 """Places of genes, and pairs with peaks: strands, ends of windows, tables without columns."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 from scmvp_scvi._validate import parse_peaks
 from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
@@ -75,6 +78,57 @@ def test_genes_without_a_position_are_left_out(genes, column):
     assert gene_positions(missing, **DEFAULTS).index.tolist() == ["rev"]
 
 
+@pytest.mark.parametrize("column", ["tss", "start", "end"])
+def test_positions_that_are_text_are_read_as_the_numbers_they_say(genes, column):
+    spans = genes.assign(start=[100, 100], end=[300, 300])
+    spans = spans if column == "tss" else spans.drop(columns="tss")
+    expected = gene_positions(spans, **DEFAULTS)
+    spans[column] = spans[column].astype(str)
+    pd.testing.assert_frame_equal(gene_positions(spans, **DEFAULTS), expected)
+
+
+@pytest.mark.parametrize("value", ["1,000", "unknown", np.inf])
+@pytest.mark.parametrize("column", ["tss", "start"])
+def test_positions_that_are_no_numbers_are_named(genes, column, value):
+    spans = genes.assign(start=[100, 100], end=[300, 300]).astype(object)
+    spans = spans if column == "tss" else spans.drop(columns="tss")
+    spans.loc["rev", column] = value
+    match = rf'var\["{column}"\]` must hold positions, but 1 genes have `{value}`: `rev`'
+    with pytest.raises(ValueError, match=match):
+        gene_positions(spans, **DEFAULTS)
+
+
+def test_genes_that_end_before_their_start_are_refused_and_the_way_out_swaps_both(genes):
+    spans = genes.drop(columns="tss").assign(start=[100, 300], end=[300, 100])
+    with pytest.raises(ValueError, match="must end after .* but 1 of 2 do not: `rev`") as error:
+        gene_positions(spans, **DEFAULTS)
+    adata = AnnData(np.ones((2, 2)), var=spans)
+    (line,) = re.findall("`(var = [^`]*)`", str(error.value))
+    exec(line, {"mdata": {"rna": adata}})
+    assert gene_positions(adata.var, **DEFAULTS)["tss"].tolist() == [100, 299]
+
+
+def test_gene_of_no_length_is_refused(genes):
+    with pytest.raises(ValueError, match="must end after their start, but 2 of 2 do not: `fwd`"):
+        gene_positions(genes.drop(columns="tss").assign(start=9, end=9), **DEFAULTS)
+
+
+def test_odd_strands_of_genes_without_a_site_are_refused_with_what_leaves_these_out(genes):
+    spans = genes.drop(columns="tss").assign(start=100, end=300, strand=[".", "-"])
+    adata = AnnData(np.ones((2, 2)), var=spans.astype({"strand": "category"}))
+    with pytest.raises(ValueError, match="1 genes have `.`: `fwd`. Correct them, or lea") as error:
+        gene_positions(adata.var, **DEFAULTS)
+    (line,) = re.findall("or leave these genes out: `([^`]*)`", str(error.value))
+    exec(line, {"mdata": {"rna": adata}})
+    assert gene_positions(adata.var, **DEFAULTS).index.tolist() == ["rev"]
+
+
+def test_strand_that_tells_the_site_cannot_be_gone_without(genes):
+    spans = genes.drop(columns=["tss", "strand"]).assign(start=100, end=300)
+    with pytest.raises(KeyError, match="`strand_key=.*Add it from the annotation"):
+        gene_positions(spans, **DEFAULTS)
+
+
 def test_odd_strands_are_named(genes):
     with pytest.raises(ValueError, match=r"1 genes have `forward`: `fwd`"):
         gene_positions(genes.assign(strand=["forward", "-"]), **DEFAULTS)
@@ -113,6 +167,31 @@ def test_a_contig_of_one_name_does_not_hide_chromosomes_of_two(genes):
     peaks = peaks_of("chr1:1-9", "KI270711.1:1-9", "chr3:1-9")
     with pytest.raises(ValueError, match=r"some have two names.*column.replace\({'1': 'chr1'}\)"):
         check_same_chromosomes(genes.assign(chrom=chrom), peaks, **SAME)
+
+
+@pytest.mark.parametrize(
+    ("chroms", "peak"),
+    [
+        (["Chr1", "Chr1"], "chr1:1-9"),
+        (["CHR1", "CHR1"], "chr1:1-9"),
+        (["1", "1"], "Chr1:1-9"),
+        (["chr1", "1"], "chr1:1-9"),  # two annotations that were joined
+        (["chr1", "1"], "1:1-9"),
+        (["chrX", "X"], "chr1:1-9"),
+        (["1", "1"], "chr1:1-9"),
+        (["chr1", "chr1"], "1:1-9"),
+    ],
+)
+def test_line_that_renames_chromosomes_gives_each_the_name_that_the_peaks_have(
+    genes, chroms, peak
+):
+    adata = AnnData(np.ones((2, 2)), var=genes.assign(chrom=pd.Categorical(chroms)))
+    with pytest.raises(ValueError, match="spelled differently") as error:
+        check_same_chromosomes(adata.var, peaks_of(peak), **SAME)
+    (line,) = re.findall("`(column = [^`]*)`", str(error.value))
+    exec(line, {"mdata": {"rna": adata}})
+    expected = "chrX" if "X" in chroms else peak.removesuffix(":1-9")
+    assert adata.var["chrom"].tolist() == [expected] * 2
 
 
 def test_chromosomes_on_one_side_alone_are_left_as_they_are(genes):

@@ -1,6 +1,7 @@
 """Files of links: columns, positions, and what other readers make of them."""
 
 import gzip
+from io import StringIO
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,32 @@ def test_names_that_end_with_gz_are_compressed(links, tmp_path, write):
 
 
 @pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
+def test_path_may_be_in_the_home_of_the_user_and_end_with_gz_in_capitals(
+    links, tmp_path, write, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(links, "~/links.GZ")
+    write(links, tmp_path / "links")
+    assert gzip.open(tmp_path / "links.GZ", "rt").read() == (tmp_path / "links").read_text()
+
+
+@pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
+@pytest.mark.parametrize("kept_as", ["csv", "category"])
+def test_links_that_were_kept_in_a_file_or_as_categories_are_written_as_before(
+    links, tmp_path, write, kept_as
+):
+    links = links.assign(chrom=["1", "2"], peak=["1:100-201", "2:500-600"])
+    write(links, tmp_path / "expected")
+    if kept_as == "csv":
+        again = pd.read_csv(StringIO(links.to_csv(index=False)))
+        assert again["chrom"].dtype == np.int64
+    else:
+        again = links.astype(dict.fromkeys(["gene", "peak", "chrom", "strand"], "category"))
+    write(again, tmp_path / "links")
+    assert (tmp_path / "links").read_text() == (tmp_path / "expected").read_text()
+
+
+@pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
 def test_positions_that_a_merge_made_floats_are_written_to_the_base(links, tmp_path, write):
     far = links.assign(tss=links["tss"] + 12_742_100)
     write(far, tmp_path / "expected")
@@ -90,6 +117,29 @@ def test_rows_of_one_label_stay_apart(links, tmp_path, write):
 def test_missing_columns_are_named(links, tmp_path, write):
     with pytest.raises(KeyError, match="has no `tss`"):
         write(links.drop(columns="tss"), tmp_path / "links")
+
+
+@pytest.mark.parametrize("form", [object, "category"])
+def test_missing_strand_is_a_point_and_a_missing_name_is_refused(links, tmp_path, form):
+    links.loc[0, "strand"] = np.nan
+    tl.write_bedpe(links.astype({"strand": form}), tmp_path / "links")
+    strands = [row.split("\t")[9] for row in (tmp_path / "links").read_text().splitlines()[1:]]
+    assert strands == [".", "-"]
+    links.loc[1, "gene"] = np.nan
+    with pytest.raises(ValueError, match="1 of 2 lack one, or a name: `chr2:500-600`"):
+        tl.write_bedpe(links, tmp_path / "links")
+
+
+@pytest.mark.parametrize("write", [tl.write_bedpe, tl.write_links, tl.write_interact])
+def test_what_is_no_table_is_refused(tmp_path, write):
+    with pytest.raises(TypeError, match="`links` must be a table, as `tl.peak_gene_links` ret"):
+        write([1], tmp_path / "links")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", None])
+def test_interact_refuses_a_name_that_is_not_one_line_of_text(links, tmp_path, name):
+    with pytest.raises(ValueError, match="`name` must be one line of text, got"):
+        tl.write_interact(links, tmp_path / "links", name=name)
 
 
 def test_interact_refuses_missing_scores(links, tmp_path):

@@ -1,6 +1,7 @@
 """Columns of `.obs` are found, or refused with a way out that works."""
 
 import inspect
+import re
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,20 @@ def test_unknown_column_is_reported_with_near_matches(make_mdata):
         find_batch(mdata, key="batch_ids")
 
 
+@pytest.mark.parametrize("modality", [None, "rna"])
+def test_one_of_two_columns_of_a_name_is_not_guessed(make_mdata, run_way_out, modality):
+    mdata = make_mdata()
+    holder = mdata if modality is None else mdata[modality]
+    columns = pd.DataFrame({"a": list("aabbcc"), "b": list("xxyyzz")}, index=holder.obs_names)
+    holder.obs = columns.set_axis(["batch", "batch"], axis=1)
+    table = "mdata.obs" if modality is None else 'mdata["rna"].obs'
+    match = re.escape(f"must be one column of `{table}`, but 2 have this name")
+    with pytest.raises(ValueError, match=match) as error:
+        find_batch(mdata, modality=modality)
+    fixed = run_way_out(error, mdata, f"{table} = ")
+    assert "".join(find_batch(fixed, modality=modality)) == "aabbcc"
+
+
 def test_missing_categories_are_counted_and_the_way_out_names_them(run_way_out):
     obs = pd.DataFrame({"batch": pd.Categorical(["a", None, "b", None])})
     check_no_missing(obs["batch"].dropna(), argument="batch_key")
@@ -128,6 +143,16 @@ def test_column_that_is_not_categorical_has_no_category_too_many(values):
 def test_category_is_refused_for_a_missing_value_first():
     with pytest.raises(ValueError, match="must have a category for each cell, but 1 of 2"):
         check_categories(pd.Series(["a", None], name="batch"), argument="batch_key")
+
+
+@pytest.mark.parametrize("kind", ["object", "category"])
+def test_names_beside_numbers_are_refused_with_the_way_to_make_names_of_all(run_way_out, kind):
+    obs = pd.DataFrame({"batch": pd.Series([1, "ctrl", 2], dtype="object").astype(kind)})
+    with pytest.raises(TypeError, match='"batch" must hold values .* got `int`, `str`') as error:
+        check_categories(obs["batch"], argument="batch_key")
+    run_way_out(error, None, 'obs["batch"] = ', obs=obs)
+    check_categories(obs["batch"], argument="batch_key")
+    assert obs["batch"].tolist() == ["1", "ctrl", "2"]
 
 
 @pytest.mark.parametrize("names", ["site", ("site",), np.array(["site"])])

@@ -1,6 +1,7 @@
 """Cells and features without counts are found; the way out of cells empty twice works."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,14 @@ def test_empty_cells_and_features_equal_a_plain_loop(container, store, rng, bloc
     assert str(caught[-1].message).startswith(f"{n_empty} of 9 features have no counts")
     assert cells.any()
     assert not cells.all()
+
+
+def test_data_without_a_cell_are_refused_without_advice_on_their_features(container, store):
+    matrix = store(np.ones((3, 4), "float32"), container)[:0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="`atac` must have at least one cell, got none"):
+            warn_about_empty(matrix, modality="atac")
 
 
 def test_empty_cells_and_features_are_warned_about_once_each():

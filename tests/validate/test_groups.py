@@ -71,6 +71,14 @@ def test_grouping_that_some_cells_lack_is_found_where_that_is_allowed(make_mdata
     assert find_type(mdata, allow_missing=True).dropna().to_dict() == {"cell1": "a", "cell3": "c"}
 
 
+def test_grouping_that_is_in_a_modality_twice_is_refused(make_mdata):
+    mdata = make_mdata()
+    columns = pd.DataFrame({"a": list("aabbcc"), "b": list("xxyyzz")}, index=mdata.obs_names)
+    mdata["rna"].obs = columns.set_axis(["type", "type"], axis=1)
+    with pytest.raises(ValueError, match=r"one column of `mdata\[\"rna\"\].obs`, but 2 have"):
+        find_type(mdata)
+
+
 def test_unknown_grouping_is_reported_with_near_matches(make_mdata):
     mdata = make_mdata()
     mdata["rna"].obs["types"] = list("aabbcc")
@@ -115,6 +123,14 @@ def test_groups_keep_the_order_of_their_categories_and_empty_ones_are_left_out()
 def test_groups_may_be_numbers():
     (found,) = compare_groups(column([7, 8, 9, 7, 8, 9]), 8, 9)
     np.testing.assert_array_equal(found.rows1, [1, 4])
+
+
+def test_groups_may_be_intervals():
+    ages = column(pd.cut([10, 20, 30, 40, 50, 60], 3))
+    low, middle, _ = ages.cat.categories
+    (found,) = compare_groups(ages, middle, low)
+    np.testing.assert_array_equal(found.rows1, [2, 3])
+    np.testing.assert_array_equal(found.rows2, [0, 1])
 
 
 @pytest.mark.parametrize(("arguments", "name"), [(("Bcel", None), "1"), (("Tcell", "Bcel"), "2")])

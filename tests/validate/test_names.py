@@ -10,8 +10,10 @@ from scmvp_scvi._validate import (
     check_feature_names,
     check_indices,
     check_names,
+    check_same_cells,
     check_unique_features,
     parse_peaks,
+    spelled_otherwise,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
@@ -139,6 +141,36 @@ def test_name_lists_that_make_no_sense_are_refused(requested, error, match):
         check_names(requested, ["a", "b"], argument="gene_list")
 
 
+# -- tables of cells ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [pd.Series, pd.DataFrame])
+def test_rows_are_those_of_the_other_table_or_are_brought_into_its_order(named):
+    others = pd.DataFrame({"x": range(3)}, index=list("abc"))
+    values = named([1, 2, 3], index=list("cab"))
+    for paired in (values.to_numpy(), values.loc[list("abc")], values.reset_index(drop=True)):
+        check_same_cells(paired, others, argument="labels", other="latent")
+    check_same_cells(values, others.to_numpy(), argument="labels", other="latent")
+    match = re.escape("Bring it into that order: `labels = labels.loc[latent.index]`")
+    with pytest.raises(ValueError, match=match):
+        check_same_cells(values, others, argument="labels", other="latent")
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (
+            pd.Series(1, list("abx")),
+            "Give a cell the same name in both: one alone has `x`, `c`; or",
+        ),
+        (pd.Series(1, list("ab")), "one row a cell, got 2 rows for 3 cells of `latent`"),
+    ],
+)
+def test_rows_of_other_cells_are_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        check_same_cells(values, pd.Series(1, list("abc")), argument="labels", other="latent")
+
+
 # -- peaks ----------------------------------------------------------------------------------------
 
 
@@ -170,3 +202,36 @@ def test_same_peak_in_two_spellings_is_refused():
     match = "must be there once, but 1 of 3 are there again in another spelling: `chr1_1_2`"
     with pytest.raises(ValueError, match=match):
         parse_peaks(pd.Index(["chr1:1-2", "chr2:1-2", "chr1_1_2"]), "atac")
+
+
+@pytest.mark.filterwarnings("ignore:var_names are not unique:UserWarning")
+def test_peaks_of_one_chromosome_in_two_spellings_are_refused_and_the_way_out_renames_them(
+    make_mdata, run_way_out
+):
+    mdata = make_mdata()
+    mdata["atac"].var_names = ["1_random:1-9", "1-5-9", "chr1:20-30", "GL1.1:1-9"]
+    mdata.update()
+    match = "`atac` must spell each chromosome in one way, but have 1 in two, such as `1` and `chr"
+    with pytest.raises(ValueError, match=match) as error:
+        parse_peaks(mdata["atac"].var_names, "atac")
+    fixed = run_way_out(error, mdata, "names = ")
+    expected = ["1_random:1-9", "chr1-5-9", "chr1:20-30", "GL1.1:1-9"]
+    assert fixed["atac"].var_names.tolist() == expected
+    assert fixed.var_names[4:].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("chromosomes", "others", "expected"),
+    [
+        (["1", "chrX"], ["chr1", "X"], {"1": "chr1", "chrX": "X"}),
+        (["1", "chr1", "MT"], ["chr1"], {"1": "chr1"}),
+        (["1", "chr1"], ["1", "2"], {"chr1": "1"}),
+        (["2", "chr2", "chr1"], ["chr1"], {"2": "chr2"}),
+        (["chr2", "2"], [], {"2": "chr2"}),
+        (["chr1", "KI1"], ["chr1", "chr2"], {}),
+    ],
+)
+def test_chromosomes_of_two_spellings_are_those_of_the_other_side_if_it_has_them(
+    chromosomes, others, expected
+):
+    assert spelled_otherwise(chromosomes, others) == expected
