@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import pandas as pd
 from mudata import MuData
@@ -29,6 +30,7 @@ from scmvp_scvi._validate import (
     check_unique_features,
     find_counts,
     find_obs_column,
+    same_names,
     shown,
     warn_about_columns_on_disk,
     warn_about_empty,
@@ -37,6 +39,22 @@ from scmvp_scvi._validate import (
 
 _ROWS_PER_BLOCK = 4096
 _POISSON_CELLS = 10  # that the variance of a sum is steadied by
+
+
+class _JointCategories(fields.CategoricalJointObsField):
+    """Scvi-tools' field of categorical covariates, with the codes of the model for all data."""
+
+    def _make_array_categorical(
+        self, adata: Any, category_dict: dict[str, list[str]] | None = None
+    ) -> dict[str, Any]:
+        # pandas leaves categories in their order where only the order is to change
+        if category_dict is not None:
+            table = getattr(adata, self.attr_name)[self.attr_key]
+            for key in self.attr_keys:
+                table[key] = table[key].astype(object)
+        made: dict[str, Any] = super()._make_array_categorical(adata, category_dict)
+        return made
+
 
 _layer = partial(
     fields.MuDataLayerField,
@@ -54,7 +72,7 @@ _FIELDS: dict[str, tuple[str, Callable[..., fields.BaseAnnDataField]]] = {
     "atac_size_factor_key": (REGISTRY.ATAC_SIZE_FACTOR, _size_factor),
     "categorical_covariate_keys": (
         REGISTRY.CATEGORICAL_COVARIATES,
-        fields.MuDataCategoricalJointObsField,
+        fields.MuDataWrapper(_JointCategories),
     ),
     "continuous_covariate_keys": (
         REGISTRY.CONTINUOUS_COVARIATES,
@@ -131,6 +149,7 @@ def check_data(
         if is_minified(mdata):
             continue
         counts = find_counts(adata, layer, argument=argument, modality=modality)
+        _check_reads_dense_from_disk(mdata, counts, argument=argument, modality=modality)
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
@@ -146,6 +165,14 @@ def check_data(
             cell_names=mdata.obs_names,
             layers={rna: layers["rna_layer"], atac: layers["atac_layer"]},
         )
+        if source_registry is None and np.logical_or(*empty.values()).all():
+            raise ValueError(
+                f"Some cells must have counts in both `{rna}` and `{atac}`, for the model learns "
+                "from them how the modalities belong together, but none of the "
+                f"{mdata.n_obs} has. Give a cell the same name in both modalities, add cells "
+                "where both were measured, or embed these by a model that knows such cells: "
+                "`model.get_latent_representation(mdata)`."
+            )
     for argument in ("categorical_covariate_keys", _CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
     # categories of new data are those of the model, or else each needs cells that train it
@@ -155,6 +182,30 @@ def check_data(
         _check_known_categories(
             mdata, arguments, modalities, source_registry, may_be_new=extends_categories
         )
+
+
+def _check_reads_dense_from_disk(
+    mdata: MuData, counts: Any, *, argument: str, modality: str
+) -> None:
+    """Refuse a dense matrix on disk of a MuData in memory, whose rows scvi-tools cannot read."""
+    if isinstance(counts, h5py.Dataset) and not mdata.isbacked:
+        raise TypeError(
+            f'`{argument}`: the counts of `mdata["{modality}"]` must be in memory, or sparse, '
+            "where `mdata` was built in memory, got a dense matrix on disk. Read it, "
+            f'`mdata.mod["{modality}"] = mdata["{modality}"].to_memory()`, or write `mdata` and '
+            "read all of it from disk: `mudata.read_h5mu(file, backed=True)`."
+        )
+
+
+def is_on_disk(mdata: MuData) -> bool:
+    """Whether the data or one of their modalities are read from disk.
+
+    Parameters
+    ----------
+    mdata
+        The data.
+    """
+    return bool(mdata.isbacked or any(adata.isbacked for adata in mdata.mod.values()))
 
 
 def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> None:
@@ -172,12 +223,16 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
     Raises
     ------
     ValueError
-        If the modalities hold other cells than one another, if features are others or in another
-        order, or if counts have been transformed.
+        If the modalities hold other cells than one another, if covariates are those of other
+        cells, if features are others or in another order, if counts have been transformed, or if
+        size factors are no longer above zero.
     """
     arguments, features = registry["setup_args"], registered_features(registry)
     modalities = arguments["modalities"]
     check_paired(mdata, modalities["rna_layer"], modalities["atac_layer"])
+    _check_tables_are_of_the_cells(mdata, registry)
+    for argument, _, column in _columns(mdata, arguments, modalities, _SIZE_FACTORS):
+        check_positive_column(column, argument=argument)
     for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer")):
         modality, layer = modalities[argument], arguments[argument]
         adata = mdata.mod[modality]
@@ -193,8 +248,83 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
                 )
 
 
-def check_columns_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> None:
-    """Refuse columns that changed since the set-up: a training reads what was registered then.
+def _tables(mdata: MuData, registry: Mapping[str, Any]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield each registered table of `.obsm` that is there: where, its key, and itself."""
+    modalities = registry["setup_args"]["modalities"]
+    for argument in ("categorical_covariate_keys", _CONTINUOUS):
+        place = registry["field_registries"][_FIELDS[argument][0]]["data_registry"]
+        modality = modalities.get(argument)
+        holder = mdata if modality is None else mdata.mod[modality]
+        if place and place["attr_key"] in holder.obsm:
+            name = "mdata" if modality is None else f'mdata["{modality}"]'
+            yield name, place["attr_key"], holder.obsm[place["attr_key"]]
+
+
+def _check_tables_are_of_the_cells(mdata: MuData, registry: Mapping[str, Any]) -> None:
+    """Refuse covariates of other cells: mudata's own filters can leave tables as they were."""
+    for holder, key, table in _tables(mdata, registry):
+        if same_names(table.index, mdata.obs_names):
+            continue
+        is_renamed = len(table) == mdata.n_obs and not table.index.isin(mdata.obs_names).any()
+        if not is_renamed:
+            raise ValueError(
+                f'`{holder}.obsm["{key}"]`, the covariates that the set-up keeps there, must have '
+                f"the {mdata.n_obs} cells of the data in their order, but has {len(table)} cells, "
+                "others or in another order, as after `muon.pp.intersect_obs` or "
+                "`mdata.update()`. "
+                f'Remove it, `del {holder}.obsm["{key}"]`, and pass `mdata.copy()` as the data.'
+            )
+
+
+def registered_values(manager: AnnDataManager) -> dict[str, Any]:
+    """Copy the codes and continuous covariates that the data hold, by registry key.
+
+    Parameters
+    ----------
+    manager
+        Of the data. What has been removed from them is left out.
+    """
+    names = [_FIELDS[argument][0] for argument in (*_CATEGORIES, _CONTINUOUS)]
+    values = {}
+    for name in names:
+        if name in manager.data_registry:
+            try:
+                values[name] = manager.get_from_registry(name).copy()
+            except (KeyError, ValueError):
+                continue
+    return values
+
+
+def is_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> bool:
+    """Whether the data hold the codes and covariates of their columns, as the model has them.
+
+    Parameters
+    ----------
+    manager, modalities
+        As in `check_columns_as_registered`.
+    """
+    mdata, registry = manager.adata, manager.registry
+    values = registered_values(manager)
+    arguments = registry["setup_args"]
+    of_one = [
+        _FIELDS[argument][0]
+        for argument in ("batch_key", "labels_key")
+        if arguments.get(argument) is None
+    ]
+    return (
+        all(same_names(table.index, mdata.obs_names) for *_, table in _tables(mdata, registry))
+        # of data without batches or labels, which are all of one
+        and all(name in values and not np.any(values[name] != 0) for name in of_one)
+        and _changed_column(manager, modalities, values) is None
+    )
+
+
+def check_columns_as_registered(
+    manager: AnnDataManager,
+    modalities: Mapping[str, Any],
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse columns that changed since the set-up: a model reads what was registered then.
 
     Parameters
     ----------
@@ -202,31 +332,55 @@ def check_columns_as_registered(manager: AnnDataManager, modalities: Mapping[str
         Of the data.
     modalities
         Argument of `setup_mudata` to the modality it is looked up in, None for ``mdata`` itself.
+    values
+        What `registered_values` returned at the set-up; None for what the data hold.
 
     Raises
     ------
     ValueError
         If batches, labels or covariates are no longer those of the set-up.
     """
+    changed = _changed_column(manager, modalities, values or registered_values(manager))
+    if changed is not None:
+        argument, key = changed
+        raise ValueError(
+            f"`{key}`, `{argument}` of the set-up, has changed since `setup_mudata`, which keeps "
+            "what was there then. Put the column back, and other values into another column; or "
+            "pass `mdata.copy()` to ask about cells as the column has them now; or run "
+            "`setup_mudata` again and build a new model."
+        )
+
+
+def _changed_column(
+    manager: AnnDataManager, modalities: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """Argument and key of a column that does not hold what was registered, None if all do."""
     arguments = manager.registry["setup_args"]
     for argument, key, column in _columns(
         manager.adata, arguments, modalities, (*_CATEGORIES, _CONTINUOUS)
     ):
-        found, (name, _) = column.to_numpy(), _FIELDS[argument]
-        registered, state = manager.get_from_registry(name), manager.get_state_registry(name)
+        name = _FIELDS[argument][0]
+        if name not in values or len(values[name]) != len(column):
+            return argument, key
+        found, registered = column.to_numpy(), values[name]
         if argument == _CONTINUOUS:
-            is_same = np.array_equal(registered[key].to_numpy(float), found.astype(float))
+            is_same = pd.api.types.is_numeric_dtype(column.dtype) and np.array_equal(
+                registered[key].to_numpy(float), column.to_numpy(float, na_value=np.nan)
+            )
         else:
             is_joint = argument == "categorical_covariate_keys"
+            state = manager.get_state_registry(name)
             codes = registered[key].to_numpy() if is_joint else registered.ravel()
             names = state["mappings"][key] if is_joint else state["categorical_mapping"]
-            is_same = np.array_equal(np.asarray(names, object)[codes], found.astype(object))
-        if not is_same:
-            raise ValueError(
-                f"`{key}`, `{argument}` of the set-up, has changed since `setup_mudata`, which "
-                "keeps what was there then. Run `setup_mudata` again and build a new model, or "
-                "put the column back."
+            # other set-ups have other codes, and cells that were renamed have none
+            is_same = (
+                codes.dtype.kind in "iu"
+                and bool(((codes >= 0) & (codes < len(names))).all())
+                and np.array_equal(np.asarray(names, object)[codes], found.astype(object))
             )
+        if not is_same:
+            return argument, key
+    return None
 
 
 def _check_columns(

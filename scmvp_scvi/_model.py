@@ -23,10 +23,13 @@ from scmvp_scvi._data import (
     check_data,
     check_still_as_registered,
     data_fields,
+    is_as_registered,
+    is_on_disk,
     registered_features,
     registered_modalities,
+    registered_values,
 )
-from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
+from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._likelihood import LikelihoodMixin
@@ -43,7 +46,7 @@ from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes
+from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, register_again
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
@@ -52,9 +55,11 @@ from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
+    check_positive_share,
     did_you_mean,
     has_views,
     mapping_of,
+    shown,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
@@ -159,6 +164,7 @@ class SCMVPModel(
     _train_runner_cls = SCMVPTrainRunner
     _data_splitter_cls = SCMVPDataSplitter
     _copy_of_view = ""  # uuid of the copy of the view that was asked about last
+    _own_values: tuple[str, dict[str, Any]] = ("", {})  # of the manager, what the set-up read
 
     def __init__(
         self,
@@ -188,6 +194,7 @@ class SCMVPModel(
         super().__init__(mdata, registry)
         if mdata is not None:
             keep_codes(self.adata_manager)
+            self._keep_values()
         silence_csr_warnings()
         if dropout_rate is None:  # recorded as a number: a query has another number of cells
             dropout_rate = default_dropout_rate(self.summary_stats["n_cells"])
@@ -252,6 +259,11 @@ class SCMVPModel(
         if mdata is None:
             return
         check_is_mudata(mdata)
+        if not isinstance(registry, (Mapping, type(None))):
+            raise TypeError(
+                "`registry` must be the registry of a saved model, in place of data, got "
+                f"{registry!r}. Name all other arguments: `SCMVPModel(mdata, n_latent=...)`."
+            )
         try:
             is_set_up = cls._get_most_recent_anndata_manager(mdata) is not None
         except ValueError:  # of a copy, in words of AnnData
@@ -405,6 +417,39 @@ class SCMVPModel(
             check_minified_by(model.adata, model.module.state_dict())
         return model
 
+    def save(
+        self,
+        dir_path: str,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model, and its data if asked to.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write to.
+        prefix
+            Of the names of the files.
+        overwrite
+            Whether the folder may be there.
+        save_anndata
+            Whether to write the data of the model as well.
+        *args, **kwargs
+            Passed to :meth:`scvi.model.base.BaseModelClass.save`: arguments of what writes.
+
+        Raises
+        ------
+        ValueError
+            If the folder is there, or if the data are no longer those of the set-up.
+        """
+        if save_anndata and self.adata is not None:
+            self._validate_anndata()  # changed data would be saved with a model they do not fit
+        super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, Any]:
         """Names of the features the model was set up with, modality to names.
 
@@ -439,7 +484,7 @@ class SCMVPModel(
         check_is_mudata(mdata, allow_view=copy_if_view)
         is_copy = has_views(mdata)
         if is_copy:
-            if mdata.isbacked:
+            if is_on_disk(mdata):
                 raise ValueError(
                     "`adata` is a view of data on disk, which cannot be copied to be registered. "
                     "Pass the data themselves and the cells as `indices`, or read them first."
@@ -448,8 +493,7 @@ class SCMVPModel(
         # a copy carries the mark of registered data, whatever was done to it since
         if self._is_registered(mdata):
             check_still_as_registered(mdata, self.registry)
-            if not is_latest(self.get_anndata_manager(mdata, required=True)):
-                self._check_against_setup(mdata)  # scvi-tools is to register them once more
+            self._renew_registration(mdata)
         else:
             self._check_new_data(mdata)
         validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
@@ -460,7 +504,39 @@ class SCMVPModel(
             managers = self._per_instance_manager_store[self.id]
             managers.pop(self._copy_of_view, None)
             self._copy_of_view = validated.uns[DATA_UUID_KEY]
+        self._keep_values()  # data can become the model's own later on
         return validated
+
+    def _keep_values(self) -> None:
+        """Keep codes and covariates of the model's own data, which are those of its registry."""
+        manager = self.adata_manager
+        if manager is not None and self._own_values[0] != manager.id:
+            self._own_values = manager.id, registered_values(manager)
+
+    def _renew_registration(self, mdata: MuData) -> None:
+        """Register data again that no longer hold what this model registered.
+
+        Other registrations write their codes to the same places; users change columns, and remove
+        what they do not know. Own columns that changed are refused, for the model was trained on
+        what they held; those of other data are read as they are.
+        """
+        managers = self._per_instance_manager_store[self.id].values()
+        manager = next(manager for manager in managers if manager.adata is mdata)
+        arguments = self.registry["setup_args"]
+        where = _modality_of_each_argument(
+            type(self), mdata, arguments["modalities"], {"setup_args": arguments}
+        )
+        if is_latest(manager) and is_as_registered(manager, where):
+            return
+        is_own = manager is self.adata_manager
+        if not (is_own and is_latest(manager)):
+            self._check_against_setup(mdata)
+        if is_own:
+            kept = self._own_values[1]
+            are_of_these_cells = all(len(values) == mdata.n_obs for values in kept.values())
+            if are_of_these_cells or is_latest(manager):
+                check_columns_as_registered(manager, where, kept if are_of_these_cells else None)
+        register_again(manager)
 
     def _data(self, adata: MuData | None = None) -> MuData:
         """Return the data that are asked about: those given, or else the model's own."""
@@ -514,7 +590,7 @@ class SCMVPModel(
         self, adata: MuData, indices: Sequence[int] | np.ndarray | None = None, **kwargs: Any
     ) -> AnnDataLoader:
         """Make scvi-tools' loader of minibatches that stay sparse."""
-        if adata.isbacked and indices is not None and (np.diff(indices) <= 0).any():
+        if is_on_disk(adata) and indices is not None and (np.diff(indices) <= 0).any():
             raise ValueError(
                 "`indices` must ascend without repeats where the data are on disk, which are read "
                 "in that order, got others. Sort them, or read the data into memory."
@@ -547,6 +623,7 @@ class SCMVPModel(
     ) -> int:
         if not self._has_labels:
             return max_clusters if n_clusters is None else n_clusters
+        self._warn_about_unlabeled(unlabeled_category)
         n_labels = len(self._seeding_labels(unlabeled_category))
         if n_labels == 0:
             raise ValueError(
@@ -560,6 +637,27 @@ class SCMVPModel(
                 "`setup_mudata` to choose the number freely."
             )
         return n_labels
+
+    def _warn_about_unlabeled(self, unlabeled_category: str) -> None:
+        """Warn where the name of unlabeled cells is none, and cells that have none seed."""
+        names = [str(name) for name in self._categories(REGISTRY.LABELS)]
+        if str(unlabeled_category) in names:
+            return
+        default = signature(SCMVPModel).parameters["unlabeled_category"].default
+        near = [name for name in names if name.lower() == str(unlabeled_category).lower()]
+        if near:
+            way_out = f"If `{near[0]}` is its name, pass `unlabeled_category={near[0]!r}`."
+        elif isinstance(unlabeled_category, str) and unlabeled_category != default:
+            # a number is no misspelling: one that no cell has yet can be for those of a query
+            way_out = f"The labels are {shown(names)}."
+        else:
+            return
+        warnings.warn(
+            f"`unlabeled_category={unlabeled_category!r}` is no label of `labels_key`, so that "
+            f"each label seeds a component, that of unlabeled cells as well. {way_out}",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
 
     def _cluster_names(self) -> pd.Index:
         """Names of the components in use: the seeding labels, or numbers as strings."""
@@ -636,7 +734,8 @@ class SCMVPModel(
         with warnings.catch_warnings():  # of what the set-up has warned of
             warnings.simplefilter("ignore")
             where = self._check_against_setup(mdata)  # it may have been changed since
-        self.adata_manager.validate()  # another set-up of the same data has other codes
+            check_still_as_registered(mdata, self.registry)
+            self._renew_registration(mdata)  # another set-up of the same data has other codes
         check_columns_as_registered(self.adata_manager, where)
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
@@ -648,6 +747,13 @@ class SCMVPModel(
         _check_plan_arguments(plan_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
+        splitter_kwargs = dict(datasplitter_kwargs or {})
+        if splitter_kwargs.get("external_indexing") is None:
+            _check_split(train_size, validation_size)
+        else:
+            splitter_kwargs["external_indexing"] = checked_parts(
+                splitter_kwargs["external_indexing"], mdata.n_obs, cells=mdata.obs_names
+            )
         n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
         unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
         seeding = [
@@ -672,7 +778,7 @@ class SCMVPModel(
             early_stopping=early_stopping,
             check_val_every_n_epoch=check_val_every_n_epoch,
             load_sparse_tensor=load_sparse_tensor,
-            datasplitter_kwargs=dict(datasplitter_kwargs or {}),
+            datasplitter_kwargs=splitter_kwargs,
             plan_kwargs=plan,
             **trainer_kwargs,
         )
@@ -738,6 +844,22 @@ def _check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any]
         )
 
 
+def _check_split(train_size: float | None, validation_size: float | None) -> None:
+    """Refuse shares that scvi-tools would take for none, or refuse without their names."""
+    if train_size is not None:
+        check_positive_share(train_size, name="train_size")
+    if validation_size is None:
+        return
+    check_fraction(validation_size, name="validation_size")
+    of_training = 0.9 if train_size is None else train_size
+    if of_training + validation_size > 1:
+        raise ValueError(
+            "`train_size` and `validation_size` must be at most 1 together, got "
+            f"{of_training}{' by default' if train_size is None else ''} and {validation_size}. "
+            f"Lower one: `train_size={1 - validation_size:.4g}` leaves no cell out."
+        )
+
+
 def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
     if "datamodule" in arguments:
@@ -779,6 +901,12 @@ def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> Non
 
 def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
     """Where the arguments of `setup_mudata` are, the layers by default where they usually are."""
+    if not isinstance(modalities, (Mapping, type(None))):
+        raise TypeError(
+            "`modalities` must map arguments to the modality that each is looked up in, got "
+            f'{modalities!r}. Pass `modalities={{"rna_layer": ..., "atac_layer": ...}}`, with '
+            f"two of {', '.join(f'`{key}`' for key in mdata.mod)}."
+        )
     usual = {"rna_layer": "rna", "atac_layer": "atac"}
     in_data = {name: key for name, key in usual.items() if key in mdata.mod}
     return {**in_data, **(modalities or {})}

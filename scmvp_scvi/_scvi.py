@@ -18,13 +18,14 @@ __all__ = [
     "is_latest",
     "keep_codes",
     "parse_device_args",
+    "register_again",
     "tag_by_expected_fdr",
 ]
 
 
 def is_latest(manager: AnnDataManager) -> bool:
     """Whether nothing else has registered the data since, and put its codes into them."""
-    return bool(manager.adata.uns[MANAGER_UUID_KEY] == manager.id)
+    return bool(manager.adata.uns.get(MANAGER_UUID_KEY) == manager.id)
 
 
 def keep_codes(manager: AnnDataManager) -> None:
@@ -41,3 +42,23 @@ def keep_codes(manager: AnnDataManager) -> None:
     """
     manager._source_registry = deepcopy(manager.registry)
     manager._transfer_kwargs = {}
+
+
+def register_again(manager: AnnDataManager) -> None:
+    """Write the codes of a manager into its data once more, whatever has become of them.
+
+    Parameters
+    ----------
+    manager
+        Of the data, whose columns are as the model knows them.
+    """
+    mdata, manager.adata = manager.adata, None  # scvi-tools refuses to register data twice
+    try:
+        mdata.uns[DATA_UUID_KEY] = manager.registry[DATA_UUID_KEY]
+        manager.register_fields(mdata, manager._source_registry, **manager._transfer_kwargs)
+    finally:
+        manager.adata = mdata
+    for adata in mdata.mod.values():
+        # models of a modality alone write where this one does: they are to register theirs again
+        if MANAGER_UUID_KEY in adata.uns:
+            adata.uns[MANAGER_UUID_KEY] = manager.id

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from anndata import AnnData, read_h5ad
 from mudata import MuData
 from scipy import stats
 
@@ -261,6 +262,52 @@ def test_missing_categorical_covariate_is_refused(raw, register):
     raw.obs["sex"] = pd.Categorical.from_codes([-1, *[0] * (N_CELLS - 1)], ["f"])
     with pytest.raises(ValueError, match=r"`categorical_covariate_keys`.* 1 of 60 are missing"):
         register(raw, categorical_covariate_keys=["sex"])
+
+
+def test_modalities_that_are_no_mapping_are_refused(raw):
+    for given in ("rna", ["rna", "atac"]):
+        with pytest.raises(TypeError, match=r"`modalities` must map .*`rna`, `atac`"):
+            SCMVPModel.setup_mudata(raw, modalities=given)
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_data_without_a_paired_cell_are_refused_at_the_set_up(raw, register):
+    for key, rows in (("rna", slice(0, 30)), ("atac", slice(30, N_CELLS))):
+        matrix = raw[key].X.toarray()
+        matrix[rows] = 0
+        raw[key].X = sp.csr_matrix(matrix)
+    with pytest.raises(ValueError, match=r"must have counts in both .* none of the 60 has"):
+        register(raw)
+
+
+def on_disk(mdata: MuData, folder, convert) -> MuData:
+    """Put the modalities of a MuData in memory on disk."""
+    modalities = {}
+    for key, adata in mdata.mod.items():
+        stored = AnnData(convert(adata.X), obs=adata.obs[[]], var=adata.var[[]])
+        stored.write_h5ad(folder / f"{key}.h5ad")
+        modalities[key] = read_h5ad(folder / f"{key}.h5ad", backed="r")
+    return rebuilt(modalities["rna"], modalities["atac"])
+
+
+def test_dense_modality_on_disk_is_refused_with_the_way_to_read_it(raw, register, tmp_path):
+    mdata = on_disk(raw, tmp_path, lambda counts: counts.toarray())
+    with pytest.raises(TypeError, match=r"`rna_layer`.* dense matrix on disk.*to_memory\(\)`"):
+        register(mdata)
+    for key in ("rna", "atac"):
+        mdata.mod[key] = mdata[key].to_memory()
+    np.testing.assert_array_equal(registered(register(mdata), "X"), raw["rna"].X.toarray())
+
+
+def test_sparse_modalities_on_disk_say_what_cannot_be_read_of_them(raw, register, train, tmp_path):
+    model = train(register(raw), max_epochs=1)
+    mdata = on_disk(raw, tmp_path, sp.csr_matrix)
+    found = model.get_latent_representation(mdata, indices=[3, 5])
+    np.testing.assert_allclose(found, model.get_latent_representation(indices=[3, 5]), atol=1e-5)
+    with pytest.raises(ValueError, match="`indices` must ascend"):
+        model.get_latent_representation(mdata, indices=[5, 3])
+    with pytest.raises(ValueError, match="`adata` is a view of data on disk"):
+        model.get_latent_representation(mdata[:5])
 
 
 # -- what is registered ---------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The model as an object: its arguments, its default epochs, saving, loading and going on."""
 
+import re
 import warnings
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scipy import sparse
+from scvi.model import SCVI
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
@@ -714,3 +717,237 @@ def test_plan_is_not_told_what_the_model_tells_it(fresh_mdata, train, name):
 def test_unknown_argument_of_the_training_plan_suggests_a_near_one(fresh_mdata, train):
     with pytest.raises(TypeError, match=r"got `cycle_wait`\. Did you mean `cycle_weight`"):
         train(fresh_mdata, plan_kwargs={"cycle_wait": 1.0})
+
+
+# -- data that are changed or registered elsewhere ------------------------------------------------
+
+
+@pytest.fixture
+def covariate_model(make_mdata, register, train, rng) -> SCMVPModel:
+    """Model that reads a batch of a modality and covariates of the joint table."""
+    mdata = make_mdata()
+    mdata["rna"].obs["donor"] = mdata.obs["batch"].astype(str).to_numpy()
+    mdata.obs["site"] = pd.Categorical(rng.choice(["x", "y", "z"], mdata.n_obs))
+    mdata.obs["age"] = rng.normal(size=mdata.n_obs)
+    mdata.obs["size"] = rng.uniform(0.5, 2, mdata.n_obs)
+    modalities = {"rna_layer": "rna", "atac_layer": "atac", "batch_key": "rna"}
+    register(
+        mdata,
+        modalities,
+        batch_key="donor",
+        categorical_covariate_keys=["site"],
+        continuous_covariate_keys=["age"],
+        rna_size_factor_key="size",
+    )
+    return train(mdata, architecture={"encode_covariates": True}, max_epochs=2)
+
+
+def test_categories_of_a_covariate_in_another_order_keep_their_codes(covariate_model, tmp_path):
+    model, mdata = covariate_model, covariate_model.adata
+    before = model.get_latent_representation()
+    other = mdata.copy()
+    other.obs["site"] = other.obs["site"].cat.reorder_categories(["z", "x", "y"])
+    np.testing.assert_array_equal(model.get_latent_representation(other), before)
+    mdata.obs["site"] = mdata.obs["site"].cat.reorder_categories(["z", "x", "y"])
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCMVPModel.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.get_latent_representation(), before)
+
+
+def test_categories_of_a_covariate_of_a_query_keep_their_codes(covariate_model):
+    query = covariate_model.adata.copy()
+    query.obs["site"] = query.obs["site"].cat.reorder_categories(["z", "y", "x"])
+    query["rna"].obs["donor"] = "new"
+    model = SCMVPModel.load_query_data(query, covariate_model)
+    codes = model.adata_manager.get_from_registry(REGISTRY.CATEGORICAL_COVARIATES)["site"]
+    expected = query.obs["site"].astype(str).map({"x": 0, "y": 1, "z": 2})
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_codes_that_another_registration_replaced_are_written_again(covariate_model, train_more):
+    model, rna = covariate_model, covariate_model.adata["rna"]
+    before = model.get_latent_representation()
+    rna.obs["lane"] = np.arange(rna.n_obs) % 4
+    SCVI.setup_anndata(rna, batch_key="lane")
+    other = SCVI(rna)
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    other._validate_anndata(rna)  # which reads its own codes again
+    np.testing.assert_array_equal(rna.obs["_scvi_batch"], rna.obs["lane"])
+    train_more(model, max_epochs=1)
+    np.testing.assert_array_equal(
+        np.array(["batch_0", "batch_1"])[rna.obs["_scvi_batch"]], rna.obs["donor"]
+    )
+
+
+@pytest.mark.parametrize("key", ["donor", "site", "age"])
+def test_own_column_that_changed_is_refused_wherever_it_is_read(covariate_model, key, tmp_path):
+    model, mdata = covariate_model, covariate_model.adata
+    obs = mdata["rna"].obs if key == "donor" else mdata.obs
+    before, column = model.get_latent_representation(), obs[key].copy()
+    obs[key] = np.roll(column, 1)
+    for ask in (
+        model.get_latent_representation,
+        lambda: model.get_normalized_expression(mdata),
+        lambda: model.save(tmp_path / "model", save_anndata=True),
+    ):
+        with pytest.raises(ValueError, match=f"`{key}`, .* of the set-up, has changed since"):
+            ask()
+    assert model.get_latent_representation(mdata.copy()).shape == before.shape
+    model.save(tmp_path / "weights")
+    obs[key] = column
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+
+
+@pytest.mark.parametrize("key", ["donor", "site", "age"])
+def test_changed_columns_of_further_data_are_read_as_they_are(covariate_model, key):
+    mdata = covariate_model.adata.copy()
+    first = covariate_model.get_latent_representation(mdata)
+    obs = mdata["rna"].obs if key == "donor" else mdata.obs
+    obs[key] = np.roll(obs[key], 1)
+    found = covariate_model.get_latent_representation(mdata)
+    np.testing.assert_array_equal(found, covariate_model.get_latent_representation(mdata.copy()))
+    assert (found != first).any()
+
+
+def test_size_factors_that_became_logarithms_are_refused(covariate_model):
+    obs = covariate_model.adata.obs
+    obs["size"] = np.log(obs["size"])
+    with pytest.raises(ValueError, match='`rna_size_factor_key`: the column "size" must be above'):
+        covariate_model.get_normalized_expression(library_size="observed")
+
+
+def test_cells_renamed_in_the_modalities_are_refused_or_read(make_mdata, register, train):
+    with_batches, without = make_mdata(), make_mdata()
+    with_batches.obs["batch"] = with_batches.obs["batch"].astype(str)
+    models = [train(register(with_batches, batch_key="batch")), train(register(without))]
+    before = models[1].get_normalized_expression(return_numpy=True)
+    for model in models:
+        for adata in model.adata.mod.values():
+            adata.obs_names = "s1_" + adata.obs_names
+        model.adata.update()  # which leaves the new names without values
+    with pytest.raises(ValueError, match="`batch`, `batch_key` of the set-up, has changed since"):
+        models[0].get_normalized_expression()
+    found = models[1].get_normalized_expression(return_numpy=True)
+    np.testing.assert_array_equal(found, before)
+
+
+def test_covariates_of_other_cells_are_refused(covariate_model):
+    mdata = covariate_model.adata
+    kept = mdata.obs_names[np.arange(mdata.n_obs) % 3 > 0]
+    expected = covariate_model.get_latent_representation()[np.arange(mdata.n_obs) % 3 > 0]
+    tables = {key: table for key, table in mdata.obsm.items() if key.startswith("_scvi_")}
+    for key, adata in list(mdata.mod.items()):
+        mdata.mod[key] = adata[kept].copy()
+    for _ in range(2):  # mudata 0.3 stumbles over the tables, and then goes on without them
+        with suppress(KeyError):
+            mdata.update()
+    assert mdata.n_obs == len(kept)
+    mdata.obsm._data.update(tables)  # as 0.3 leaves them
+    for key in tables:
+        with pytest.raises(ValueError, match=f"`del mdata.obsm.*{key}"):
+            covariate_model.get_latent_representation()
+        del mdata.obsm[key]
+    found = covariate_model.get_latent_representation(mdata.copy())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("removed", ["marks", "columns"])
+def test_what_scvi_tools_keeps_in_the_data_is_written_again(
+    fresh_mdata, train, train_more, removed
+):
+    model = train(fresh_mdata, max_epochs=1)
+    before = model.get_latent_representation()
+
+    def remove():
+        if removed == "marks":
+            fresh_mdata.uns.clear()
+        else:
+            fresh_mdata.obs = fresh_mdata.obs[["batch"]].copy()
+
+    remove()
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    remove()
+    train_more(model, max_epochs=1)
+
+
+# -- arguments that were not heeded ---------------------------------------------------------------
+
+
+def test_argument_in_the_place_of_the_registry_is_refused(mdata):
+    with pytest.raises(
+        TypeError, match="`registry` must be the registry of a saved model.*got 10"
+    ):
+        SCMVPModel(mdata, 10)
+
+
+@pytest.mark.parametrize(
+    ("unlabeled", "match"),
+    [
+        ("Unknwon", "`unlabeled_category='Unknwon'` is no label .* The labels are"),
+        ("Unknown", "`unlabeled_category='Unknown'` .* pass `unlabeled_category='unknown'`"),
+        ("unknown", None),
+    ],
+)
+def test_name_of_unlabeled_cells_that_none_has_is_warned_about(
+    make_mdata, register, small, unlabeled, match
+):
+    mdata = make_mdata()
+    mdata.obs["label"] = np.where(
+        np.arange(300) < 60, "unknown", mdata.obs["cell_type"].astype(str)
+    )
+    register(mdata, labels_key="label")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SCMVPModel(mdata, **small, unlabeled_category=unlabeled)
+    messages = [str(one.message) for one in caught if "unlabeled_category" in str(one.message)]
+    assert len(messages) == (match is not None)
+    if match is not None:
+        assert re.search(match, messages[0])
+
+
+def test_labels_without_unlabeled_cells_do_not_warn(make_mdata, register, small):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*unlabeled_category")
+        SCMVPModel(mdata, **small)
+
+
+def test_parts_of_the_cells_may_be_masks_and_the_list_of_the_caller_stays(fresh_mdata, train):
+    is_held_out = np.arange(300) >= 250
+    parts = [~is_held_out, list(range(250, 300))]
+    model = train(fresh_mdata, max_epochs=1, datasplitter_kwargs={"external_indexing": parts})
+    np.testing.assert_array_equal(model.train_indices, np.arange(250))
+    np.testing.assert_array_equal(model.validation_indices, np.arange(250, 300))
+    assert len(parts) == 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        ([np.arange(250), np.r_[250:299, -300]], r"`external_indexing\[1\]` must lie between"),
+        ([np.arange(250), np.arange(251, 301)], r"`external_indexing\[1\]` must lie between"),
+        (
+            [np.arange(250), np.arange(249, 300)],
+            "each cell once, got 1 more than once, such as 249",
+        ),
+        ([np.arange(200), np.arange(250, 300)], "each of the 300 cells, got 50 in no part"),
+        ([np.arange(100)] * 4, "one to three parts"),
+    ],
+)
+def test_parts_that_are_no_split_are_refused(fresh_mdata, train, parts, match):
+    with pytest.raises(ValueError, match=match):
+        train(fresh_mdata, datasplitter_kwargs={"external_indexing": parts})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "match"),
+    [
+        ({"train_size": 0}, "`train_size` must be above 0 and at most 1, got 0"),
+        ({"train_size": float("nan")}, "`train_size` must be above 0"),
+        ({"validation_size": 1.0}, "`validation_size` must be at least 0 and below 1, got 1.0"),
+        ({"validation_size": 0.3}, "`train_size` and `validation_size` .* 0.9 by default and 0.3"),
+    ],
+)
+def test_share_of_the_cells_that_is_none_is_refused_by_name(fresh_mdata, train, sizes, match):
+    with pytest.raises(ValueError, match=match):
+        train(fresh_mdata, **sizes)
