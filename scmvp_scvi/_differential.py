@@ -1,6 +1,7 @@
 """`DifferentialMixin`: features that differ between groups of cells, cells between samples."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,12 +26,15 @@ from scmvp_scvi._validate import (
     check_fraction,
     check_indices,
     check_integer_at_least,
+    check_is_mudata,
     check_not_negative,
     check_one_of,
     check_positive,
     compare_groups,
     compare_rows,
+    did_you_mean,
     find_grouping,
+    shown,
 )
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
@@ -312,6 +316,8 @@ class DifferentialMixin:
             raise ValueError("`sample_key` must name the column with the samples, got None.")
         if num_cells_posterior is not None:
             check_integer_at_least(num_cells_posterior, 2, name="num_cells_posterior")
+        if dof is not None:
+            check_positive(dof, name="dof")
         adata = self._validate_anndata(adata)
         column = self._grouping(adata, sample_key, "sample_key").astype("category")
         means, variances = self.get_latent_representation(
@@ -347,6 +353,8 @@ class DifferentialMixin:
     ) -> pd.DataFrame:
         """Compare each pair of groups, feature by feature."""
         self._check_if_trained(warn=False)
+        if adata is not None:
+            check_is_mudata(adata, allow_view=True)
         # the chance in the counts is part of the test
         feature = "expression" if law == OUTPUT.PX else "accessibility"
         self._check_has_counts(f"`differential_{feature}`", adata)
@@ -630,5 +638,14 @@ def _log_density(loc: Tensor, scale: Tensor, members: Tensor, dof: float | None)
 def _rows(adata: MuData, cells: Cells, argument: str) -> np.ndarray:
     """Positions of cells given by positions, by a mask, or by a query of ``.obs``."""
     if isinstance(cells, str):
-        cells = adata.obs.index.isin(adata.obs.query(cells).index)
+        try:
+            chosen = adata.obs.query(cells)
+        except pd.errors.UndefinedVariableError as error:
+            [name] = re.findall("'(.*)'", str(error))
+            raise KeyError(
+                f"`{argument}={cells!r}` must be a query of the columns of `adata.obs`, "
+                f"{shown(adata.obs.columns)}, got `{name}`."
+                f"{did_you_mean(name, adata.obs.columns)}"
+            ) from error
+        cells = adata.obs.index.isin(chosen.index)
     return check_indices(cells, adata.n_obs, argument=argument, cells=adata.obs_names)

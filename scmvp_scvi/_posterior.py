@@ -28,6 +28,7 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
     check_indices,
     check_integer_at_least,
+    check_is_mudata,
     check_names,
     check_not_negative,
     check_one_of,
@@ -510,6 +511,8 @@ class PosteriorMixin(VAEMixin):
             Degrees of freedom of Student's t components of the posteriors' location and scale;
             None for the Gaussian posteriors themselves.
         """
+        if dof is not None:
+            check_positive(dof, name="dof")
         means, variances = self.get_latent_representation(
             adata, indices, batch_size=batch_size, return_dist=True
         )
@@ -603,6 +606,8 @@ class PosteriorMixin(VAEMixin):
             yield self.module.inference(**self.module._get_inference_input(tensors))
 
     def _check_request(self, request: _Request) -> None:
+        if request.adata is not None:
+            check_is_mudata(request.adata, allow_view=True)
         if request.n_samples is not None:
             check_integer_at_least(request.n_samples, 1, name="n_samples")
         check_integer_at_least(request.n_points, 1, name="n_points")

@@ -200,7 +200,8 @@ class QueryMixin:
         ------
         TypeError, KeyError, ValueError
             If ``mdata`` is no MuData, lacks both modalities or a layer, repeats a name, or shares
-            no feature with the reference.
+            no feature with the reference; or if it has no labels, and no name of unlabeled cells
+            fits those of the reference, which are numbers.
 
         Warns
         -----
@@ -248,7 +249,7 @@ class QueryMixin:
                 prepared.mod[holder] = prepared.mod[holder].copy()
             table = (prepared if holder is None else prepared.mod[holder]).obs
             if labels not in table.columns:
-                table[labels] = reference.init_params_["non_kwargs"]["unlabeled_category"]
+                table[labels] = _unlabeled_category(reference)
         return prepared
 
     @classmethod
@@ -276,7 +277,7 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
     Returns
     -------
     With missing features, ``.X`` and the layers are CSR matrices, columns of ``.var`` are missing
-    for them, and ``.varm`` and ``.varp`` are left out.
+    for them, and ``.varm`` and ``.varp`` are left out. ``.raw`` keeps the features that it has.
     """
     check_unique_features(adata, modality)
     source = adata.var_names.get_indexer(names)
@@ -298,7 +299,7 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
     )
     # a column of missing values fits no plain boolean
     nullable = dict.fromkeys(adata.var.select_dtypes(bool), "boolean")
-    return AnnData(
+    matched = AnnData(
         X=None if adata.X is None else _take_columns(adata.X, source),
         obs=adata.obs.copy(),
         var=adata.var.astype(nullable).reindex(names),
@@ -307,6 +308,9 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         obsp={key: array.copy() for key, array in adata.obsp.items()},
         layers={key: _take_columns(adata.layers[key], source) for key in layer_names(adata)},
     )
+    if adata.raw is not None:
+        matched.raw = adata.raw.to_adata()
+    return matched
 
 
 def _not_measured(mdata: MuData, names: pd.Index, modality: str, layer: str | None) -> AnnData:
@@ -358,6 +362,24 @@ def _known_batches(reference: QueryMixin) -> str:
     if reference.registry["setup_args"]["batch_key"] is None:
         return "a reference that was set up without `batch_key`"
     return f"the batches {shown(reference._categories(REGISTRY.BATCH))}"
+
+
+def _unlabeled_category(reference: QueryMixin) -> Any:
+    """Return what cells without a label are called, if it can stand beside the known labels."""
+    unlabeled = reference.init_params_["non_kwargs"]["unlabeled_category"]
+    known = reference._categories(REGISTRY.LABELS).tolist()
+    if isinstance(unlabeled, str) != isinstance(known[0], str):
+        arguments = reference.registry["setup_args"]
+        key, holder = arguments["labels_key"], arguments["modalities"].get("labels_key")
+        table = "mdata.obs" if holder is None else f'mdata["{holder}"].obs'
+        raise ValueError(
+            f'`{table}` must have the column "{key}", `labels_key` of the reference: its labels '
+            f"are of type {type(known[0]).__name__}, {shown(known)}, and {unlabeled!r}, as cells "
+            "without a label are called, is no such. Give them a known label, by which no "
+            f'embedding goes, `{table}["{key}"] = {known[0]!r}`, or train the reference on labels '
+            "that are strings."
+        )
+    return unlabeled
 
 
 def _check_labels(mdata: MuData, reference: QueryMixin) -> None:

@@ -105,7 +105,8 @@ class SCMVPTrainRunner(TrainRunner):
         Epochs and steps are counted on. Scvi-tools drops what was not logged before, and counts
         the rows of each series, whatever they are of.
         """
-        self.model.is_trained_ = self._was_trained
+        # where nothing is kept so far, this training is the first that leaves a history
+        self.model.is_trained_ = self._was_trained and bool(self.model.history_)
         history, logged = self.model.history_, getattr(self.trainer.logger, "history", None)
         if not (self._was_trained and history and logged and self.trainer.is_global_zero):
             super()._update_history()

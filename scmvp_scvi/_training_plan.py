@@ -24,6 +24,7 @@ from scmvp_scvi._recorded_step import StepRecorder
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
+    check_not_negative,
     check_one_of,
     check_positive,
     check_positive_share,
@@ -144,15 +145,21 @@ class SCMVPTrainingPlan(TrainingPlan):
     ) -> None:
         _check_names(type(self), module, kwargs)
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
+        check_one_of(optimizer, ("Adam", "AdamW", "Custom"), name="optimizer")
         _check_feature_numbers(optimizer, kwargs)
         for name, value in (
+            ("cluster_resolution", cluster_resolution),
             ("lr", lr),
+            ("eps", eps),
             ("atac_output_scale", atac_output_scale),
             ("gaussian_kl_weight", gaussian_kl_weight),
         ):
             check_positive(value, name=name)
         if rna_output_scale is not None:
             check_positive(rna_output_scale, name="rna_output_scale")
+        check_not_negative(weight_decay, name="weight_decay")
+        for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight"):
+            check_not_negative(kwargs.get(name, 0.0), name=name)
         check_positive_share(mixture_start, name="mixture_start")
         check_share(kl_warmup, name="kl_warmup")
         if mixture_refit is not None and not 0 < mixture_refit < 1:

@@ -235,6 +235,11 @@ def test_groups_may_be_rows_masks_or_queries(compare, planted):
     pd.testing.assert_frame_equal(tables[0], tables[2])
 
 
+def test_query_of_a_column_that_does_not_exist_is_refused_with_near_matches(compare):
+    with pytest.raises(KeyError, match="`idx1=.*got `celltype`. Did you mean `cell_type`?"):
+        compare(idx1='celltype == "type_0"')
+
+
 def test_batches_to_decode_in_are_those_that_are_named(model, planted):
     mask = (planted.obs["cell_type"] == "type_0").to_numpy()
     first, second = planted.obs["batch"].cat.categories
@@ -468,6 +473,20 @@ def test_empty_choice_of_cells_is_refused(model, cells):
 def test_option_out_of_range_is_refused(model, option, value, message):
     with pytest.raises((ValueError, TypeError), match=message):
         model.differential_expression(groupby="cell_type", silent=True, **{option: value})
+
+
+@pytest.mark.parametrize("feature", ["expression", "accessibility"])
+def test_column_in_the_place_of_the_data_is_refused(model, feature):
+    with pytest.raises(TypeError, match="must be a MuData .* got a str"):
+        getattr(model, f"differential_{feature}")("cell_type")
+
+
+@pytest.mark.parametrize("dof", [0, -1.0, np.nan])
+def test_degrees_of_freedom_that_no_law_has_are_refused(model, dof):
+    with pytest.raises(ValueError, match="`dof` must be a finite number above 0"):
+        model.differential_abundance(sample_key="batch", dof=dof)
+    with pytest.raises(ValueError, match="`dof` must be a finite number above 0"):
+        model.get_aggregated_posterior(dof=dof)
 
 
 def test_untrained_model_is_refused(fresh_mdata, small):

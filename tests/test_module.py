@@ -763,7 +763,7 @@ def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(miniba
         return layer.of_blocks(blocks, covariates).detach()
 
     torch.manual_seed(0)
-    mean, error = mean_and_error([linear() for _ in range(2_000)])
+    mean, error = mean_and_error([linear() for _ in range(600)])
     whole = layer.of_blocks(module.imputed_atac(py), covariates)
     assert ((mean - whole).abs() < 5 * error).all()
 
@@ -820,3 +820,122 @@ def test_asking_for_all_peaks_is_the_exact_objective(minibatch):
     exact = forward(module, minibatch, n_cycle_peaks=N_PEAKS)[2]
     found = forward(module, minibatch, n_peaks_per_step=N_PEAKS)[2]
     torch.testing.assert_close(found.parts, exact.parts)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_dropped_counts_leave_the_mean_of_the_first_layer_near_that_of_all_counts(
+    minibatch, modality
+):
+    module, found = build(**NO_DROPOUT | {f"{modality}_input_dropout": 0.5}), []
+    layer = getattr(module, f"{modality}_encoder").first_layer
+    layer.register_forward_hook(lambda *given: found.append(given[-1].detach()))
+    embed(module, minibatch)
+    module.train()
+    torch.manual_seed(0)
+    for _ in range(300):
+        embed(module, minibatch)
+    mean, error = mean_and_error(found[1:])
+    assert (error > 0).all()
+    assert ((mean - found[0]).abs() < 5 * error).all()
+
+
+def test_alignment_leaves_the_joint_posterior_alone_in_place_and_spread(
+    minibatch,
+):
+    module = build()
+    terms = module._alignment_terms(embed(module, minibatch))
+    sum(terms.values()).sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in module.joint_encoder.parameters())
+    for encoder in (module.rna_encoder, module.atac_encoder):
+        assert encoder.head.mean.weight.grad.any()
+        assert encoder.head.log_variance.weight.grad.any()
+
+
+@pytest.mark.parametrize("n_asked", [N_PEAKS, N_PEAKS + 1, 10 * N_PEAKS])
+def test_asking_for_all_peaks_or_more_is_the_exact_objective(minibatch, n_asked):
+    module = build(fitted=True, **NO_DROPOUT).train()
+    exact = forward(module, minibatch, n_cycle_peaks=N_PEAKS)[2]
+    found = forward(module, minibatch, n_peaks_per_step=n_asked)[2]
+    torch.testing.assert_close(found.parts, exact.parts)
+
+
+@pytest.mark.parametrize("n_peaks_per_step", [None, 8])
+def test_accessibility_that_the_cycle_reads_is_unbiased_for_the_first_layer(
+    minibatch, n_peaks_per_step
+):
+    module = build(**NO_DROPOUT)
+    py, covariates = decode(module, minibatch)[OUTPUT.PY], embed(module, minibatch)["covariates"]
+    layer = module.atac_encoder.first_layer
+    whole = layer.of_blocks(module.imputed_atac(py), covariates).detach()
+    module.train()
+
+    def linear() -> torch.Tensor:
+        sample, law = None, py
+        if n_peaks_per_step is not None:
+            sample = sample_features(module.peak_probabilities(n_peaks_per_step), n_peaks_per_step)
+            law = py.at(sample.columns)
+        return layer.of_blocks(
+            module._cycle_atac_profile(law, sample, 4, None), covariates
+        ).detach()
+
+    torch.manual_seed(0)
+    mean, error = mean_and_error([linear() for _ in range(2_000)])
+    assert (error > 0).all()
+    assert ((mean - whole).abs() < 5 * error).all()
+
+
+def test_peaks_with_more_counts_are_drawn_more_often(rng):
+    module, totals = build(), torch.as_tensor(rng.uniform(5, 50, N_PEAKS)).float()
+    module.set_feature_statistics(
+        rna_median_depth=1.0, rna_totals=np.ones(N_GENES), atac_totals=totals.numpy(), n_cells=40
+    )
+    torch.testing.assert_close(module.peak_probabilities(4), inclusion_probabilities(totals, 4))
+
+
+@pytest.mark.parametrize("key", [REGISTRY.CATEGORICAL_COVARIATES, REGISTRY.CONTINUOUS_COVARIATES])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_other_covariates_are_encoded_where_batches_are_centred(minibatch, key, encoded):
+    minibatch[REGISTRY.CATEGORICAL_COVARIATES] = torch.arange(N_CELLS).unsqueeze(1) % 2
+    minibatch[REGISTRY.CONTINUOUS_COVARIATES] = torch.linspace(-1, 1, N_CELLS).unsqueeze(1)
+    module = build(
+        center_batches=True, encode_covariates=encoded, n_categories=(2,), n_continuous=1
+    )
+    moved = {**minibatch, key: 1 - minibatch[key]}
+    first, second = (embed(module, m)[OUTPUT.QZ].loc for m in (minibatch, moved))
+    assert torch.equal(first, second) is not encoded
+
+
+def test_each_channel_drops_its_own_share_of_the_input():
+    module = build(rna_input_dropout=0.2, atac_input_dropout=0.4)
+    assert module.rna_encoder.first_layer.input_dropout == 0.2
+    assert module.atac_encoder.first_layer.input_dropout == 0.4
+
+
+def test_batch_that_enters_by_its_vector_has_no_weights_of_its_own():
+    module = build(batch_representation="embedding", encode_covariates=True, n_categories=(3,))
+    shifts = [
+        getattr(module, f"{modality}_{part}").first_layer.shift
+        for modality in ("rna", "atac")
+        for part in ("encoder", "decoder")
+    ]
+    assert all(list(shift.categories) == ["1"] for shift in shifts)
+    assert all(shift.batch_directions.shape[0] == 5 for shift in shifts)
+
+
+def test_cluster_term_counts_without_the_cycle_of_the_latent_space(
+    minibatch,
+):
+    module = build(fitted=True)
+    found = forward(module, minibatch, cycle_weight=0.0)[2].parts
+    expected = forward(module, minibatch)[2].parts
+    torch.testing.assert_close(found, expected)
+
+
+def test_reconstruction_teaches_the_encoders_through_the_draw(minibatch):
+    module = build()
+    terms = forward(module, minibatch)[2].reconstruction_loss
+    sum(term.sum() for term in terms.values()).backward()
+    head = module.joint_encoder.head
+    assert all(p.grad.abs().max() > 1e-6 for p in head.parameters())
+    for encoder in (module.rna_encoder, module.atac_encoder):
+        assert encoder.first_layer.weight.grad.abs().max() > 1e-6

@@ -164,3 +164,45 @@ def test_leiden_leaves_the_thread_count_of_torch(latent):
     before = torch.get_num_threads()
     leiden_partitions(latent, [0.1])
     assert torch.get_num_threads() == before
+
+
+def test_links_of_groups_are_those_of_their_communities_added_up(rng):
+    links, group = rng.integers(0, 9, (5, 5)).astype(float), np.array([0, 2, 1, 0, 2])
+    expected = np.zeros((3, 3))
+    for a, b in np.ndindex(5, 5):
+        expected[group[a], group[b]] += links[a, b]
+    np.testing.assert_allclose(_neighbors._sum_groups(links, group), expected)
+
+
+def test_a_small_group_is_not_merged_into_a_large_one_that_hardly_knows_it(
+    monkeypatch,
+):
+    monkeypatch.setattr(_neighbors, "_FEW_CELLS", 0)
+    # the small one has 15 in 100 of its neighbours in the large one, and this one 1 in 100
+    links, groups = np.array([[85.0, 15.0], [15.0, 1485.0]]), np.arange(2)
+    found = _neighbors._pair_to_merge(np.zeros((2, 2)), groups, links, groups, n_neighbors=10)
+    assert found is None
+
+
+def test_a_gap_between_two_groups_does_not_keep_others_from_being_merged(
+    rng,
+):
+    latent, halves = cut_in_two(rng, apart=0.0, n_cells=400)
+    labels = np.concatenate([halves + 2, np.repeat([0, 1], 200)])
+    apart = rng.normal(size=(400, 2)) + np.repeat([[0.0, 30.0], [9.0, 30.0]], 200, axis=0)
+    links = np.diag(np.full(4, 3_000.0))
+    links[0, 1] = links[1, 0] = 300
+    links[2, 3] = links[3, 2] = 150
+    found = _neighbors._pair_to_merge(
+        np.concatenate([latent, apart]), labels, links, np.arange(4), n_neighbors=15
+    )
+    assert found == (2, 3)
+
+
+def test_gap_is_looked_for_where_groups_differ_by_their_own_spread(rng):
+    spread = np.r_[2.0, np.full(9, 0.3)]
+    first, second = rng.normal(size=(2, 2_000, 10)) * spread
+    second[:, 0] += 2.0  # one standard deviation
+    assert not _neighbors._has_gap(first, second)
+    second[:, 1] += 1.5  # five
+    assert _neighbors._has_gap(first, second)

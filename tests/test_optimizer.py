@@ -340,3 +340,35 @@ def test_a_gradient_elsewhere_of_rows_that_were_not_held_is_refused(rng):
         RuntimeError, match="2 rows have a gradient elsewhere and 2 were held back"
     ):
         optimizer.step()
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_rows_heed_the_eps_asked_for_and_stay_where_their_gradient_is_zero(rng, in_blocks):
+    options = {"lr": 0.05, "eps": 0.3}
+    weight = parameter(rng, N_ROWS, 3)
+    expected = copy(weight)
+    optimizer, plain = RowAdam([weight], **options), torch.optim.Adam([expected], **options)
+    gradient = torch.as_tensor(rng.normal(size=weight.shape))
+    gradient[2] = 0
+    for _ in range(3):
+        if in_blocks:
+            put_in_blocks(SteppedGradients(optimizer, [weight]), weight.detach(), gradient)
+        else:
+            weight.grad = as_rows(gradient, list(range(N_ROWS)))
+        expected.grad = gradient.clone()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(weight, expected)
+
+
+def test_a_parameter_may_turn_from_sparse_to_dense_gradients(rng):
+    weight = parameter(rng, N_ROWS, 3)
+    expected = copy(weight)
+    optimizer, plain = RowAdam([weight], **OPTIONS), torch.optim.Adam([expected], **OPTIONS)
+    for step in range(6):
+        gradient = torch.as_tensor(rng.normal(size=weight.shape))
+        weight.grad = as_rows(gradient, list(range(N_ROWS))) if step < 3 else gradient
+        expected.grad = gradient.clone()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(weight, expected)

@@ -326,6 +326,26 @@ def test_anndata_is_refused_as_new_data(trained_model, some_cells):
         trained_model.get_latent_representation(some_cells["rna"])
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("get_normalized_expression", {"from_modality": "atac"}),
+        ("get_log_normalized_expression", {"own_counts": True}),
+        ("get_normalized_accessibility", {}),
+    ],
+)
+def test_rows_in_the_place_of_the_data_are_refused(trained_model, method, options):
+    with pytest.raises(TypeError, match="`mdata` must be a MuData .* got a list"):
+        getattr(trained_model, method)([0, 1], **options)
+
+
+@pytest.mark.parametrize("modality", ["joint", "rna"])
+def test_choice_that_leaves_no_cell_is_refused(trained_model, mdata, modality):
+    none = mdata[mdata.obs["batch"] == "nowhere"]
+    with pytest.raises(ValueError, match="`rna` must have at least one cell, got none"):
+        trained_model.get_latent_representation(none, modality=modality)
+
+
 def test_normalized_new_data_are_refused(trained_model, some_cells):
     some_cells["rna"].X = some_cells["rna"].X.multiply(0.3).tocsr()
     with pytest.raises(ValueError, match="`rna_layer`.* must hold raw counts"):

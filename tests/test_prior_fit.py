@@ -1,9 +1,11 @@
 """Fits of the mixture recover planted Gaussian blobs."""
 
 import logging
+import operator
 
 import numpy as np
 import pytest
+import scanpy as sc
 
 from scmvp_scvi import _prior_fit
 from scmvp_scvi._neighbors import leiden_partitions, merge_communities
@@ -190,3 +192,42 @@ def test_variances_of_identical_cells_stay_above_their_floor():
 def test_label_without_cells_is_refused_by_its_code(latent, latent_variances, planted):
     with pytest.raises(ValueError, match=r"needs a training cell, but \[7\] \(codes\) have none"):
         mixture_from_labels(latent, latent_variances, planted, [0, 7, 1])
+
+
+def test_subsample_of_a_large_input_is_drawn_by_the_seed(cells_seen):
+    latent = np.arange(500.0)[:, None]
+    for seed in (1, 1, 2):
+        fit(latent, np.ones_like(latent), seed=seed)
+    first, again, other = cells_seen
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_leiden_and_its_graph_are_given_the_seed_of_the_fit(latent, monkeypatch):
+    seeds = []
+    for name in ("pp.neighbors", "tl.leiden"):
+        original = operator.attrgetter(name)(sc)
+
+        def recording(*args, _original=original, **options):
+            seeds.append(options["random_state"])
+            return _original(*args, **options)
+
+        monkeypatch.setattr(f"scanpy.{name}", recording)
+    fit(latent, np.ones_like(latent), seed=5)
+    assert seeds == [5, 5]
+
+
+def test_variances_of_a_fixed_number_of_components_stay_above_their_floor(
+    rng,
+):
+    latent = np.stack((rng.normal(size=60), np.zeros(60)), 1)
+    mixture = fit(latent, np.zeros_like(latent), n_clusters=2)
+    np.testing.assert_allclose(mixture.variances[:, 1], 1e-3)
+
+
+def test_a_fixed_number_of_components_starts_at_k_means(rng):
+    corners = 6 * np.array([[x, y] for x in range(3) for y in range(3)])
+    latent = np.repeat(corners, 60, axis=0) + rng.normal(size=(540, 2))
+    mixture = fit(latent, np.zeros_like(latent), n_clusters=9)
+    distances = np.linalg.norm(mixture.means[:, None] - corners, axis=-1)
+    assert (distances.min(0) < 1).all()

@@ -1,5 +1,7 @@
 """Queries: a trained model takes in new batches, and its reference stays as it was."""
 
+import re
+
 import mudata
 import numpy as np
 import pandas as pd
@@ -525,6 +527,18 @@ def test_missing_features_become_zeros_and_others_are_left_out(reference, query)
     load(prepared, reference)
 
 
+@pytest.mark.filterwarnings("ignore:`rna` lacks")
+@pytest.mark.parametrize("first_gene", [0, 20])
+def test_raw_of_a_query_stays_as_it_is(reference, query, first_gene):
+    query["rna"].varm["loadings"] = np.arange(160.0).reshape(80, 2)
+    query["rna"].raw = query["rna"]
+    few = with_features(query, rna=slice(first_gene, None))
+    raw = SCMVPModel.prepare_query_mudata(few, reference)["rna"].raw
+    pd.testing.assert_frame_equal(raw.var, query["rna"].var)
+    assert (raw.X != query["rna"].X).nnz == 0
+    np.testing.assert_array_equal(raw.varm["loadings"], query["rna"].varm["loadings"])
+
+
 @pytest.mark.filterwarnings("ignore:`atac` lacks")
 def test_padding_costs_the_memory_of_the_counts_and_not_of_a_matrix(reference, query):
     few = with_features(query, atac=slice(None, 30))
@@ -634,6 +648,41 @@ def test_new_categories_of_another_type_are_refused_and_those_of_the_same_are_no
         load(query, reference)
     query.obs["place"] = 1 if "labels_key" in keys else 2
     load(query, reference)
+
+
+@pytest.mark.parametrize("holder", [None, "rna"])
+def test_query_without_labels_for_a_reference_whose_labels_are_numbers_is_told_the_way_out(
+    cells_of, register, train, query, holder
+):
+    def table(mdata: MuData) -> pd.DataFrame:
+        return (mdata if holder is None else mdata[holder]).obs
+
+    known = cells_of(0, 1)
+    table(known)["label"] = np.arange(known.n_obs) % 3 + 4
+    of_labels = {} if holder is None else {"labels_key": holder}
+    modalities = {"rna_layer": "rna", "atac_layer": "atac", **of_labels}
+    mdata = register(known, modalities, batch_key="batch", labels_key="label")
+    reference = train(mdata, max_epochs=1, architecture={"n_clusters": None})
+    with pytest.raises(ValueError, match='column "label".* type int, `4`, `5`, `6`') as error:
+        SCMVPModel.prepare_query_mudata(query, reference)
+    place = "mdata" if holder is None else f'mdata["{holder}"]'
+    [way_out] = re.findall(f"`({re.escape(place)}.obs[^`]* = 4)`", str(error.value))
+    exec(way_out, {"mdata": query})
+    model = load(SCMVPModel.prepare_query_mudata(query, reference), reference)
+    assert list(model._cluster_names()) == ["4", "5", "6"]
+
+
+def test_numbers_of_unlabeled_cells_are_filled_in_beside_labels_that_are_numbers(
+    cells_of, register, train, query
+):
+    known = cells_of(0, 1)
+    known.obs["label"] = np.arange(known.n_obs) % 3
+    mdata = register(known, batch_key="batch", labels_key="label")
+    architecture = {"n_clusters": None, "unlabeled_category": -1}
+    reference = train(mdata, max_epochs=1, architecture=architecture)
+    prepared = SCMVPModel.prepare_query_mudata(query, reference)
+    assert set(prepared.obs["label"]) == {-1}
+    load(prepared, reference)
 
 
 def test_labels_are_filled_into_the_copy_of_a_modality_that_is_passed_on(

@@ -176,3 +176,13 @@ def test_history_goes_on_with_what_earlier_trainings_did_not_log(fresh_mdata, tr
     for name in ("elbo_train", "elbo_validation_epoch"):
         assert model.history[name].index.name == "epoch"
         assert np.isfinite(model.history[name].to_numpy(float)).all()
+
+
+@pytest.mark.parametrize("options", [{"logger": False}, {"fast_dev_run": True}])
+def test_history_begins_with_the_first_training_that_leaves_one(
+    fresh_mdata, train, train_more, options
+):
+    model = train(fresh_mdata, max_epochs=1, **options)
+    train_more(model, max_epochs=2)
+    train_more(model, max_epochs=1)
+    assert list(model.history["elbo_train"].index) == [0, 1, 2]

@@ -1069,6 +1069,13 @@ def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
         ({"max_kl_weight": 0.1}, "rises from `min_kl_weight`.*got 0.0, 0.2 and 0.1"),
         ({"min_kl_weight": -1}, "rises from `min_kl_weight`.*none negative"),
         ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
+        ({"cluster_resolution": -1}, "`cluster_resolution` must be a finite number above 0"),
+        ({"eps": -1e-8}, "`eps` must be a finite number above 0"),
+        ({"weight_decay": -1}, "`weight_decay` must be a finite number of at least 0, got -1"),
+        ({"alignment_weight": -5.0}, "`alignment_weight` must be a finite number of at least 0"),
+        ({"cycle_weight": -5.0}, "`cycle_weight` must be a finite number of at least 0"),
+        ({"cycle_cluster_weight": math.nan}, "`cycle_cluster_weight` must be a finite number"),
+        ({"optimizer": "SGD"}, "`optimizer` must be one of 'Adam', 'AdamW', 'Custom', got 'SGD'"),
     ],
 )
 def test_plan_refuses_what_it_cannot_do(fresh_mdata, train, plan, message):
@@ -1117,3 +1124,75 @@ def test_sampled_peaks_refuse_a_custom_optimizer(fresh_mdata, train):
     }
     with pytest.raises(ValueError, match="custom optimizer"):
         train(fresh_mdata, plan_kwargs=plan)
+
+
+def test_eps_of_the_optimizer_is_the_one_asked_for(fresh_mdata, train):
+    model = train(fresh_mdata, max_epochs=1, plan_kwargs={"eps": 0.02})
+    (optimizer,) = model.trainer.optimizers
+    assert {group["eps"] for group in optimizer.param_groups} == {0.02}
+
+
+def may_step_by_blocks(**changes: object) -> bool:
+    """Whether a plan on a CPU steps wide weights by blocks; it does but for the changes."""
+    trainer = SimpleNamespace(
+        world_size=1,
+        precision="32-true",
+        accumulate_grad_batches=1,
+        gradient_clip_val=None,
+        fit_loop=SimpleNamespace(_skip_backward=False),
+    )
+    plan = SimpleNamespace(
+        device=torch.device("cpu"),
+        trainer=trainer,
+        loss_kwargs={"n_cycle_peaks": 10},
+        module=SimpleNamespace(atac_idf=torch.ones(100)),
+        _optimizer=Mock(spec=RowAdam),
+    )
+    for place, value in changes.items():
+        *owners, name = place.split(".")
+        setattr(reduce(getattr, owners, plan), name, value)
+    return SCMVPTrainingPlan._may_step_by_blocks(plan)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"trainer.world_size": 2}, {"device": torch.device("cuda")}],
+    ids=["two processes", "accelerator"],
+)
+def test_gradients_are_whole_where_processes_exchange_them_and_on_an_accelerator(
+    changes,
+):
+    assert may_step_by_blocks()
+    assert not may_step_by_blocks(**changes)
+
+
+def test_steps_are_not_recorded_where_kernels_are_to_be_deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert "deterministic" in hindrance()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_steps_are_not_recorded_where_cells_lack_rna():
+    lacking = SimpleNamespace(some_unobserved=True)
+    assert "lack a modality" in hindrance(**{"module.rna_encoder": lacking})
+
+
+def test_validation_cells_are_judged_and_never_learned_from_where_steps_are_replayed(
+    fresh_mdata, train, monkeypatch
+):
+    def start_recording(plan: SCMVPTrainingPlan) -> None:
+        plan.step_recorder = plan.step_recorder or StepRecorder(64)
+
+    n_replays = []
+    for share_held_out in (0.1, 0.3):  # one minibatch of 30 or of 64 and one of 26
+        monkeypatch.setattr(RecordedOnCPU, "n_replays", 0)
+        monkeypatch.setattr(_recorded_step, "RecordedStep", RecordedOnCPU)
+        monkeypatch.setattr(SCMVPTrainingPlan, "_record_steps_if_possible", start_recording)
+        rows = np.arange(300)
+        parts = np.split(rows, [210, 210 + round(300 * share_held_out)])
+        split = {"external_indexing": parts}
+        train(fresh_mdata, max_epochs=3, batch_size=64, datasplitter_kwargs=split)
+        n_replays.append(RecordedOnCPU.n_replays)
+    assert n_replays[0] == n_replays[1] == 3 * 3 - 3
