@@ -331,7 +331,7 @@ def test_pseudocount_is_by_default_one_count_of_the_group_of_lower_depth(
 
 
 def test_features_that_are_as_sure_to_differ_are_sorted_by_how_much(compare):
-    table = compare(groupby="cell_type", group1="type_0")
+    table = compare(groupby="cell_type", group1="type_0", n_samples_overall=100)
     changes = table["lfc_median"].abs()
     ties = (table["proba_de"].diff() == 0).to_numpy()
     assert ties.sum() > 5
