@@ -116,14 +116,16 @@ def test_written_out_counts_give_the_loss_and_gradients_of_sparse_ones(
     minibatch, monkeypatch, n_peaks_per_step
 ):
     minibatch = without(without(minibatch, REGISTRY.RNA, 2), REGISTRY.ATAC, 5)
+    for key in (REGISTRY.RNA, REGISTRY.ATAC):  # in single precision noise outweighs some gradients
+        minibatch[key] = minibatch[key].double()
     results = []
     for read in (SparseCounts.from_tensor, DenseCounts):
         monkeypatch.setattr(_module, "read_counts", read)
-        module = build(fitted=True, **NO_DROPOUT).train()
+        module = build(fitted=True, **NO_DROPOUT).double().train()
         loss = forward(module, minibatch, n_peaks_per_step=n_peaks_per_step, **WEIGHTS)[2].loss
         loss.backward()
         results.append([loss, *(p.grad.to_dense() for p in module.parameters())])
-    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-8, atol=1e-10)
 
 
 # -- a mixture in place of another ----------------------------------------------------------------
