@@ -376,6 +376,7 @@ def _changed_column(
             is_same = (
                 codes.dtype.kind in "iu"
                 and bool(((codes >= 0) & (codes < len(names))).all())
+                and not column.isna().any()  # pandas.NA cannot be compared
                 and np.array_equal(np.asarray(names, object)[codes], found.astype(object))
             )
         if not is_same:

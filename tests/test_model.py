@@ -816,9 +816,10 @@ def test_size_factors_that_became_logarithms_are_refused(covariate_model):
         covariate_model.get_normalized_expression(library_size="observed")
 
 
-def test_cells_renamed_in_the_modalities_are_refused_or_read(make_mdata, register, train):
+@pytest.mark.parametrize("strings", ["object", "string"])  # missing values are NaN, pandas.NA
+def test_cells_renamed_in_the_modalities_are_refused_or_read(make_mdata, register, train, strings):
     with_batches, without = make_mdata(), make_mdata()
-    with_batches.obs["batch"] = with_batches.obs["batch"].astype(str)
+    with_batches.obs["batch"] = with_batches.obs["batch"].astype(strings)
     models = [train(register(with_batches, batch_key="batch")), train(register(without))]
     before = models[1].get_normalized_expression(return_numpy=True)
     for model in models:
