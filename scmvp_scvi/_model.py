@@ -30,7 +30,9 @@ from scmvp_scvi._data import (
     registered_values,
 )
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
+from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._differential import DifferentialMixin
+from scmvp_scvi._embedding import EmbeddingMixin
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._likelihood import LikelihoodMixin
 from scmvp_scvi._minified import (
@@ -43,7 +45,6 @@ from scmvp_scvi._minified import (
 from scmvp_scvi._minify import MinifyMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import without_pulling
-from scmvp_scvi._posterior import PosteriorMixin
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
 from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, register_again
@@ -87,7 +88,8 @@ class SCMVPModel(
     PredictiveMixin,
     MinifyMixin,
     LikelihoodMixin,
-    PosteriorMixin,
+    DenoisedMixin,
+    EmbeddingMixin,
     QueryMixin,
     UnsupervisedTrainingMixin,
     BaseMinifiedModeModelClass,

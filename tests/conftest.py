@@ -12,6 +12,7 @@ import torch
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi.datasets import synthetic
 
 
@@ -123,3 +124,26 @@ def go_on(model: SCMVPModel, seed: int = 0, max_epochs: int = 2, **arguments) ->
 def trained_model(mdata, train) -> SCMVPModel:
     """Model of `mdata` that has learned a little; tests only read it."""
     return train(mdata, max_epochs=30, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def latent(trained_model) -> np.ndarray:
+    """Joint embedding of the cells of `trained_model`."""
+    return trained_model.get_latent_representation()
+
+
+@pytest.fixture
+def some_cells(mdata) -> MuData:
+    """Cells 30 to 229 of the training data, as data of their own."""
+    with without_pulling():
+        modalities = {key: mdata[key][30:230].copy() for key in ("rna", "atac")}
+        return MuData(modalities, obs=mdata.obs[["batch"]].iloc[30:230].copy())
+
+
+@pytest.fixture(scope="module")
+def with_empty_cells(make_mdata, register, train) -> SCMVPModel:
+    """Model of data where some cells lack RNA and others ATAC."""
+    mdata = make_mdata(missing_rna=0.1, missing_atac=0.1)
+    with pytest.warns(UserWarning, match="30 of 300 cells have no counts in"):
+        register(mdata)
+    return train(mdata, max_epochs=2)

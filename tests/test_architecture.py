@@ -58,8 +58,8 @@ LAYERS = (
     {"_data", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
-    {"_training_plan", "_posterior", "_differential", "_predictive", "_minify", "_query"},
-    {"_train_runner", "_likelihood"},
+    {"_training_plan", "_embedding", "_differential", "_predictive", "_minify", "_query"},
+    {"_train_runner", "_denoised", "_likelihood"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

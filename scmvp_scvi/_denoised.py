@@ -1,4 +1,4 @@
-"""`PosteriorMixin`: embedding, clusters and denoised profiles of a trained model."""
+"""`DenoisedMixin`: what a trained model expects of the counts of cells, without their noise."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,21 +12,13 @@ import torch
 from mudata import MuData
 from scipy import sparse
 from scvi import settings
-from scvi.model.base import VAEMixin
 from torch import Tensor
-from torch.distributions import (
-    Categorical,
-    Independent,
-    MixtureSameFamily,
-    Normal,
-    StudentT,
-)
 
 from scmvp_scvi._counts import written_out
+from scmvp_scvi._embedding import POSTERIOR_OF, Modality, count_empty, warn_about_empty
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
-    check_indices,
     check_integer_at_least,
     check_is_mudata,
     check_names,
@@ -37,15 +29,12 @@ from scmvp_scvi._validate import (
 from scmvp_scvi._zarr import write_table
 from scmvp_scvi.distributions._cubature import cubature_points
 
-Modality = Literal["joint", "rna", "atac"]
 Batch = str | int | float
-_POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATAC}
 _N_POINTS = 8  # on small real data these had nine tenths of what 128 points gain
-_OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
 
 
 class _Request(NamedTuple):
-    """What to decode, in the words of `PosteriorMixin.get_normalized_expression`."""
+    """What to decode, in the words of `DenoisedMixin.get_normalized_expression`."""
 
     adata: MuData | None
     indices: Sequence[int] | np.ndarray | None
@@ -68,147 +57,18 @@ def _mean(law: Any, features: slice | Tensor, depth: float | Tensor) -> Tensor:
     return law.scale(features) * depth
 
 
-class PosteriorMixin(VAEMixin):
-    """Embedding, cluster posterior and denoised profiles of `SCMVPModel`."""
+class DenoisedMixin:
+    """Denoised profiles of the cells of `SCMVPModel`."""
 
     # what the model brings
     module: SCMVPModule
     device: torch.device
     _check_if_trained: Callable[..., None]
-    _validate_anndata: Callable[..., MuData]
-    _data: Callable[..., MuData]
-    _make_data_loader: Callable[..., Iterable[dict[str, Tensor]]]
     _categories: Callable[[str], np.ndarray]
     _feature_names: Callable[[str], np.ndarray]
-    _cluster_names: Callable[[], pd.Index]
+    _cell_names: Callable[..., pd.Index]
+    _minibatches: Callable[..., Iterator[dict[str, Tensor]]]
     _check_has_counts: Callable[..., None]
-    _loader_with_counts: Callable[..., Iterator[dict[str, Tensor]] | None]
-
-    @torch.inference_mode()
-    def get_latent_representation(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        modality: Modality = "joint",
-        give_mean: bool = True,
-        batch_size: int | None = None,
-        return_dist: bool = False,
-        dataloader: Iterator[dict[str, Tensor]] | None = None,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Embed cells: q(z | x, y), or the posterior of one modality's channel alone.
-
-        Parameters
-        ----------
-        adata
-            MuData with the features the model was trained on; None for the training data.
-        indices
-            Rows of ``adata``, integers or a boolean mask; None for all cells.
-        modality
-            ``"joint"``, where cells without counts in one modality are embedded from the other;
-            ``"rna"`` or ``"atac"`` for the channel alone.
-        give_mean
-            Return the mean of the posterior; a draw from it otherwise.
-        batch_size
-            Cells a minibatch.
-        return_dist
-            Return the mean and the variance.
-        dataloader
-            Minibatches to embed, in place of ``adata`` and ``indices``.
-
-        Returns
-        -------
-        ``(cells, latent)``, in the order of the cells asked for, ready for ``.obsm``; with
-        ``return_dist`` the means and the variances.
-        """
-        check_one_of(modality, tuple(_POSTERIOR_OF), name="modality")
-        self._check_if_trained(warn=False)
-        if modality != "joint":
-            needed_by = f'`modality="{modality}"`'
-            dataloader = self._loader_with_counts(needed_by, adata, dataloader)
-        means, variances, n_empty = [], [], 0
-        for outputs in self._embed(adata, indices, batch_size, dataloader):
-            posterior = outputs[_POSTERIOR_OF[modality]]
-            n_empty += _count_empty(outputs, modality)
-            as_mean = give_mean or return_dist
-            # copies, so that a million small arrays do not hold the memory of their minibatches
-            means.append((posterior.loc if as_mean else posterior.sample()).cpu().numpy().copy())
-            if return_dist:
-                variances.append(posterior.variance.cpu().numpy().copy())
-        _warn_about_empty(n_empty, modality)
-        if return_dist:
-            return np.concatenate(means), np.concatenate(variances)
-        return np.concatenate(means)
-
-    @torch.inference_mode()
-    def get_cluster_probabilities(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        n_samples: int | None = None,
-        batch_size: int | None = None,
-    ) -> pd.DataFrame:
-        """Posterior probability p(c | z) of each component of the mixture (equations 11, 12).
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        n_samples
-            Average p(c | z) over this many draws of z; None evaluates it at the posterior mean.
-
-        Returns
-        -------
-        ``(cells, clusters)``, indexed by cell; rows sum to one. Columns are the component numbers
-        as strings, or the labels that seeded the components.
-
-        Raises
-        ------
-        RuntimeError
-            If the mixture has not been fitted, as in a checkpoint of the first epochs.
-        """
-        if n_samples is not None:
-            check_integer_at_least(n_samples, 1, name="n_samples")
-        self._check_if_trained(warn=False)
-        prior = self.module.prior
-        if not bool(prior.is_fitted):
-            raise RuntimeError(
-                "There are no clusters: this is a checkpoint from before the mixture was fitted, "
-                "after the share `mixture_start` of the epochs. Load a later one, or train on."
-            )
-        probs = []
-        for outputs in self._embed(adata, indices, batch_size):
-            qz = outputs[OUTPUT.QZ]
-            z = qz.loc if n_samples is None else qz.sample((n_samples,))
-            of_batch = prior.cluster_probs(z)[..., prior.active]
-            probs.append((of_batch if n_samples is None else of_batch.mean(0)).cpu())
-        return pd.DataFrame(
-            torch.cat(probs).numpy(),
-            index=self._cell_names(adata, indices),
-            columns=self._cluster_names(),
-        )
-
-    def predict_clusters(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-    ) -> pd.Series:
-        """Most probable component of each cell, argmax of `get_cluster_probabilities`.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-
-        Returns
-        -------
-        Categorical, indexed by cell, ready for ``.obs``; its categories are all components in
-        use, whether or not a cell falls to them.
-        """
-        probs = self.get_cluster_probabilities(adata, indices, batch_size=batch_size)
-        codes = probs.to_numpy().argmax(1)
-        clusters = pd.Categorical.from_codes(codes, categories=probs.columns)
-        return pd.Series(clusters, index=probs.index, name="scmvp_cluster")
 
     def get_normalized_expression(
         self,
@@ -493,117 +353,7 @@ class PosteriorMixin(VAEMixin):
         kept = blocks if threshold is None else _thresholded(blocks, threshold)
         write_table(path, kept, cells, names, overwrite=overwrite)
 
-    @torch.inference_mode()
-    def get_aggregated_posterior(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-        dof: float | None = 3.0,
-    ) -> MixtureSameFamily:
-        """Mixture of the posteriors of cells, what `differential_abundance` compares.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-        dof
-            Degrees of freedom of Student's t components of the posteriors' location and scale;
-            None for the Gaussian posteriors themselves.
-        """
-        if dof is not None:
-            check_positive(dof, name="dof")
-        means, variances = self.get_latent_representation(
-            adata, indices, batch_size=batch_size, return_dist=True
-        )
-        # scvi-tools 1.4 takes the variance for the scale
-        loc = torch.as_tensor(means, device=self.device)
-        scale = torch.as_tensor(variances, device=self.device).sqrt()
-        components = Normal(loc, scale) if dof is None else StudentT(dof, loc, scale)
-        equal = Categorical(logits=torch.zeros(len(loc), device=self.device))
-        return MixtureSameFamily(equal, Independent(components, 1))
-
-    @torch.inference_mode()
-    def get_batch_representation(
-        self,
-        adata: MuData | None = None,
-        indices: Sequence[int] | np.ndarray | None = None,
-        batch_size: int | None = None,
-    ) -> np.ndarray:
-        """Vector of the batch of each cell, of a model with ``batch_representation="embedding"``.
-
-        Parameters
-        ----------
-        adata, indices, batch_size
-            As in `get_latent_representation`.
-
-        Returns
-        -------
-        ``(cells, 5)``, equal rows for cells of one batch.
-
-        Raises
-        ------
-        ValueError
-            If the batches of the model have no vectors.
-        """
-        vectors = self.module.batch_vectors
-        if vectors is None:
-            raise ValueError(
-                '`get_batch_representation` needs `batch_representation="embedding"`, got a model '
-                'with "one-hot", whose batches have weights in each layer and no vector. Train '
-                '`SCMVPModel(mdata, batch_representation="embedding")`.'
-            )
-        self._check_if_trained(warn=False)
-        codes = [
-            tensors[REGISTRY.BATCH][:, 0]
-            for tensors in self._minibatches(adata, indices, batch_size)
-        ]
-        return vectors[torch.cat(codes).to(vectors.device)].cpu().numpy()
-
     # -- shared -------------------------------------------------------------------------------
-
-    def _minibatches(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Validate the data and yield its minibatches in order."""
-        adata = self._validate_anndata(adata)
-        rows = (
-            None if indices is None else check_indices(indices, adata.n_obs, cells=adata.obs_names)
-        )
-        yield from self._make_data_loader(adata, indices=rows, batch_size=batch_size)
-
-    def _asked_minibatches(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Yield the minibatches of a loader, or of the data where there is none."""
-        if dataloader is None:
-            yield from self._minibatches(adata, indices, batch_size)
-            return
-        if adata is not None or indices is not None:
-            raise ValueError("`dataloader` brings its own cells: leave `adata` and `indices` out.")
-        tensors = None
-        for tensors in dataloader:
-            yield tensors
-        if tensors is None:
-            raise ValueError("`dataloader` must yield at least one minibatch, got none.")
-
-    def _embed(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what `inference` returns for each minibatch."""
-        for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):
-            yield self.module.inference(**self.module._get_inference_input(tensors))
 
     def _check_request(self, request: _Request) -> None:
         if request.adata is not None:
@@ -623,7 +373,7 @@ class PosteriorMixin(VAEMixin):
                 '`library_size` must be a positive number or "observed", got '
                 f"{request.library_size!r}."
             )
-        check_one_of(request.from_modality, tuple(_POSTERIOR_OF), name="from_modality")
+        check_one_of(request.from_modality, tuple(POSTERIOR_OF), name="from_modality")
         if request.own_counts:
             if request.from_modality == "atac":
                 raise ValueError(
@@ -680,8 +430,8 @@ class PosteriorMixin(VAEMixin):
             n_empty = n_without_depth = 0
             for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
                 outputs = self.module.inference(**self.module._get_inference_input(tensors))
-                qz = outputs[_POSTERIOR_OF[request.from_modality]]
-                n_empty += _count_empty(outputs, request.from_modality)
+                qz = outputs[POSTERIOR_OF[request.from_modality]]
+                n_empty += count_empty(outputs, request.from_modality)
                 if library_size == "observed":
                     n_without_depth += int((outputs[observed] == 0).sum())
                 counts = written_out(tensors[key].to(self.device)) if request.own_counts else None
@@ -699,7 +449,7 @@ class PosteriorMixin(VAEMixin):
                 ]
                 is_averaged = request.return_mean or n_samples == 1
                 yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)
-            _warn_about_empty(n_empty, request.from_modality)
+            warn_about_empty(n_empty, request.from_modality)
             _warn_about_depth(n_without_depth, missing_depth)
 
         return blocks(), self._cell_names(request.adata, request.indices), names
@@ -728,34 +478,11 @@ class PosteriorMixin(VAEMixin):
             )
         return codes[0]
 
-    def _cell_names(
-        self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None
-    ) -> pd.Index:
-        names = self._data(adata).obs_names
-        if indices is None:
-            return names
-        return names[check_indices(indices, len(names), cells=names)]
-
 
 def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:
     """Make values below the threshold zeros that are not stored."""
     for block in blocks:
         yield sparse.csr_matrix(np.where(block < threshold, 0, block))
-
-
-def _count_empty(outputs: dict[str, Any], modality: Modality) -> int:
-    """Count the cells of a minibatch without counts in the channel that embeds them."""
-    return 0 if modality == "joint" else int((outputs[_OBSERVED[modality]] == 0).sum())
-
-
-def _warn_about_empty(n_cells: int, modality: Modality) -> None:
-    if n_cells > 0:
-        warnings.warn(
-            f"{n_cells} cells have no {modality} counts: their {modality} embedding is that of "
-            'an empty profile. "joint" embeds them from the other modality.',
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel,
-        )
 
 
 def _warn_about_depth(n_cells: int, missing_depth: float) -> None:
