@@ -121,11 +121,6 @@ class MinifyMixin:
         ]
         return CachedCells(*(torch.cat(part).cpu().numpy() for part in zip(*batches, strict=True)))
 
-    def _is_registered(self, mdata: MuData) -> bool:
-        """Whether this very object, not one it was copied from, is registered with the model."""
-        managers = self._per_instance_manager_store.get(self.id, {}).values()
-        return any(manager.adata is mdata for manager in managers)
-
     def _check_has_counts(self, needed_by: str, adata: MuData | None) -> None:
         """Refuse minified data, the model's own if ``adata`` is None, where counts are read."""
         mdata = self.adata if adata is None else adata

@@ -1,8 +1,7 @@
 """`SCMVPModel`: what the user holds."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -10,25 +9,12 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from mudata import MuData, read_h5mu
 from scipy import sparse
 from scvi import settings
-from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
-from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
-from scmvp_scvi._data import (
-    check_columns_as_registered,
-    check_data,
-    check_still_as_registered,
-    data_fields,
-    is_as_registered,
-    is_on_disk,
-    registered_features,
-    registered_modalities,
-    registered_values,
-)
+from scmvp_scvi._data import check_columns_as_registered, check_still_as_registered
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._differential import DifferentialMixin
@@ -39,7 +25,6 @@ from scmvp_scvi._minified import (
     LOAD_WITH_COUNTS,
     check_has_counts,
     check_minified_by,
-    forget_registration,
     is_minified,
 )
 from scmvp_scvi._minify import MinifyMixin
@@ -47,18 +32,22 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
-from scmvp_scvi._scvi import DATA_UUID_KEY, SAVE_KEYS, is_latest, keep_codes, register_again
+from scmvp_scvi._registration import RegistrationMixin
+from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
 from scmvp_scvi._surgery import surgery_from
+from scmvp_scvi._train_arguments import (
+    check_plan_arguments,
+    check_split,
+    check_strategy,
+    check_trainer_arguments,
+)
 from scmvp_scvi._train_runner import SCMVPTrainRunner
-from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
 from scmvp_scvi._validate import (
     check_fraction,
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
-    check_positive_share,
-    did_you_mean,
-    has_views,
     mapping_of,
     shown,
 )
@@ -71,16 +60,6 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
 # a model of few cells predicts held-out counts better with it; ten thousand neither gain nor lose
 _FEW_CELLS, _DROPOUT_OF_FEW = 5_000, 0.1
-# arguments of the data splitter and of PyTorch's loader, which it makes
-_OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
-# further modalities may lack cells, which scvi-tools would refuse
-_CHECKED_BY_US = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
-# arguments of the plan that the model brings, and where users choose them
-_OF_MODEL = {
-    "n_clusters": "pass it to `SCMVPModel(...)`",
-    "seeding_labels": "pass `labels_key` to `SCMVPModel.setup_mudata`",
-    "surgery": "pass `unfrozen=True` to `SCMVPModel.load_query_data` for a query that learns all",
-}
 
 
 class SCMVPModel(
@@ -91,6 +70,7 @@ class SCMVPModel(
     DenoisedMixin,
     EmbeddingMixin,
     QueryMixin,
+    RegistrationMixin,
     UnsupervisedTrainingMixin,
     BaseMinifiedModeModelClass,
 ):
@@ -165,8 +145,6 @@ class SCMVPModel(
     _training_plan_cls = SCMVPTrainingPlan
     _train_runner_cls = SCMVPTrainRunner
     _data_splitter_cls = SCMVPDataSplitter
-    _copy_of_view = ""  # uuid of the copy of the view that was asked about last
-    _own_values: tuple[str, dict[str, Any]] = ("", {})  # of the manager, what the set-up read
 
     def __init__(
         self,
@@ -251,134 +229,7 @@ class SCMVPModel(
         # in loading, scvi-tools drops an argument of this name, but not from here
         self.init_params_["kwargs"] = {"labels": {"unlabeled_category": unlabeled_category}}
 
-    # -- data -----------------------------------------------------------------------------------
-
-    @classmethod
-    def _check_is_set_up(cls, mdata: MuData | None, registry: dict[str, Any] | None) -> None:
-        """Refuse data that no set-up has registered, which scvi-tools calls AnnData."""
-        if mdata is None and registry is None:
-            raise ValueError("`SCMVPModel` needs `mdata`, or the `registry` of a model, got none.")
-        if mdata is None:
-            return
-        check_is_mudata(mdata)
-        if not isinstance(registry, (Mapping, type(None))):
-            raise TypeError(
-                "`registry` must be the registry of a saved model, in place of data, got "
-                f"{registry!r}. Name all other arguments: `SCMVPModel(mdata, n_latent=...)`."
-            )
-        try:
-            is_set_up = cls._get_most_recent_anndata_manager(mdata) is not None
-        except ValueError:  # of a copy, in words of AnnData
-            is_set_up = False
-        if not is_set_up:
-            raise ValueError(
-                "`mdata` must be set up first, itself and not what it was copied from, got one "
-                "that is not. Run `SCMVPModel.setup_mudata(mdata)`, with "
-                '`modalities={"rna_layer": ..., "atac_layer": ...}` if they are not `rna` and '
-                "`atac`."
-            )
-
-    @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        rna_layer: str | None = None,
-        atac_layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        rna_size_factor_key: str | None = None,
-        atac_size_factor_key: str | None = None,
-        categorical_covariate_keys: list[str] | None = None,
-        continuous_covariate_keys: list[str] | None = None,
-        modalities: dict[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Register a MuData whose modalities hold raw counts of the same cells.
-
-        Nothing is reordered, densified or copied; the checks say what to change.
-
-        Parameters
-        ----------
-        mdata
-            The data: two modalities with the same cells in the same order.
-        rna_layer, atac_layer
-            Layer with the raw counts; None for ``.X``. ATAC counts may be fragments or
-            binary; counts of both ends of a fragment, reads or cut sites, are warned about.
-        batch_key
-            Column with the batch of each cell.
-        labels_key
-            Column with labels; they seed the components of the mixture prior.
-        rna_size_factor_key, atac_size_factor_key
-            Columns with size factors, positive, used in place of the observed depth. Their median
-            over the training cells with counts is scaled to the median depth of these: a common
-            factor does not matter, as long as new cells have it too.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns with further covariates.
-        modalities
-            Argument name to modality: where each of the above is. Of what is left out,
-            ``rna_layer`` is in the modality ``rna`` and ``atac_layer`` in ``atac``; keys are
-            looked up in ``mdata.obs``.
-        **kwargs
-            Passed to :meth:`scvi.data.AnnDataManager.register_fields`: ``source_registry``, and
-            the options that it takes with it.
-
-        Raises
-        ------
-        TypeError, KeyError, ValueError
-            For unknown arguments and for data that would give wrong results, with the way out.
-
-        Examples
-        --------
-        >>> SCMVPModel.setup_mudata(mdata, batch_key="donor")
-
-        With modalities of other names, and the donors in the table of one of them:
-
-        >>> SCMVPModel.setup_mudata(
-        ...     mdata,
-        ...     batch_key="donor",
-        ...     modalities={"rna_layer": "gex", "atac_layer": "peaks", "batch_key": "gex"},
-        ... )
-        """
-        check_is_mudata(mdata)
-        modalities = _with_usual_modalities(mdata, modalities)
-        # copies, for callers may go on to use their lists
-        setup_method_args = deepcopy(cls._get_setup_method_args(**locals()))
-        known = set(setup_method_args["setup_args"]) - {"modalities"}
-        if "source_registry" not in kwargs:  # which comes with options of scvi-tools' own
-            _check_are_known(kwargs, known, what="`setup_mudata` takes no argument")
-        _check_are_known(modalities, known, what="`modalities` names no argument")
-        where = _modality_of_each_argument(cls, mdata, modalities, setup_method_args)
-        arguments = setup_method_args["setup_args"]
-        check_data(
-            mdata,
-            arguments,
-            where,
-            kwargs.get("source_registry"),
-            extends_categories=bool(kwargs.get("extend_categories")),
-        )
-        earlier = cls._setup_adata_manager_store.get(mdata.uns.get(DATA_UUID_KEY))
-        if earlier is not None and earlier.adata is not mdata:
-            forget_registration(mdata)  # inherited from the data they were copied from
-        manager = AnnDataManager(
-            fields=data_fields(mdata, arguments, where),
-            setup_method_args=setup_method_args,
-            validation_checks=_CHECKED_BY_US,
-        )
-        manager.register_fields(mdata, **kwargs)
-        cls.register_manager(manager)
-
-    @classmethod
-    def setup_anndata(cls, adata: AnnData, **kwargs: Any) -> None:
-        """Refuse an AnnData: two modalities live in a MuData.
-
-        Raises
-        ------
-        TypeError
-            Always, with the way out.
-        """
-        del kwargs
-        check_is_mudata(adata)
-        raise TypeError("`setup_anndata` is not for MuData: call `SCMVPModel.setup_mudata`.")
+    # -- saving and loading ---------------------------------------------------------------------
 
     @classmethod
     def load(
@@ -452,169 +303,11 @@ class SCMVPModel(
             self._validate_anndata()  # changed data would be saved with a model they do not fit
         super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
-    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, Any]:
-        """Names of the features the model was set up with, modality to names.
-
-        Parameters
-        ----------
-        legacy_mudata_format
-            Return all names in one array as scvi-tools does, where there are data.
-        """
-        if legacy_mudata_format and self.adata is not None:
-            return super().get_var_names(legacy_mudata_format=True)
-        # of further modalities, which the model does not read, loaded data may have none
-        modalities = registered_modalities(self.registry)
-        return dict(zip(modalities, registered_features(self.registry).values(), strict=True))
-
-    def view_anndata_setup(
-        self, adata: MuData | None = None, hide_state_registries: bool = False
-    ) -> None:
-        """Print what was set up of the model's data, or of others that are registered.
-
-        Parameters
-        ----------
-        adata
-            The data; None for those of the model.
-        hide_state_registries
-            Leave out the details of each field.
-        """
-        super().view_anndata_setup(self._data(adata), hide_state_registries)
-
-    def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
-        """Check new data against the model before scvi-tools registers it."""
-        mdata = self._data(adata)
-        check_is_mudata(mdata, allow_view=copy_if_view)
-        is_copy = has_views(mdata)
-        if is_copy:
-            if is_on_disk(mdata):
-                raise ValueError(
-                    "`adata` is a view of data on disk, which cannot be copied to be registered. "
-                    "Pass the data themselves and the cells as `indices`, or read them first."
-                )
-            mdata = adata = mdata.copy()
-        # a copy carries the mark of registered data, whatever was done to it since
-        if self._is_registered(mdata):
-            check_still_as_registered(mdata, self.registry)
-            self._renew_registration(mdata)
-        else:
-            self._check_new_data(mdata)
-        validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
-        # which scvi-tools leaves out of what it transfers, and needs of a model's own data
-        manager = self.get_anndata_manager(validated)
-        manager.registry.setdefault("setup_method_name", self.registry["setup_method_name"])
-        if is_copy:  # which scvi-tools would keep for each call with a view
-            managers = self._per_instance_manager_store[self.id]
-            managers.pop(self._copy_of_view, None)
-            self._copy_of_view = validated.uns[DATA_UUID_KEY]
-        self._keep_values()  # data can become the model's own later on
-        return validated
-
-    def _keep_values(self) -> None:
-        """Keep codes and covariates of the model's own data, which are those of its registry."""
-        manager = self.adata_manager
-        if manager is not None and self._own_values[0] != manager.id:
-            self._own_values = manager.id, registered_values(manager)
-
-    def _renew_registration(self, mdata: MuData) -> None:
-        """Register data again that no longer hold what this model registered.
-
-        Other registrations write their codes to the same places; users change columns, and remove
-        what they do not know. Own columns that changed are refused, for the model was trained on
-        what they held; those of other data are read as they are.
-        """
-        managers = self._per_instance_manager_store[self.id].values()
-        manager = next(manager for manager in managers if manager.adata is mdata)
-        arguments = self.registry["setup_args"]
-        where = _modality_of_each_argument(
-            type(self), mdata, arguments["modalities"], {"setup_args": arguments}
-        )
-        if is_latest(manager) and is_as_registered(manager, where):
-            return
-        is_own = manager is self.adata_manager
-        if not (is_own and is_latest(manager)):
-            self._check_against_setup(mdata)
-        if is_own:
-            kept = self._own_values[1]
-            are_of_these_cells = all(len(values) == mdata.n_obs for values in kept.values())
-            if are_of_these_cells or is_latest(manager):
-                check_columns_as_registered(manager, where, kept if are_of_these_cells else None)
-        register_again(manager)
-
-    def _data(self, adata: MuData | None = None) -> MuData:
-        """Return the data that are asked about: those given, or else the model's own."""
-        if adata is not None:
-            return adata
-        if self.adata is None:
-            raise ValueError(
-                "The model was loaded without data: pass them as `adata` where a method takes it, "
-                "or load the model with them, `SCMVPModel.load(folder, adata=mdata)`."
-            )
-        return self.adata
-
-    def _check_new_data(self, mdata: MuData) -> None:
-        if is_minified(mdata):
-            if self.get_anndata_manager(mdata) is None:  # no copy of data of this model
-                check_minified_by(mdata, self.module.state_dict())
-                raise ValueError(
-                    "Minified data are read by a model that was loaded with them: "
-                    "`SCMVPModel.load(folder, adata=mdata)`, or pass the data with counts."
-                )
-        elif self.minified_data_type is not None:
-            # scvi-tools would look for the fields of minified data in them
-            self._register_manager_for_instance(self._new_manager(mdata))
-        else:
-            self._check_against_setup(mdata)
-
-    def _check_against_setup(self, mdata: MuData) -> dict[str, str | None]:
-        """Check data by the model's own set-up; return the modality of each argument."""
-        arguments = self.registry["setup_args"]
-        where = _modality_of_each_argument(
-            type(self), mdata, arguments["modalities"], {"setup_args": arguments}
-        )
-        check_data(mdata, arguments, where, self.registry)
-        return where
-
-    def _new_manager(self, mdata: MuData) -> AnnDataManager:
-        """Register data with the fields that they have themselves, minified or not."""
-        where = self._check_against_setup(mdata)
-        if mdata.uns.get(DATA_UUID_KEY) in self._per_instance_manager_store.get(self.id, {}):
-            forget_registration(mdata)  # inherited from the data they were copied from
-        setup = ("model_name", "setup_method_name", "setup_args")
-        manager = AnnDataManager(
-            fields=data_fields(mdata, self.registry["setup_args"], where),
-            setup_method_args={key: self.registry[key] for key in setup},
-            validation_checks=_CHECKED_BY_US,
-        )
-        manager.register_fields(mdata, source_registry=self.registry)
-        return manager
-
-    def _make_data_loader(
-        self, adata: MuData, indices: Sequence[int] | np.ndarray | None = None, **kwargs: Any
-    ) -> AnnDataLoader:
-        """Make scvi-tools' loader of minibatches that stay sparse."""
-        if is_on_disk(adata) and indices is not None and (np.diff(indices) <= 0).any():
-            raise ValueError(
-                "`indices` must ascend without repeats where the data are on disk, which are read "
-                "in that order, got others. Sort them, or read the data into memory."
-            )
-        kwargs.setdefault("load_sparse_tensor", True)
-        if kwargs.get("batch_size") is not None:
-            check_integer_at_least(kwargs["batch_size"], 1, name="batch_size")
-            kwargs["batch_size"] = int(kwargs["batch_size"])  # torch takes no other integers
-        return super()._make_data_loader(adata, indices, **kwargs)
-
-    def _categories(self, key: str) -> np.ndarray:
-        """Names of the categories of a registered key, in the order of their codes."""
-        return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
-
-    def _feature_names(self, key: str) -> np.ndarray:
-        return registered_features(self.registry)[key]
+    # -- clusters -------------------------------------------------------------------------------
 
     @property
     def _has_labels(self) -> bool:
         return self.registry["setup_args"]["labels_key"] is not None
-
-    # -- clusters -------------------------------------------------------------------------------
 
     def _seeding_labels(self, unlabeled_category: str) -> list[Any]:
         """Labels that seed a component, in the order of the components."""
@@ -742,16 +435,16 @@ class SCMVPModel(
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
-        _check_trainer_arguments(trainer_kwargs)
-        _check_strategy(devices, trainer_kwargs)
+        check_trainer_arguments(trainer_kwargs)
+        check_strategy(devices, trainer_kwargs)
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
-        _check_plan_arguments(plan_kwargs)
+        check_plan_arguments(plan_kwargs)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         splitter_kwargs = dict(datasplitter_kwargs or {})
         if splitter_kwargs.get("external_indexing") is None:
-            _check_split(train_size, validation_size)
+            check_split(train_size, validation_size)
         else:
             splitter_kwargs["external_indexing"] = checked_parts(
                 splitter_kwargs["external_indexing"], mdata.n_obs, cells=mdata.obs_names
@@ -833,104 +526,6 @@ def _saved_without_first_modality(
     with without_pulling():
         mdata = read_h5mu(path)
     return mdata if _lacks_first_modality(mdata) else None
-
-
-def _check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any]) -> None:
-    """Refuse several devices without what has scvi-tools give each its own cells."""
-    n_devices = len(devices) if isinstance(devices, (list, tuple)) else devices
-    strategy = arguments.get("strategy", "auto")
-    if isinstance(n_devices, int) and n_devices > 1 and strategy == "auto":
-        raise ValueError(
-            f"`devices={devices!r}` needs a strategy that gives each device cells of its own: "
-            'pass `strategy="ddp"`, or train on one device.'
-        )
-
-
-def _check_split(train_size: float | None, validation_size: float | None) -> None:
-    """Refuse shares that scvi-tools would take for none, or refuse without their names."""
-    if train_size is not None:
-        check_positive_share(train_size, name="train_size")
-    if validation_size is None:
-        return
-    check_fraction(validation_size, name="validation_size")
-    of_training = 0.9 if train_size is None else train_size
-    if of_training + validation_size > 1:
-        raise ValueError(
-            "`train_size` and `validation_size` must be at most 1 together, got "
-            f"{of_training}{' by default' if train_size is None else ''} and {validation_size}. "
-            f"Lower one: `train_size={1 - validation_size:.4g}` leaves no cell out."
-        )
-
-
-def _check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
-    if "datamodule" in arguments:
-        raise TypeError(
-            "`datamodule` is not offered: the model trains on the MuData that it was set up with, "
-            "of which `datasplitter_kwargs` can name the cells of each part."
-        )
-    of_plan = arguments_of_plan(SCMVPTrainingPlan, SCMVPModule)
-    for name in arguments:
-        for taker, known in (("plan", of_plan), ("datasplitter", _OF_SPLITTER)):
-            if name in known:
-                raise TypeError(
-                    f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
-                    f'pass `{taker}_kwargs={{"{name}": ...}}`.'
-                )
-
-
-def _check_plan_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse what the plan is told by the model, which would not know that it is another."""
-    for name, way_out in _OF_MODEL.items():
-        if name in arguments:
-            raise TypeError(
-                f"`plan_kwargs` takes no `{name}`, which the model brings, got "
-                f"{arguments[name]!r}: {way_out}."
-            )
-
-
-def _check_are_known(found: Iterable[str], known: set[str], *, what: str) -> None:
-    for name in found:
-        if name in known:
-            continue
-        if name in signature(SCMVPModel).parameters:
-            raise TypeError(f"{what} `{name}`: it is one of `SCMVPModel(mdata, {name}=...)`.")
-        raise TypeError(
-            f"{what} `{name}`.{did_you_mean(name, known)} There are "
-            f"{', '.join(f'`{one}`' for one in sorted(known))}."
-        )
-
-
-def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
-    """Where the arguments of `setup_mudata` are, the layers by default where they usually are."""
-    if not isinstance(modalities, (Mapping, type(None))):
-        raise TypeError(
-            "`modalities` must map arguments to the modality that each is looked up in, got "
-            f'{modalities!r}. Pass `modalities={{"rna_layer": ..., "atac_layer": ...}}`, with '
-            f"two of {', '.join(f'`{key}`' for key in mdata.mod)}."
-        )
-    usual = {"rna_layer": "rna", "atac_layer": "atac"}
-    in_data = {name: key for name, key in usual.items() if key in mdata.mod}
-    return {**in_data, **(modalities or {})}
-
-
-def _modality_of_each_argument(
-    cls: type[SCMVPModel],
-    mdata: MuData,
-    modalities: dict[str, str],
-    setup_method_args: Mapping[str, Any],
-) -> dict[str, str | None]:
-    """Modality of each argument of `setup_mudata`, None for ``mdata`` itself."""
-    needed = ("rna_layer", "atac_layer")
-    missing = [name for name in needed if name not in modalities]
-    if missing:
-        found = ", ".join(f"`{key}`" for key in mdata.mod)
-        example = ", ".join(f'"{name}": ...' for name in missing)
-        raise ValueError(
-            f"`modalities` must say which modality holds {' and '.join(missing)}. The data have "
-            f"{found}: pass `modalities={{{example}}}`."
-        )
-    return dict(cls._create_modalities_attr_dict(dict(modalities), setup_method_args))
 
 
 def _check_architecture(arguments: Mapping[str, Any]) -> None:

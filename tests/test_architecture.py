@@ -58,8 +58,16 @@ LAYERS = (
     {"_data", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
-    {"_training_plan", "_embedding", "_differential", "_predictive", "_minify", "_query"},
-    {"_train_runner", "_denoised", "_likelihood"},
+    {
+        "_training_plan",
+        "_registration",
+        "_embedding",
+        "_differential",
+        "_predictive",
+        "_minify",
+        "_query",
+    },
+    {"_train_runner", "_train_arguments", "_denoised", "_likelihood"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

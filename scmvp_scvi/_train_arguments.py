@@ -1,0 +1,119 @@
+"""Arguments of `SCMVPModel.train` that would be ignored, or fail late and in other words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
+from scmvp_scvi._validate import check_fraction, check_positive_share
+
+# arguments of the data splitter and of PyTorch's loader, which it makes
+_OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# arguments of the plan that the model brings, and where users choose them
+_OF_MODEL = {
+    "n_clusters": "pass it to `SCMVPModel(...)`",
+    "seeding_labels": "pass `labels_key` to `SCMVPModel.setup_mudata`",
+    "surgery": "pass `unfrozen=True` to `SCMVPModel.load_query_data` for a query that learns all",
+}
+
+
+def check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any]) -> None:
+    """Refuse several devices without what has scvi-tools give each its own cells.
+
+    Parameters
+    ----------
+    devices
+        Of Lightning.
+    arguments
+        Those of the trainer.
+
+    Raises
+    ------
+    ValueError
+        If there are several, and no strategy.
+    """
+    n_devices = len(devices) if isinstance(devices, (list, tuple)) else devices
+    strategy = arguments.get("strategy", "auto")
+    if isinstance(n_devices, int) and n_devices > 1 and strategy == "auto":
+        raise ValueError(
+            f"`devices={devices!r}` needs a strategy that gives each device cells of its own: "
+            'pass `strategy="ddp"`, or train on one device.'
+        )
+
+
+def check_split(train_size: float | None, validation_size: float | None) -> None:
+    """Refuse shares that scvi-tools would take for none, or refuse without their names.
+
+    Parameters
+    ----------
+    train_size, validation_size
+        Shares of the cells, None for the default.
+
+    Raises
+    ------
+    TypeError
+        If one is no number.
+    ValueError
+        If one is no share, or if they are more than all cells together.
+    """
+    if train_size is not None:
+        check_positive_share(train_size, name="train_size")
+    if validation_size is None:
+        return
+    check_fraction(validation_size, name="validation_size")
+    of_training = 0.9 if train_size is None else train_size
+    if of_training + validation_size > 1:
+        raise ValueError(
+            "`train_size` and `validation_size` must be at most 1 together, got "
+            f"{of_training}{' by default' if train_size is None else ''} and {validation_size}. "
+            f"Lower one: `train_size={1 - validation_size:.4g}` leaves no cell out."
+        )
+
+
+def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that go elsewhere, which other models of scvi-tools take with these.
+
+    Parameters
+    ----------
+    arguments
+        Those of the trainer.
+
+    Raises
+    ------
+    TypeError
+        If one is not offered, or one of the plan or of the data splitter.
+    """
+    if "datamodule" in arguments:
+        raise TypeError(
+            "`datamodule` is not offered: the model trains on the MuData that it was set up with, "
+            "of which `datasplitter_kwargs` can name the cells of each part."
+        )
+    of_plan = arguments_of_plan(SCMVPTrainingPlan, SCMVPModule)
+    for name in arguments:
+        for taker, known in (("plan", of_plan), ("datasplitter", _OF_SPLITTER)):
+            if name in known:
+                raise TypeError(
+                    f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
+                    f'pass `{taker}_kwargs={{"{name}": ...}}`.'
+                )
+
+
+def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the plan is told by the model, which would not know that it is another.
+
+    Parameters
+    ----------
+    arguments
+        Those of the plan.
+
+    Raises
+    ------
+    TypeError
+        If one is the model's to give.
+    """
+    for name, way_out in _OF_MODEL.items():
+        if name in arguments:
+            raise TypeError(
+                f"`plan_kwargs` takes no `{name}`, which the model brings, got "
+                f"{arguments[name]!r}: {way_out}."
+            )
