@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from scmvp_scvi._data import feature_statistics, has_empty_cells
+from scmvp_scvi._dispersion_fit import fit_dispersions
 from scmvp_scvi._keys import OUTPUT, REGISTRY
 from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam, SteppedGradients, trust_rows, values_of_gradient
@@ -96,6 +97,11 @@ class SCMVPTrainingPlan(TrainingPlan):
     max_kl_weight
         Weight of the KL to the mixture, to which it rises over a tenth of the steps; at 1 the
         objective is the ELBO.
+    fit_dispersions
+        Whether the dispersions of the RNA counts are fitted to the training cells after the last
+        epoch, all else held still; their counts are then in memory at once, sparse. None for up to
+        5,000 training cells, whose few steps leave the dispersions near where they start, unless
+        they are of a query.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
         the time, and memory beside that of the steps that are taken as usual. The weights of the
@@ -140,12 +146,19 @@ class SCMVPTrainingPlan(TrainingPlan):
         atac_output_scale: float = 0.08,
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
+        fit_dispersions: bool | None = None,
         cuda_graph: bool = True,
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), module, kwargs)
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
         check_one_of(optimizer, ("Adam", "AdamW", "Custom"), name="optimizer")
+        check_one_of(fit_dispersions, (None, True, False), name="fit_dispersions")
+        if fit_dispersions and surgery is not None:
+            raise ValueError(
+                "`fit_dispersions` must be None or False for a query, whose known dispersions "
+                "stay those of its reference, got True: leave it out."
+            )
         _check_feature_numbers(optimizer, kwargs)
         for name, value in (
             ("cluster_resolution", cluster_resolution),
@@ -206,6 +219,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.surgery = surgery
         self.known_rows: KnownRows | None = None
         self.wide_gradients: SteppedGradients | None = None
+        self.fit_dispersions = fit_dispersions
         self.cuda_graph = cuda_graph
         self.step_recorder: StepRecorder | None = None
         self._hindrance: str | None = None  # to the recording of steps, in the last epoch
@@ -566,10 +580,13 @@ class SCMVPTrainingPlan(TrainingPlan):
             self._fit_mixture()
 
     def on_train_end(self) -> None:
-        """Fit the mixture if training ended before its time."""
+        """Fit the mixture if training ended before its time, and the dispersions of few cells."""
         super().on_train_end()
         if not bool(self.module.prior.is_fitted):
             self._fit_mixture()
+        of_few = self.surgery is None and self.n_obs_training <= _FEW_CELLS
+        if of_few if self.fit_dispersions is None else self.fit_dispersions:
+            self._fit_dispersions()
 
     @torch.no_grad()
     def _fit_mixture(self) -> None:
@@ -607,21 +624,47 @@ class SCMVPTrainingPlan(TrainingPlan):
 
     def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joint posterior means and variances and labels of the training cells, all processes."""
-        data = self.trainer.datamodule
-        was_training = self.module.training
-        self.module.eval()
         means, variances, labels = [], [], []
-        for tensors in data.all_training_cells():
-            tensors = data.on_after_batch_transfer(tensors, 0)
-            outputs = self.module.inference(**self.module._get_inference_input(tensors))
+        for tensors, outputs in self._embedded_training_cells():
             means.append(outputs[OUTPUT.QZ].loc)
             variances.append(outputs[OUTPUT.QZ].variance)
             labels.append(tensors[REGISTRY.LABELS].to(means[-1].device))
-        self.module.train(was_training)
         gathered = self.all_gather(tuple(torch.cat(part) for part in (means, variances, labels)))
         # a process axis stands in front where there are several
         mean, variance, codes = (part.cpu().flatten(0, -2).numpy() for part in gathered)
         return mean, variance, codes.ravel()
+
+    @torch.no_grad()
+    def _embedded_training_cells(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """Yield the minibatches of the training cells, and what the module in eval mode infers."""
+        data = self.trainer.datamodule
+        was_training = self.module.training
+        self.module.eval()
+        for tensors in data.all_training_cells():
+            tensors = data.on_after_batch_transfer(tensors, 0)
+            yield tensors, self.module.inference(**self.module._get_inference_input(tensors))
+        self.module.train(was_training)
+
+    def _fit_dispersions(self) -> None:
+        """Fit the dispersions to one draw of each training cell, on the first process for all."""
+        module = self.module
+        cells = [
+            (module._get_generative_input(tensors, outputs), outputs[OUTPUT.RNA_COUNTS])
+            for tensors, outputs in self._embedded_training_cells()
+        ]
+
+        def log_likelihoods() -> Iterator[Tensor]:
+            for inputs, counts in cells:
+                law = module.generative(**inputs)[OUTPUT.PX]
+                yield law.log_prob(counts, law.log_scale().detach()).sum()
+
+        dispersions = module.rna_decoder.log_inverse_dispersion
+        was_training = module.training
+        module.eval()
+        fit_dispersions(dispersions, log_likelihoods)
+        module.train(was_training)
+        # each process has drawn other points of the posteriors
+        dispersions.data.copy_(self.trainer.strategy.broadcast(dispersions.data, src=0))
 
     # -- logging --------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ LAYERS = (
     {"distributions._factored"},
     {"nn._attention", "nn._covariates"},
     {"nn._encoders", "nn._decoders"},
-    {"_data", "_losses", "_prior_fit", "_surgery"},
+    {"_data", "_dispersion_fit", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
     {

@@ -448,6 +448,12 @@ def test_option_that_would_do_nothing_is_refused(reference, query, option):
         load(query, reference, **{option: True})
 
 
+def test_fit_of_the_dispersions_is_refused_for_a_query(reference, query, train_more):
+    model = load(query, reference)
+    with pytest.raises(ValueError, match="`fit_dispersions` must be None or False for a query"):
+        train_more(model, plan_kwargs={"fit_dispersions": True})
+
+
 def test_new_labels_are_refused_and_unlabeled_cells_are_taken(cells_of, register, train, query):
     mdata = register(cells_of(0, 1), batch_key="batch", labels_key="cell_type")
     reference = train(mdata, max_epochs=1, architecture={"n_clusters": None})

@@ -1043,6 +1043,64 @@ def test_rna_output_weights_of_few_cells_have_the_narrower_prior(
     assert decay == pytest.approx(small["n_hidden"] / (scale**2 * n_cells))
 
 
+@pytest.fixture(scope="module")
+def with_and_without_fit(make_mdata, register, train) -> list[SCMVPModel]:
+    """Models that had their dispersions fitted after the last epoch, and not."""
+    return [
+        train(register(make_mdata()), max_epochs=4, plan_kwargs={"fit_dispersions": asked})
+        for asked in (None, False)
+    ]
+
+
+def dispersions(model: SCMVPModel) -> torch.Tensor:
+    return model.module.rna_decoder.log_inverse_dispersion.detach()
+
+
+def test_dispersions_of_few_cells_are_fitted_and_nothing_else(with_and_without_fit):
+    fitted, trained = (model.module.state_dict() for model in with_and_without_fit)
+    changed = {name for name in fitted if not torch.equal(fitted[name], trained[name])}
+    assert changed == {"rna_decoder.log_inverse_dispersion"}
+
+
+def test_fitted_dispersions_are_the_best_for_the_training_cells(with_and_without_fit):
+    fitted, trained = with_and_without_fit
+    mode, start, errors = dispersions(fitted).clone(), dispersions(trained), []
+    for shift in (0, -0.2, 0.2):
+        dispersions(fitted).copy_(mode + shift)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            options = {"indices": fitted.train_indices, "return_mean": False}
+            of_cells = fitted.get_reconstruction_error(**options)["reconstruction_loss_rna"]
+        prior = (mode + shift - start).square().sum() / (2 * 2.0**2)
+        errors.append(float(of_cells.sum() + prior))
+    dispersions(fitted).copy_(mode)
+    assert errors[0] < min(errors[1:])
+
+
+@pytest.mark.parametrize(
+    ("few_cells", "asked", "is_fitted"), [(10, None, False), (10, True, True)]
+)
+def test_dispersions_of_many_cells_are_fitted_where_asked_for(
+    with_and_without_fit, make_mdata, register, train, monkeypatch, few_cells, asked, is_fitted
+):
+    monkeypatch.setattr(_training_plan, "_FEW_CELLS", few_cells)
+    plan = {"fit_dispersions": asked, "rna_output_scale": 1.0}  # that of few cells
+    model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan)
+    assert torch.equal(dispersions(model), dispersions(with_and_without_fit[not is_fitted]))
+
+
+def test_dispersions_of_labels_are_fitted_to_the_cells_of_each(make_mdata, register, train):
+    mdata = register(make_mdata(), labels_key="cell_type")
+    architecture = {"dispersion": "gene-label", "n_clusters": None}
+    models = [
+        train(mdata, architecture=architecture, plan_kwargs={"fit_dispersions": asked})
+        for asked in (True, False)
+    ]
+    moved = (dispersions(models[0]) - dispersions(models[1])).abs()
+    assert moved.shape == (4, 80)
+    assert (moved.mean(1) > 0.1).all()
+
+
 def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
     architecture = {"batch_representation": "embedding"}
     plan = {"weight_decay": 1e-3}

@@ -53,8 +53,9 @@ NO_DROPOUT: Change = {"model": {"dropout_rate": 0.0}}
 DROPOUT_3: Change = {"model": {"dropout_rate": 0.3}}
 # imputed values that a gene's count in the cell has a part in
 OWN_COUNTS: Change = {"own_counts": True}
-# changes to the default of up to 5,000 cells when that had the prior of more, first with hidden
-# dropout, and before that without; 200 epochs were the default once
+# changes to the default of up to 5,000 cells when that had the prior of more, and the dispersions
+# that the last step left, first with hidden dropout, and before that without; 200 epochs were the
+# default once
 EARLIER: dict[str, Change] = {
     "own counts": OWN_COUNTS,
     "hidden dropout .3": DROPOUT_3,
@@ -63,7 +64,8 @@ EARLIER: dict[str, Change] = {
     "no dropout, KL weight 1": joined(NO_DROPOUT, KL_WEIGHT_1),
     **{f"no dropout, {name}": joined(NO_DROPOUT, change) for name, change in CENTRED.items()},
 }
-RNA_SCALE_34: Change = {"plan": {"rna_output_scale": 3.4}}
+AS_TRAINED: Change = {"plan": {"fit_dispersions": False}}
+RNA_SCALE_34: Change = {"plan": {"rna_output_scale": 3.4, "fit_dispersions": False}}
 CHANGES: dict[str, Change] = {
     **PARTS,
     "KL weight 1": KL_WEIGHT_1,
@@ -79,6 +81,8 @@ CHANGES: dict[str, Change] = {
     "RNA scale 1": {"plan": {"rna_output_scale": 1.0}},
     **CENTRED,
     "own counts": OWN_COUNTS,
+    "dispersions as trained": AS_TRAINED,
+    "dispersions as trained, own counts": joined(AS_TRAINED, OWN_COUNTS),
     "RNA scale 3.4": RNA_SCALE_34,
     **{f"RNA scale 3.4, {name}": joined(RNA_SCALE_34, change) for name, change in EARLIER.items()},
 }
