@@ -56,7 +56,7 @@ def group_by_expression(mdata: MuData, seed: int) -> np.ndarray:
 def metacell_arguments(mdata: MuData, seed: int) -> dict[str, Any]:
     """Have sums of metacells correlated; they go into a column of ``mdata``."""
     mdata.obs["metacell"] = group_by_expression(mdata, seed)
-    return {"group_key": "metacell"}
+    return {"groupby": "metacell"}
 
 
 # What each method passes on to `peak_gene_links`.

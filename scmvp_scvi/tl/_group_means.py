@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def group_means(
     mdata: MuData,
-    group_key: str,
+    groupby: str,
     features: Sequence[str] | pd.Index,
     *,
     modality: Literal["rna", "atac"],
@@ -36,7 +36,7 @@ def group_means(
     ----------
     mdata
         Paired cells in one order.
-    group_key
+    groupby
         Column of ``mdata.obs``, or of the ``.obs`` of a modality, such as a cell type or a
         cluster.
     features
@@ -67,7 +67,7 @@ def group_means(
     check_one_of(modality, ("rna", "atac"), name="modality")
     check_integer_at_least(block_size, 1, name="block_size")
     check_pair(mdata, rna_key, atac_key)
-    groups = find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
+    groups = find_groups(mdata, groupby, argument="groupby", modality_keys=(rna_key, atac_key))
     names = mdata[rna_key if modality == "rna" else atac_key].var_names
     columns = check_names(features, names, argument="features", way_out="Name one.")
     values = read_values(
@@ -76,7 +76,7 @@ def group_means(
         rna_layer=rna_layer,
         atac_layer=atac_layer,
         normalize=normalize,
-        group_key=None,
+        groupby=None,
         rna_key=rna_key,
         atac_key=atac_key,
     )
@@ -85,7 +85,7 @@ def group_means(
     lost = groups.cat.categories.difference(averaged.cat.categories, sort=False)
     if len(lost) > 0:
         warnings.warn(
-            f"{len(lost)} of {len(groups.cat.categories)} groups of `{group_key}` have no cell "
+            f"{len(lost)} of {len(groups.cat.categories)} groups of `{groupby}` have no cell "
             f"with both modalities and are left out: {shown(lost)}.",
             UserWarning,
             stacklevel=2,
@@ -94,4 +94,4 @@ def group_means(
     blocks = (columns[start : start + block_size] for start in range(0, columns.size, block_size))
     means = [pd.DataFrame(read(b)).groupby(of_row, observed=False).mean() for b in blocks]
     table = pd.concat(means, axis=1).set_axis(names[columns], axis=1)
-    return table.rename_axis(group_key)
+    return table.rename_axis(groupby)

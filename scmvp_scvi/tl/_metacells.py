@@ -30,7 +30,7 @@ def metacells(
     Returns
     -------
     ``(cells,)``, names ``"metacell_0"``, ``"metacell_1"``, ... for a column of ``mdata.obs`` to
-    be passed as ``group_key``.
+    be passed as ``groupby``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def metacells(
     Examples
     --------
     >>> mdata.obs["metacell"] = tl.metacells(mdata.obsm["X_scmvp"])  # doctest: +SKIP
-    >>> links = tl.peak_gene_links(mdata, group_key="metacell")  # doctest: +SKIP
+    >>> links = tl.peak_gene_links(mdata, groupby="metacell")  # doctest: +SKIP
     """
     check_integer_at_least(cells_per_metacell, 1, name="cells_per_metacell")
     check_integer_at_least(seed, 0, name="seed")

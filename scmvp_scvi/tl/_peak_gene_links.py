@@ -71,7 +71,7 @@ def peak_gene_links(
     n_matched: int = 100,
     n_background: int = 2_000,
     gc_key: str | None = None,
-    group_key: str | None = None,
+    groupby: str | None = None,
     normalize: bool = True,
     rna_layer: str | None = None,
     atac_layer: str | None = None,
@@ -114,7 +114,7 @@ def peak_gene_links(
     gc_key
         Column of the peaks' ``.var`` with their GC content. Without it, the null matches
         accessibility alone.
-    group_key
+    groupby
         Column of ``mdata.obs``, or of the ``.obs`` of a modality, whose groups, such as those of
         `metacells`, take the place of the cells: counts are summed, other values averaged.
     normalize
@@ -229,12 +229,12 @@ def peak_gene_links(
         rna_layer=rna_layer,
         atac_layer=atac_layer,
         normalize=normalize,
-        group_key=group_key,
+        groupby=groupby,
         rna_key=rna_key,
         atac_key=atac_key,
     )
     if len(values.rows) < _FEWEST_CELLS:
-        rows = "cells" if group_key is None else "groups of cells"
+        rows = "cells" if groupby is None else "groups of cells"
         raise ValueError(
             f"Correlations need at least {_FEWEST_CELLS} {rows} with both modalities, got "
             f"{len(values.rows)}."

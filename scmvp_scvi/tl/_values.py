@@ -151,7 +151,7 @@ def read_values(
     rna_layer: str | None,
     atac_layer: str | None,
     normalize: bool,
-    group_key: str | None,
+    groupby: str | None,
     rna_key: str,
     atac_key: str,
 ) -> PairedValues:
@@ -169,7 +169,7 @@ def read_values(
     normalize
         Whether the matrices hold counts, which become :math:`\log(1 + x d / d_i)` with the depth
         :math:`d_i` of a cell and the median depth :math:`d`, or values to be taken as they are.
-    group_key
+    groupby
         Column, as `find_grouping` finds it, whose groups take the place of cells: counts are
         summed, other values averaged.
     rna_key, atac_key
@@ -189,8 +189,8 @@ def read_values(
     """
     groups = (
         None
-        if group_key is None
-        else find_groups(mdata, group_key, argument="group_key", modality_keys=(rna_key, atac_key))
+        if groupby is None
+        else find_groups(mdata, groupby, argument="groupby", modality_keys=(rna_key, atac_key))
     )
     rows = mdata.obs_names if groups is None else pd.Index(groups.cat.categories)
     if model is not None:

@@ -120,7 +120,7 @@ def test_unknown_feature_suggests_a_near_one(make_mdata):
 def test_cells_without_group_are_refused(make_mdata):
     mdata = make_mdata()
     mdata.obs.loc[mdata.obs_names[0], "cell_type"] = np.nan
-    with pytest.raises(ValueError, match="`group_key`: .* must have a category for each cell"):
+    with pytest.raises(ValueError, match="`groupby`: .* must have a category for each cell"):
         tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna")
 
 

@@ -218,7 +218,7 @@ def test_links_of_a_trained_model_are_found(trained_model, mdata):
 def test_groups_take_the_place_of_cells(make_mdata):
     mdata = make_mdata(n_genes=12, n_peaks=90)
     mdata.obs["group"] = [f"g{i % 30}" for i in range(300)]
-    links = tl.peak_gene_links(mdata, group_key="group", window=30_000, n_matched=0)
+    links = tl.peak_gene_links(mdata, groupby="group", window=30_000, n_matched=0)
     names = pd.Categorical(mdata.obs["group"])
     rna, atac = (
         pd.DataFrame(
@@ -294,7 +294,7 @@ def test_groups_of_constant_values_have_missing_scores_whatever_their_sizes(make
         adata.layers["same"] = np.full(adata.shape, 0.1)
     mdata.obs["group"] = (np.arange(mdata.n_obs) ** 0.7).astype(int).astype(str)
     arguments = {"normalize": False, "rna_layer": "same", "atac_layer": "same", "n_matched": 0}
-    assert tl.peak_gene_links(mdata, group_key="group", **arguments)["score"].isna().all()
+    assert tl.peak_gene_links(mdata, groupby="group", **arguments)["score"].isna().all()
 
 
 def test_null_is_that_of_the_values_whatever_the_form_of_the_matrix(make_mdata):
@@ -310,7 +310,7 @@ def test_null_is_that_of_the_values_whatever_the_form_of_the_matrix(make_mdata):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
 @pytest.mark.parametrize("modality", ["rna", "atac"])
-@pytest.mark.parametrize("arguments", [{"n_matched": 0}, {"group_key": "group"}, {}])
+@pytest.mark.parametrize("arguments", [{"n_matched": 0}, {"groupby": "group"}, {}])
 def test_values_that_are_not_finite_are_refused_and_the_way_out_fills_them(
     make_mdata, modality, form, arguments
 ):
@@ -428,8 +428,8 @@ def test_gc_content_that_is_missing_or_text_is_refused_with_what_to_do_about_pea
 
 
 def test_list_of_columns_to_group_by_is_refused(make_mdata):
-    with pytest.raises(TypeError, match=r"`group_key` must name one column, got \['batch'"):
-        tl.peak_gene_links(make_mdata(), group_key=["batch", "cell_type"])
+    with pytest.raises(TypeError, match=r"`groupby` must name one column, got \['batch'"):
+        tl.peak_gene_links(make_mdata(), groupby=["batch", "cell_type"])
 
 
 @pytest.mark.parametrize("modality", ["rna", "atac"])
