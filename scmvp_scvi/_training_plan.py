@@ -1,15 +1,12 @@
 """`SCMVPTrainingPlan`: schedules, the fit of the mixture, and what is logged."""
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from scvi.dataloaders import DataSplitter
 from scvi.train import TrainingPlan
 from torch import Tensor
@@ -18,10 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._dispersion_fit import fit_dispersions
 from scmvp_scvi._keys import OUTPUT, REGISTRY
-from scmvp_scvi._module import DEFAULT_CYCLE_PEAKS, SCMVPLossOutput, SCMVPModule
-from scmvp_scvi._optimizer import RowAdam, SteppedGradients, trust_rows, values_of_gradient
+from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
+from scmvp_scvi._optimizer import RowAdam
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
-from scmvp_scvi._recorded_step import StepRecorder
+from scmvp_scvi._steps import SteppingPlan
 from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
@@ -35,8 +32,6 @@ from scmvp_scvi._validate import (
 )
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
-logger = logging.getLogger(__name__)
-
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
 # parameters of the plans and of the loss that are no business of `plan_kwargs`; our optimiser is
@@ -46,18 +41,13 @@ _NOT_ASKED = {
     *("tensors", "inference_outputs", "generative_outputs"),
     *("peak_probabilities", "wide_gradients"),
 }
-# Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
-# blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
-# took as long. With fewer peaks there is little memory to save.
-_MOST_WAITING = 0.125
-_KL_WEIGHT, _LR = "kl_weight", "lr"  # change in each step, as the minibatch does
 # Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
 # costs many the transfer of labels to rare types.
 _FEW_CELLS, _SCALE_OF_FEW, _SCALE_OF_MANY = 5_000, 1.0, 3.4
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
-class SCMVPTrainingPlan(TrainingPlan):
+class SCMVPTrainingPlan(SteppingPlan):
     """Train `SCMVPModule`: a broad Gaussian prior first, then a mixture, fitted twice.
 
     Parameters
@@ -194,6 +184,8 @@ class SCMVPTrainingPlan(TrainingPlan):
             )
         super().__init__(
             module,
+            surgery=surgery,
+            cuda_graph=cuda_graph,
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
@@ -216,13 +208,7 @@ class SCMVPTrainingPlan(TrainingPlan):
         self.continues_training = bool(module.prior.is_fitted)
         self.mixture_step: int | None = None  # the first one with the mixture
         self.epoch_parts = {"train": _EpochMeans(), "validation": _EpochMeans()}
-        self.surgery = surgery
-        self.known_rows: KnownRows | None = None
-        self.wide_gradients: SteppedGradients | None = None
         self.fit_dispersions = fit_dispersions
-        self.cuda_graph = cuda_graph
-        self.step_recorder: StepRecorder | None = None
-        self._hindrance: str | None = None  # to the recording of steps, in the last epoch
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -327,39 +313,6 @@ class SCMVPTrainingPlan(TrainingPlan):
         scheduler = LambdaLR(config["optimizer"], factor)
         return {**config, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take a step and let the gradients go, which would else lie beside those of the next."""
-        super().optimizer_step(*args, **kwargs)
-        if self.known_rows is not None:
-            self.known_rows.put_back()
-        self.optimizers().zero_grad()
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | int | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradients, those of sampled peaks by the rows they hold."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:  # a replay has used them up; torch fails to clip none by value
-            return
-        if not gradient_clip_val or not any(gradient.is_sparse for gradient in gradients):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        # torch clips dense gradients alone: stand-ins share the values of the sparse ones
-        stand_ins = []
-        for parameter in parameters:
-            values = values_of_gradient(parameter)
-            if values is not None:
-                stand_ins.append(torch.nn.Parameter(torch.empty_like(values)))
-                stand_ins[-1].grad = values
-        if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(stand_ins, gradient_clip_val)
-        else:
-            torch.nn.utils.clip_grad_norm_(stand_ins, gradient_clip_val)
-
     # -- what happens before and between the epochs ---------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -422,139 +375,6 @@ class SCMVPTrainingPlan(TrainingPlan):
                 'Train with `precision="bf16-mixed"` or "32-true", or without clipping.'
             )
 
-    def _step_by_blocks_if_possible(self) -> None:
-        """Let the widest weights be stepped block by block, unless something hinders it.
-
-        Callbacks then find no gradient of theirs.
-        """
-        if self.surgery is not None or not self._may_step_by_blocks():
-            self.wide_gradients = None
-        elif self.wide_gradients is None:
-            encoder, decoder = self.module.atac_encoder, self.module.atac_decoder
-            layers = (encoder.first_layer, decoder.rate, decoder.inclusion)
-            self.wide_gradients = SteppedGradients(
-                self._optimizer, [layer.weight for layer in layers]
-            )
-
-    def _record_steps_if_possible(self) -> None:
-        """Let steps on a CUDA device be recorded, unless something hinders it in this epoch."""
-        if self.device.type != "cuda":
-            return
-        hindrance, was = self._hindrance_to_recording(), self._hindrance
-        self._hindrance = hindrance
-        if hindrance is not None:
-            if hindrance != was:
-                logger.info("Training steps are not recorded as a CUDA graph: %s.", hindrance)
-            self.forget_recorded_step()
-        elif self.step_recorder is None:
-            data = self.trainer.datamodule
-            self.step_recorder = StepRecorder(min(data.batch_size, len(data.train_idx)))
-
-    def forget_recorded_step(self) -> None:
-        """Let go of the step that is replayed, if there is one, and of its memory."""
-        if self.step_recorder is not None:
-            self.step_recorder = None
-            torch.cuda.empty_cache()  # whose blocks nothing else can use
-
-    def _may_step_by_blocks(self) -> bool:
-        """Whether a gradient is what one minibatch makes it, and nobody else asks for it.
-
-        The likelihood forms the gradient of the mean over a minibatch on a CPU alone. On sampled
-        peaks the gradients are small but for one, and blocks took an eighth longer.
-        """
-        trainer, arguments = self.trainer, self.loss_kwargs
-        n_waiting = arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS)
-        return (
-            self.device.type == "cpu"
-            and trainer.world_size == 1
-            and trainer.precision == "32-true"
-            and trainer.accumulate_grad_batches == 1
-            and not trainer.fit_loop._skip_backward
-            and not trainer.gradient_clip_val
-            and arguments.get("n_peaks_per_step") is None
-            and n_waiting <= _MOST_WAITING * len(self.module.atac_idf)
-            and isinstance(self._optimizer, RowAdam)
-        )
-
-    def _hindrance_to_recording(self) -> str | None:
-        """Why the kernels of a step may depend on more than the minibatch; None if they do not."""
-        trainer = self.trainer
-        encoders = (self.module.rna_encoder, self.module.atac_encoder)
-        is_own = isinstance(self._optimizer, RowAdam)
-        rates = {group["lr"] for group in self._optimizer.param_groups}
-        hindrances = {
-            "`cuda_graph` is False": not self.cuda_graph,
-            "several devices may take part": not isinstance(
-                trainer.strategy, SingleDeviceStrategy
-            ),
-            f'the precision is "{trainer.precision}"': trainer.precision != "32-true",
-            "gradients are accumulated": trainer.accumulate_grad_batches > 1,
-            "the optimizer is one of your own": not is_own,
-            "some parameters have a learning rate of their own": len(rates) > 1,
-            "weights are averaged": trainer.fit_loop._skip_backward,
-            "some training cells lack a modality": any(e.some_unobserved for e in encoders),
-            "torch compiles the module": not isinstance(self.module, SCMVPModule),
-            "torch looks for anomalies": torch.is_anomaly_enabled(),
-            "kernels are to be deterministic": torch.are_deterministic_algorithms_enabled(),
-        }
-        return next((why for why, holds in hindrances.items() if holds), None)
-
-    def forward(self, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Return posterior, laws and loss of a minibatch; of a replayed step the loss alone."""
-        if self.step_recorder is not None and self.module.training:
-            loss_kwargs = kwargs["loss_kwargs"]
-            lr = self._optimizer.param_groups[0]["lr"]  # or steps would not be recorded
-            inputs = {
-                **batch,
-                _KL_WEIGHT: loss_kwargs[_KL_WEIGHT],
-                _LR: torch.full((), lr, device=self.device),
-            }
-            step = partial(self._whole_step, loss_kwargs)
-            if (output := self.step_recorder.replay(step, inputs)) is not None:
-                return None, None, output
-        return self._forward(batch, *args, **kwargs)
-
-    def _whole_step(
-        self, loss_kwargs: dict[str, Any], inputs: dict[str, Tensor]
-    ) -> SCMVPLossOutput:
-        """Judge a minibatch and learn from it, as Lightning does call by call."""
-        optimizer: RowAdam = self._optimizer
-        trainer = self.trainer
-        lr, kl_weight = inputs.pop(_LR), inputs.pop(_KL_WEIGHT)
-        optimizer.zero_grad()
-        _, _, output = self._forward(inputs, loss_kwargs={**loss_kwargs, _KL_WEIGHT: kl_weight})
-        output.loss.backward()
-        trust_rows(self.module.parameters())
-        self.configure_gradient_clipping(
-            optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-        )
-        with optimizer.learning_rate(lr):
-            optimizer.step()
-        optimizer.zero_grad()  # what Lightning goes on with finds nothing to clip or step
-        return output
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Form the gradients, unless a replay has used them up, which the loss shows."""
-        if self.step_recorder is None or loss.requires_grad:
-            super().backward(loss, *args, **kwargs)
-
-    @property
-    def _uncompiled(self) -> SCMVPModule:
-        """The module itself: one that torch has compiled calls its parts by other names."""
-        module: Any = self.module
-        return getattr(module, "_orig_mod", module)
-
-    @property
-    def _optimizer(self) -> Any:
-        """The optimiser itself, without what Lightning wraps it in; `RowAdam` unless asked for."""
-        return self.optimizers(use_pl_optimizer=False)
-
-    def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        wide = {"wide_gradients": self.wide_gradients if self.module.training else None}
-        kwargs["inference_kwargs"] = {**kwargs.get("inference_kwargs", {}), **wide}
-        kwargs["loss_kwargs"] = {**kwargs.get("loss_kwargs", {}), **wide}
-        return super().forward(*args, **kwargs)
-
     def on_train_batch_start(self, *args: Any) -> None:
         """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""
         del args
@@ -562,13 +382,8 @@ class SCMVPTrainingPlan(TrainingPlan):
             freeze_layers(self._uncompiled, self.surgery)
 
     def on_train_epoch_start(self) -> None:
-        """Fit the mixture when its time has come, and once more.
-
-        What hinders the recording of steps, or steps by blocks, is asked anew, for callbacks may
-        change it.
-        """
-        self._record_steps_if_possible()
-        self._step_by_blocks_if_possible()
+        """Fit the mixture when its time has come, and once more."""
+        super().on_train_epoch_start()
         trainer = self.trainer
         n_steps = trainer.estimated_stepping_batches  # of all epochs, or fewer if so asked for
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

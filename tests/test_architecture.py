@@ -58,6 +58,7 @@ LAYERS = (
     {"_data", "_dispersion_fit", "_losses", "_prior_fit", "_surgery"},
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
+    {"_steps"},
     {
         "_training_plan",
         "_registration",
