@@ -120,8 +120,8 @@ class EmbeddingMixin(VAEMixin):
 
         Returns
         -------
-        ``(cells, clusters)``, indexed by cell; rows sum to one. Columns are the component numbers
-        as strings, or the labels that seeded the components.
+        ``(cells, clusters)``, indexed by cell; rows sum to one. Columns are the component numbers,
+        or the labels that seeded the components, both as strings.
 
         Raises
         ------
@@ -165,7 +165,8 @@ class EmbeddingMixin(VAEMixin):
         Returns
         -------
         Categorical, indexed by cell, ready for ``.obs``; its categories are all components in
-        use, whether or not a cell falls to them.
+        use, whether or not a cell falls to them, as strings: compare with labels that are numbers
+        by ``labels.astype(str)``.
         """
         probs = self.get_cluster_probabilities(adata, indices, batch_size=batch_size)
         codes = probs.to_numpy().argmax(1)
