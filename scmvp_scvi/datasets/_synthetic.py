@@ -1,7 +1,7 @@
 """A seeded generator of paired RNA and ATAC counts whose types, markers and links are known."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -223,54 +223,11 @@ def synthetic(
     >>> mdata["atac"].shape
     (200, 2000)
     """
-    numbers = {
-        "n_cells": n_cells,
-        "n_genes": n_genes,
-        "n_peaks": n_peaks,
-        "n_types": n_types,
-        "n_batches": n_batches,
-        "links_per_gene": links_per_gene,
-        "window": window,
-    }
-    for name, number in numbers.items():
-        check_integer_at_least(number, 1, name=name)
+    _check_arguments(locals())
     n_lineages = -(-n_types // 3) if n_lineages is None else n_lineages
     rna_depth = _COUNTS_PER_GENE * n_genes if rna_depth is None else rna_depth
     atac_depth = _FRAGMENTS_PER_PEAK * n_peaks if atac_depth is None else atac_depth
-    check_integer_at_least(n_lineages, 1, name="n_lineages")
-    magnitudes = {
-        "rna_depth": rna_depth,
-        "atac_depth": atac_depth,
-        "rna_dispersion": rna_dispersion,
-        "rna_marker_strength": rna_marker_strength,
-        "atac_marker_strength": atac_marker_strength,
-        "link_strength": link_strength,
-        "batch_strength": batch_strength,
-    }
-    shares = {
-        "marker_fraction": marker_fraction,
-        "linked_fraction": linked_fraction,
-        "batch_confounding": batch_confounding,
-        "missing_rna": missing_rna,
-        "missing_atac": missing_atac,
-    }
-    for name, magnitude in magnitudes.items():
-        check_not_negative(magnitude, name=name)
-    for name, share in shares.items():
-        check_share(share, name=name)
-    n_linked_genes = round(linked_fraction * round(marker_fraction * n_genes))
-    _check_at_most("n_cells", n_cells, n_types=n_types, n_batches=n_batches)
-    _check_at_most("n_types", n_types, n_lineages=n_lineages)
-    if n_linked_genes > n_peaks:
-        raise ValueError(
-            f"`n_peaks` must be at least the number of linked genes, {n_linked_genes}, got "
-            f"{n_peaks}. Raise `n_peaks`, or lower `linked_fraction` or `marker_fraction`."
-        )
-    if missing_rna + missing_atac > 1:
-        raise ValueError(
-            "`missing_rna` + `missing_atac` must be at most 1, as no cell lacks both, got "
-            f"{missing_rna} + {missing_atac}."
-        )
+    n_linked_genes = _n_linked_genes(n_genes, marker_fraction, linked_fraction)
 
     rngs = _spawn(seed)
     lineage_of_type = np.arange(n_types) * n_lineages // n_types
@@ -324,11 +281,7 @@ def synthetic(
         rngs, obs, rna.profile, atac.profile, links, rna_dispersion, link_strength
     )
 
-    order = rngs["missing"].permutation(n_cells)
-    n_rna_missing = round(missing_rna * n_cells)
-    rna_missing = order < n_rna_missing
-    # Rounding both shares up must not empty a cell twice.
-    atac_missing = order >= max(n_rna_missing, n_cells - round(missing_atac * n_cells))
+    rna_missing, atac_missing = _draw_missing(rngs["missing"], n_cells, missing_rna, missing_atac)
     obs = obs.assign(
         rna_depth=obs["rna_depth"].where(~rna_missing, 0.0),
         atac_depth=obs["atac_depth"].where(~atac_missing, 0.0),
@@ -359,10 +312,47 @@ def synthetic(
     return mdata
 
 
-def _check_at_most(limit_name: str, limit: int, **arguments: int) -> None:
-    for name, value in arguments.items():
-        if value > limit:
-            raise ValueError(f"`{name}` must be at most `{limit_name}`, {limit}, got {value}.")
+def _n_linked_genes(n_genes: int, marker_fraction: float, linked_fraction: float) -> int:
+    return round(linked_fraction * round(marker_fraction * n_genes))
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of `synthetic`."""
+    has_default = ("n_lineages", "rna_depth", "atac_depth")
+    given = {k: v for k, v in arguments.items() if v is not None or k not in has_default}
+    numbers = ("n_cells", "n_genes", "n_peaks", "n_types", "n_lineages", "n_batches")
+    strengths = ("rna_marker_strength", "atac_marker_strength", "link_strength", "batch_strength")
+    magnitudes = ("rna_depth", "atac_depth", "rna_dispersion", *strengths)
+    fractions = ("marker_fraction", "linked_fraction")
+    for name, value in given.items():
+        if name in (*numbers, "links_per_gene", "window"):
+            check_integer_at_least(value, 1, name=name)
+        elif name in magnitudes:
+            check_not_negative(value, name=name)
+        elif name in (*fractions, "batch_confounding", "missing_rna", "missing_atac"):
+            check_share(value, name=name)
+    for name, most in (
+        ("n_types", "n_cells"),
+        ("n_batches", "n_cells"),
+        ("n_lineages", "n_types"),
+    ):
+        if name in given and given[name] > given[most]:
+            raise ValueError(
+                f"`{name}` must be at most `{most}`, {given[most]}, got {given[name]}."
+            )
+    n_linked_genes = _n_linked_genes(*(given[name] for name in ("n_genes", *fractions)))
+    if n_linked_genes > given["n_peaks"]:
+        raise ValueError(
+            f"`n_peaks` must be at least the number of linked genes, {n_linked_genes}, got "
+            f"{given['n_peaks']}. Raise `n_peaks`, or lower `linked_fraction` or "
+            "`marker_fraction`."
+        )
+    missing_rna, missing_atac = given["missing_rna"], given["missing_atac"]
+    if missing_rna + missing_atac > 1:
+        raise ValueError(
+            "`missing_rna` + `missing_atac` must be at most 1, as no cell lacks both, got "
+            f"{missing_rna} + {missing_atac}."
+        )
 
 
 def _spawn(seed: int) -> dict[str, Generator]:
@@ -649,6 +639,17 @@ def _to_columns(counts: sparse.csr_matrix, columns: Indices, n_columns: int) -> 
     )
     moved.sort_indices()
     return moved
+
+
+def _draw_missing(
+    rng: Generator, n_cells: int, missing_rna: float, missing_atac: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which cells lack RNA and which lack ATAC, ``(cells,)`` each; none lacks both."""
+    order = rng.permutation(n_cells)
+    n_rna_missing = round(missing_rna * n_cells)
+    # rounding both shares up must not empty a cell twice
+    first_without_atac = max(n_rna_missing, n_cells - round(missing_atac * n_cells))
+    return order < n_rna_missing, order >= first_without_atac
 
 
 def _empty_rows(counts: sparse.csr_matrix, is_empty: NDArray[np.bool_]) -> sparse.csr_matrix:
