@@ -1,6 +1,6 @@
 """Fit of the dispersions of the RNA counts, at decoder weights that have been learned."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,9 +13,8 @@ _N_ITERATIONS = 30
 _FIRST_STEP, _STEPS = 0.3, (1e-3, 1.0)
 
 
-@torch.enable_grad()
 def fit_dispersions(
-    log_inverse_dispersion: torch.nn.Parameter, log_likelihoods: Callable[[], Iterable[Tensor]]
+    log_inverse_dispersion: torch.nn.Parameter, gradient: Callable[[], Tensor]
 ) -> None:
     """Move the logarithms of the inverse dispersions to the mode of their posterior, in place.
 
@@ -26,16 +25,13 @@ def fit_dispersions(
     ----------
     log_inverse_dispersion
         ``(rows, genes)``; the prior of each is about where it is.
-    log_likelihoods
-        Computes the log-likelihood of all cells anew at each call: parts of it, scalars, for one
-        minibatch after the other.
+    gradient
+        Computes the gradient of the log-likelihood of all cells, where they are at the call.
     """
     start = log_inverse_dispersion.detach().clone()
     optimizer = torch.optim.Rprop([log_inverse_dispersion], lr=_FIRST_STEP, step_sizes=_STEPS)
     for _ in range(_N_ITERATIONS):
-        gradient = (log_inverse_dispersion.detach() - start) / _PRIOR_SCALE**2
-        for log_likelihood in log_likelihoods():
-            gradient -= torch.autograd.grad(log_likelihood, log_inverse_dispersion)[0]
-        log_inverse_dispersion.grad = gradient
+        of_prior = (start - log_inverse_dispersion.detach()) / _PRIOR_SCALE**2
+        log_inverse_dispersion.grad = -(gradient() + of_prior)
         optimizer.step()
     log_inverse_dispersion.grad = None

@@ -174,6 +174,17 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             )
         return dict(cls._create_modalities_attr_dict(dict(modalities), setup_method_args))
 
+    @property
+    def adata(self) -> MuData | None:
+        """Data of the model; None if it was loaded without."""
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: MuData) -> None:
+        check_is_mudata(adata)  # a view would be registered as a copy of it
+        BaseMinifiedModeModelClass.adata.fset(self, adata)
+        self._keep_values()
+
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, Any]:
         """Names of the features the model was set up with, modality to names.
 
@@ -251,7 +262,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         # which scvi-tools leaves out of what it transfers, and needs of a model's own data
         manager = self.get_anndata_manager(validated)
         manager.registry.setdefault("setup_method_name", self.registry["setup_method_name"])
-        if is_copy:  # which scvi-tools would keep for each call with a view
+        if is_copy and validated is not self.adata:
+            # which scvi-tools would keep for each call with a view
             managers = self._per_instance_manager_store[self.id]
             managers.pop(self._copy_of_view, None)
             self._copy_of_view = validated.uns[DATA_UUID_KEY]

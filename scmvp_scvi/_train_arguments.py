@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
 from scmvp_scvi._validate import check_fraction, check_positive_share
@@ -32,9 +34,7 @@ def check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any])
     ValueError
         If there are several, and no strategy.
     """
-    n_devices = len(devices) if isinstance(devices, (list, tuple)) else devices
-    strategy = arguments.get("strategy", "auto")
-    if isinstance(n_devices, int) and n_devices > 1 and strategy == "auto":
+    if arguments.get("strategy", "auto") == "auto" and _n_devices(devices) > 1:
         raise ValueError(
             f"`devices={devices!r}` needs a strategy that gives each device cells of its own: "
             'pass `strategy="ddp"`, or train on one device.'
@@ -117,3 +117,15 @@ def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
                 f"`plan_kwargs` takes no `{name}`, which the model brings, got "
                 f"{arguments[name]!r}: {way_out}."
             )
+
+
+def _n_devices(devices: int | list[int] | str) -> int:
+    """Number of devices that Lightning reads from an argument, 1 where it is left to it."""
+    if isinstance(devices, str):
+        named = [part for part in devices.split(",") if part.strip()]
+        if len(named) != 1 or not named[0].strip().lstrip("-").isdigit():
+            return max(1, len(named))
+        devices = int(named[0])
+    if isinstance(devices, int):
+        return torch.cuda.device_count() if devices == -1 else devices
+    return len(devices)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from scmvp_scvi._counts import read_counts
 from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._dispersion_fit import fit_dispersions
 from scmvp_scvi._keys import OUTPUT, REGISTRY
@@ -89,9 +91,9 @@ class SCMVPTrainingPlan(SteppingPlan):
         objective is the ELBO.
     fit_dispersions
         Whether the dispersions of the RNA counts are fitted to the training cells after the last
-        epoch, all else held still; their counts are then in memory at once, sparse. None for up to
-        5,000 training cells, whose few steps leave the dispersions near where they start, unless
-        they are of a query.
+        epoch, all else held still; their counts are then in memory at once, sparse. Checkpoints,
+        which are written before, have those of their step. None for up to 5,000 training cells,
+        whose few steps leave the dispersions near where they start, unless they are of a query.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
         the time, and memory beside that of the steps that are taken as usual. The weights of the
@@ -440,46 +442,56 @@ class SCMVPTrainingPlan(SteppingPlan):
     def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Joint posterior means and variances and labels of the training cells, all processes."""
         means, variances, labels = [], [], []
-        for tensors, outputs in self._embedded_training_cells():
-            means.append(outputs[OUTPUT.QZ].loc)
-            variances.append(outputs[OUTPUT.QZ].variance)
-            labels.append(tensors[REGISTRY.LABELS].to(means[-1].device))
+        with self._evaluating():
+            for tensors, outputs in self._embedded_training_cells():
+                means.append(outputs[OUTPUT.QZ].loc)
+                variances.append(outputs[OUTPUT.QZ].variance)
+                labels.append(tensors[REGISTRY.LABELS].to(means[-1].device))
         gathered = self.all_gather(tuple(torch.cat(part) for part in (means, variances, labels)))
         # a process axis stands in front where there are several
         mean, variance, codes = (part.cpu().flatten(0, -2).numpy() for part in gathered)
         return mean, variance, codes.ravel()
 
-    @torch.no_grad()
-    def _embedded_training_cells(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Yield the minibatches of the training cells, and what the module in eval mode infers."""
-        data = self.trainer.datamodule
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.module.training
         self.module.eval()
+        try:
+            yield
+        finally:
+            self.module.train(was_training)
+
+    def _embedded_training_cells(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """Yield the minibatches of the training cells of this process, and what they infer."""
+        data = self.trainer.datamodule
         for tensors in data.all_training_cells():
             tensors = data.on_after_batch_transfer(tensors, 0)
             yield tensors, self.module.inference(**self.module._get_inference_input(tensors))
-        self.module.train(was_training)
 
     def _fit_dispersions(self) -> None:
-        """Fit the dispersions to one draw of each training cell, on the first process for all."""
+        """Fit the dispersions to one draw of each training cell, of all processes."""
         module = self.module
-        cells = [
-            (module._get_generative_input(tensors, outputs), outputs[OUTPUT.RNA_COUNTS])
-            for tensors, outputs in self._embedded_training_cells()
-        ]
+        dispersions = module.rna_decoder.log_inverse_dispersion
+        if not dispersions.requires_grad:  # the user holds them still
+            return
 
-        def log_likelihoods() -> Iterator[Tensor]:
+        def gradient() -> Tensor:
+            total = torch.zeros_like(dispersions)
             for inputs, counts in cells:
                 law = module.generative(**inputs)[OUTPUT.PX]
-                yield law.log_prob(counts, law.log_scale().detach()).sum()
+                log_prob = law.log_prob(
+                    read_counts(counts.to(self.device)), law.log_scale().detach(), for_mean=True
+                )
+                total += len(log_prob) * torch.autograd.grad(log_prob.mean(), dispersions)[0]
+            return self.trainer.strategy.reduce(total, reduce_op="sum")
 
-        dispersions = module.rna_decoder.log_inverse_dispersion
-        was_training = module.training
-        module.eval()
-        fit_dispersions(dispersions, log_likelihoods)
-        module.train(was_training)
-        # each process has drawn other points of the posteriors
-        dispersions.data.copy_(self.trainer.strategy.broadcast(dispersions.data, src=0))
+        with self._evaluating():
+            with torch.no_grad():
+                cells = [
+                    (module._get_generative_input(tensors, outputs), tensors[REGISTRY.RNA])
+                    for tensors, outputs in self._embedded_training_cells()
+                ]
+            fit_dispersions(dispersions, gradient)
 
     # -- logging --------------------------------------------------------------------------------
 

@@ -268,6 +268,37 @@ def test_data_that_become_those_of_the_model_are_saved_with_it(model, saved, mak
     )
 
 
+def test_data_that_become_those_of_the_model_are_read_anew_after_another_set_up(
+    model, saved, make_mdata, register
+):
+    own, mdata = SCMVPModel.load(saved), make_mdata()
+    mdata.obs["batch"] = mdata.obs["batch"].to_numpy()[::-1]
+    own.adata = mdata
+    expected = own.get_normalized_expression()
+    register(mdata, batch_key="batch")
+    pd.testing.assert_frame_equal(own.get_normalized_expression(), expected)
+
+
+def test_view_cannot_become_the_data_of_the_model(model, saved, make_mdata):
+    own = SCMVPModel.load(saved)
+    before = own.adata
+    with pytest.raises(ValueError, match="view"):
+        own.adata = make_mdata()[:100]
+    assert own.adata is before
+    assert own.adata_manager.adata is before
+
+
+def test_model_loaded_without_data_keeps_the_first_view_as_its_own(model, saved, make_mdata):
+    loaded, mdata = SCMVPModel.load(saved, adata=False), make_mdata()
+    expected = model.get_latent_representation()
+    for rows in (slice(0, 50), slice(50, 300), slice(0, 50)):
+        found = loaded.get_latent_representation(mdata[rows])
+        np.testing.assert_allclose(found, expected[rows], atol=1e-5)
+    np.testing.assert_allclose(loaded.get_latent_representation(), expected[:50], atol=1e-5)
+    loaded.train(1, accelerator="cpu", devices=1, enable_progress_bar=False)
+    assert len(loaded.train_indices) == 45
+
+
 @pytest.mark.filterwarnings("ignore:.* have no counts in `rna`:UserWarning")
 def test_model_loads_onto_cells_of_atac_alone(model, saved, make_mdata, train_more, tmp_path):
     cells = make_mdata()
@@ -550,9 +581,12 @@ def test_numbers_of_numpy_are_numbers(fresh_mdata, train):
         model.get_latent_representation(batch_size=0)
 
 
-def test_several_devices_without_a_strategy_are_refused(fresh_mdata, train):
-    with pytest.raises(ValueError, match='`devices=2` needs a strategy.*`strategy="ddp"`'):
-        train(fresh_mdata, devices=2)
+@pytest.mark.parametrize("devices", [2, "2", "0,1", [0, 1], -1, "-1"])
+def test_several_devices_without_a_strategy_are_refused(fresh_mdata, small, monkeypatch, devices):
+    model = SCMVPModel(fresh_mdata, **small)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match='`devices=.*` needs a strategy.*`strategy="ddp"`'):
+        model.train(1, devices=devices)
 
 
 def test_minibatch_that_all_training_cells_do_not_fill_is_not_dropped(fresh_mdata, train):

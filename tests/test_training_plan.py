@@ -987,6 +987,7 @@ if __name__ == "__main__":
         weight=model.module.joint_encoder.shared.weight.detach().numpy(),
         rna_bias=model.module.rna_decoder.output.bias.detach().numpy(),
         atac_bias=model.module.atac_decoder.rate.bias.detach().numpy(),
+        dispersions=model.module.rna_decoder.log_inverse_dispersion.detach().numpy(),
         held_out=model.validation_indices,
     )
 """
@@ -1087,6 +1088,25 @@ def test_dispersions_of_many_cells_are_fitted_where_asked_for(
     plan = {"fit_dispersions": asked, "rna_output_scale": 1.0}  # that of few cells
     model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan)
     assert torch.equal(dispersions(model), dispersions(with_and_without_fit[not is_fitted]))
+
+
+def test_dispersions_are_fitted_to_the_cells_of_all_processes(
+    with_and_without_fit, make_mdata, register, train, monkeypatch
+):
+    # another process with the same cells: twice the likelihood moves further against the prior
+    monkeypatch.setattr(SingleDeviceStrategy, "reduce", lambda self, x, reduce_op: 2 * x)
+    model = train(register(make_mdata()), max_epochs=4)
+    start = dispersions(with_and_without_fit[1])
+    moved, before = ((dispersions(m) - start).abs() for m in (model, with_and_without_fit[0]))
+    assert (moved > before - 0.05).all()
+    assert moved.mean() > 1.03 * before.mean()
+
+
+def test_dispersions_that_the_user_holds_still_are_not_fitted(make_mdata, register, small):
+    model = SCMVPModel(register(make_mdata()), n_clusters=4, **small)
+    held = model.module.rna_decoder.log_inverse_dispersion.requires_grad_(False)
+    model.train(1, accelerator="cpu", devices=1, enable_progress_bar=False)
+    assert (held == 0).all()
 
 
 def test_dispersions_of_labels_are_fitted_to_the_cells_of_each(make_mdata, register, train):
