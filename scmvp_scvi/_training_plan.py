@@ -1,4 +1,4 @@
-"""`SCMVPTrainingPlan`: schedules, the fit of the mixture, and what is logged."""
+"""`SCMVPTrainingPlan`: schedules, the fits of mixture and dispersions, and what is logged."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,7 +93,8 @@ class SCMVPTrainingPlan(SteppingPlan):
         Whether the dispersions of the RNA counts are fitted to the training cells after the last
         epoch, all else held still; their counts are then in memory at once, sparse. Checkpoints,
         which are written before, have those of their step. None for up to 5,000 training cells,
-        whose few steps leave the dispersions near where they start, unless they are of a query.
+        whose few steps leave the dispersions near where they start, unless they are of a query
+        that keeps those of its reference.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
         the time, and memory beside that of the steps that are taken as usual. The weights of the

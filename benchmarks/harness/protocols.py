@@ -109,6 +109,8 @@ def score_all_cells(
     """Scores of the graph or of the first view of the training cells."""
     if isinstance(method, Grapher):
         graph = method.graph()
+        if reasons := embedding.what_is_broken_in_graph(graph):
+            return {"broken": reasons}
         return {
             "leiden": embedding.leiden_scores_of_graph(graph, labels, seed),
             "neighbours": embedding.transfer_of_graph(graph, labels),

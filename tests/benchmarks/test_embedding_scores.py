@@ -104,6 +104,10 @@ def test_runs_that_are_no_use_are_told_apart(rng):
     assert scores.what_is_broken(np.full((50, 3), np.nan), None) == [
         "values of the embedding that are not finite"
     ]
+    graph = sparse.csr_matrix(np.eye(3))
+    assert scores.what_is_broken_in_graph(graph) == []
+    graph[0, 0] = np.nan
+    assert scores.what_is_broken_in_graph(graph) == ["weights of the graph that are not finite"]
     assert scores.what_is_broken(1e-4 * good, sure) == ["collapsed embedding"]
     assert scores.what_is_broken(good, np.tile([0.9, 0.1], (50, 1))) == ["one cluster used"]
     assert scores.what_is_broken(good, np.ones((50, 1))) == []

@@ -151,6 +151,16 @@ def what_is_broken(latent: np.ndarray, probs: np.ndarray | None) -> list[str]:
     return reasons
 
 
+def what_is_broken_in_graph(graph: sparse.csr_matrix) -> list[str]:
+    """Reasons for which a graph of cells is no use; none for a good one.
+
+    With weights that are no numbers Leiden leaves each cell alone, of which each label is a union:
+    normalised mutual information, which is not adjusted for chance, would be high.
+    """
+    is_good = np.isfinite(graph.data).all()
+    return [] if is_good else ["weights of the graph that are not finite"]
+
+
 def scib_scores(
     latent: np.ndarray, labels: np.ndarray, batches: np.ndarray | None, uncorrected: np.ndarray
 ) -> Scores:
