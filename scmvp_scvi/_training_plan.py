@@ -402,8 +402,10 @@ class SCMVPTrainingPlan(SteppingPlan):
         super().on_train_end()
         if not bool(self.module.prior.is_fitted):
             self._fit_mixture()
-        of_few = self.surgery is None and self.n_obs_training <= _FEW_CELLS
-        if of_few if self.fit_dispersions is None else self.fit_dispersions:
+        asked = self.fit_dispersions
+        if asked is None:
+            asked = self.surgery is None and self.n_obs_training <= _FEW_CELLS
+        if asked:
             self._fit_dispersions()
 
     @torch.no_grad()
