@@ -84,6 +84,24 @@ class SteppingPlan(TrainingPlan):
         if self.step_recorder is None or loss.requires_grad:
             super().backward(loss, *args, **kwargs)
 
+    def on_train_start(self) -> None:
+        """Look whether gradients can be clipped, and remember what a query may not change."""
+        super().on_train_start()
+        self._check_can_clip()
+        if self.surgery is not None:
+            self.known_rows = KnownRows(self._uncompiled, self.surgery)
+
+    def _check_can_clip(self) -> None:
+        """Refuse to clip gradients whose scale an optimiser takes off only as it steps."""
+        trainer, optimizer = self.trainer, self._optimizer
+        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if trainer.gradient_clip_val and trainer.precision == "16-mixed" and unscales:
+            raise ValueError(
+                '`gradient_clip_val` must be None with `precision="16-mixed"`, got '
+                f"{trainer.gradient_clip_val}: {type(optimizer).__name__} takes scaled gradients. "
+                'Train with `precision="bf16-mixed"` or "32-true", or without clipping.'
+            )
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step and let the gradients go, which would else lie beside those of the next."""
         super().optimizer_step(*args, **kwargs)

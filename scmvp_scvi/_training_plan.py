@@ -21,7 +21,7 @@ from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._optimizer import RowAdam
 from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._steps import SteppingPlan
-from scmvp_scvi._surgery import KnownRows, Surgery, freeze_layers, freeze_parameters
+from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_integer_at_least,
     check_not_negative,
@@ -43,9 +43,10 @@ _NOT_ASKED = {
     *("tensors", "inference_outputs", "generative_outputs"),
     *("peak_probabilities", "wide_gradients"),
 }
+_FEW_CELLS = 5_000  # of the training, for the prior below and the fit of the dispersions
 # Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
 # costs many the transfer of labels to rare types.
-_FEW_CELLS, _SCALE_OF_FEW, _SCALE_OF_MANY = 5_000, 1.0, 3.4
+_SCALE_OF_FEW, _SCALE_OF_MANY = 1.0, 3.4
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -359,24 +360,11 @@ class SCMVPTrainingPlan(SteppingPlan):
             )
 
     def on_train_start(self) -> None:
-        """Prepare what the steps are taken by, and remember what a query may not change."""
-        self._check_can_clip()
+        """Prepare what the peaks of a step are drawn by."""
+        super().on_train_start()
         n_sampled = self.loss_kwargs.get("n_peaks_per_step")
         if n_sampled is not None:
             self.loss_kwargs["peak_probabilities"] = self.module.peak_probabilities(n_sampled)
-        if self.surgery is not None:
-            self.known_rows = KnownRows(self._uncompiled, self.surgery)
-
-    def _check_can_clip(self) -> None:
-        """Refuse to clip gradients whose scale an optimiser takes off only as it steps."""
-        trainer, optimizer = self.trainer, self._optimizer
-        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
-        if trainer.gradient_clip_val and trainer.precision == "16-mixed" and unscales:
-            raise ValueError(
-                '`gradient_clip_val` must be None with `precision="16-mixed"`, got '
-                f"{trainer.gradient_clip_val}: {type(optimizer).__name__} takes scaled gradients. "
-                'Train with `precision="bf16-mixed"` or "32-true", or without clipping.'
-            )
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""

@@ -1078,13 +1078,11 @@ def test_fitted_dispersions_are_the_best_for_the_training_cells(with_and_without
     assert errors[0] < min(errors[1:])
 
 
-@pytest.mark.parametrize(
-    ("few_cells", "asked", "is_fitted"), [(10, None, False), (10, True, True)]
-)
+@pytest.mark.parametrize(("asked", "is_fitted"), [(None, False), (True, True)])
 def test_dispersions_of_many_cells_are_fitted_where_asked_for(
-    with_and_without_fit, make_mdata, register, train, monkeypatch, few_cells, asked, is_fitted
+    with_and_without_fit, make_mdata, register, train, monkeypatch, asked, is_fitted
 ):
-    monkeypatch.setattr(_training_plan, "_FEW_CELLS", few_cells)
+    monkeypatch.setattr(_training_plan, "_FEW_CELLS", 10)
     plan = {"fit_dispersions": asked, "rna_output_scale": 1.0}  # that of few cells
     model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan)
     assert torch.equal(dispersions(model), dispersions(with_and_without_fit[not is_fitted]))

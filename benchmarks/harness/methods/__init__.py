@@ -65,7 +65,7 @@ EARLIER: dict[str, Change] = {
     **{f"no dropout, {name}": joined(NO_DROPOUT, change) for name, change in CENTRED.items()},
 }
 AS_TRAINED: Change = {"plan": {"fit_dispersions": False}}
-RNA_SCALE_34: Change = {"plan": {"rna_output_scale": 3.4, "fit_dispersions": False}}
+RNA_SCALE_34: Change = joined({"plan": {"rna_output_scale": 3.4}}, AS_TRAINED)
 CHANGES: dict[str, Change] = {
     **PARTS,
     "KL weight 1": KL_WEIGHT_1,
