@@ -21,18 +21,20 @@ FEWEST_MATCHED = 20
 _CHOICE_PER_MATCHED = 3
 # Standardised null scores that each tested pair adds to the common null distribution: with 25, a
 # lone link among any number of pairs can still fall below a false discovery rate of 5 %.
-_DRAWS_PER_PAIR = 25
-# Correlations in single precision differ by rounding where they are equal, such as those of a gene
-# in one cell: a deviation counts in units of no less, of scores and null scores alike.
+_KEPT_PER_PAIR = 25
+# Values in single precision differ by rounding where they are equal, such as those of a gene in
+# one cell: a deviation counts in units of no less, of scores and null scores alike.
 _LEAST_DEVIATION = 1e-4
+# Scores of sparse features are often tied, and differ by rounding with the order of the cells.
+_TIED_WITHIN = 1e-6
 
 
 class NullScores(NamedTuple):
     """Pairs compared with their matched peaks.
 
     ``z_score`` is ``(pairs,)``, the score in standard deviations above the mean of its null
-    scores; ``null_z_score`` holds draws of what it is where there is no link, of the pairs that
-    have a score.
+    scores; ``null_z_score`` holds examples of what it is where there is no link, of the pairs
+    that have a score.
     """
 
     z_score: Floats
@@ -148,7 +150,8 @@ def match_peaks(
 
     Returns
     -------
-    ``(peaks, n_matched)``, positions in `pool`; fewer columns where the pool has fewer peaks.
+    ``(peaks, n_matched)``, positions in `pool`, the nearest first; fewer columns where the pool
+    has fewer peaks.
 
     Raises
     ------
@@ -168,7 +171,7 @@ def match_peaks(
     return elsewhere[nearest]
 
 
-def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) -> NullScores:
+def compare_with_null(scores: Floats, null: Floats) -> NullScores:
     """Standardise scores, and some of the null scores, by the null scores of the same pair.
 
     Parameters
@@ -176,15 +179,14 @@ def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) ->
     scores
         ``(pairs,)``; NaN where a pair is not tested.
     null
-        ``(pairs, n_matched)``, scores of the same gene with the matched peaks.
-    rng
-        Draws the null scores to keep.
+        ``(pairs, n_matched)``, scores of the same gene with the matched peaks, the nearest first.
     """
     n = null.shape[1]
     mean, variance = null.mean(1, keepdims=True), null.var(1, ddof=1, keepdims=True)
-    drawn = rng.choice(n, size=min(n, _DRAWS_PER_PAIR), replace=False)
-    deviation = null[:, drawn] - mean
-    # Each draw is compared with the n - 1 others, as the score is with peaks that are not its own.
+    # from the nearest to the farthest, and the same whichever pairs stand beside this one
+    kept = np.linspace(0, n - 1, min(n, _KEPT_PER_PAIR)).round().astype(int)
+    deviation = null[:, kept] - mean
+    # Each is compared with the n - 1 others, as the score is with peaks that are not its own.
     deviation_of_others = deviation * n / (n - 1)
     variance_of_others = ((n - 1) * variance - deviation * deviation_of_others) / (n - 2)
     least = _LEAST_DEVIATION**2
@@ -197,14 +199,14 @@ def compare_with_null(scores: Floats, null: Floats, rng: np.random.Generator) ->
 
 
 def empirical_p_values(z_score: Floats, null_z_score: Floats, alternative: str) -> Floats:
-    """Share of the null draws that are at least as extreme as each score, itself included.
+    """Share of the null scores that are at least as extreme as each score, itself included.
 
     Parameters
     ----------
     z_score
         ``(pairs,)``; NaN stays NaN.
     null_z_score
-        ``(draws,)``.
+        ``(null scores,)``. Those that differ by rounding alone are as extreme.
     alternative
         ``"greater"``, ``"less"`` or ``"two-sided"``.
 
@@ -216,6 +218,6 @@ def empirical_p_values(z_score: Floats, null_z_score: Floats, alternative: str) 
         z_score, null_z_score = -z_score, -null_z_score
     elif alternative == "two-sided":
         z_score, null_z_score = np.abs(z_score), np.abs(null_z_score)
-    draws = np.sort(null_z_score)
-    n_extreme = draws.size - np.searchsorted(draws, z_score, side="left")
-    return np.where(np.isfinite(z_score), (1 + n_extreme) / (1 + draws.size), np.nan)
+    null = np.sort(null_z_score)
+    n_extreme = null.size - np.searchsorted(null, z_score - _TIED_WITHIN, side="left")
+    return np.where(np.isfinite(z_score), (1 + n_extreme) / (1 + null.size), np.nan)

@@ -54,7 +54,7 @@ class _Background(NamedTuple):
     """Peaks that null scores are taken from."""
 
     pool: NDArray[np.int64]  # positions of the peaks
-    unit: NDArray[np.float32]  # (cells, pool), their values, standardised
+    unit: Floats  # (cells, pool), their values, standardised
     features: Floats  # (all peaks, features), what peaks are matched by
     chrom: NDArray[np.object_]  # (all peaks,)
     n_matched: int
@@ -133,7 +133,7 @@ def peak_gene_links(
         of the background, and of `n_matched` null scores for each pair of a block. A model embeds
         all cells once per block: larger ones are faster.
     seed
-        Of the background and of the null scores that are kept.
+        Of the background.
     rna_key, atac_key
         The two modalities.
 
@@ -239,12 +239,11 @@ def peak_gene_links(
             f"Correlations need at least {_FEWEST_CELLS} {rows} with both modalities, got "
             f"{len(values.rows)}."
         )
-    rng = np.random.default_rng(seed)
     background, matched_on = None, []
     if n_matched > 0:
         accessibility = _mean_accessibility(mdata, atac_key, atac_layer)
         gc = None if gc_key is None else _gc_content(mdata, atac_key, gc_key)
-        pool = draw_pool(accessibility, n_background, rng)
+        pool = draw_pool(accessibility, n_background, np.random.default_rng(seed))
         unit = _standardized(values, "atac", pool, method, block_size)
         varies = np.isfinite(unit).all(axis=0)
         background = _Background(
@@ -262,7 +261,7 @@ def peak_gene_links(
 
     scored, null_z_scores = [], []
     for block in _gene_blocks(pairs, peak_table["chrom"].to_numpy(), block_size):
-        scores, null = _score_block(block, values, background, method, block_size, rng)
+        scores, null = _score_block(block, values, background, method, block_size)
         scored.append(block.assign(score=scores, z_score=null.z_score))
         null_z_scores.append(null.null_z_score)
     # the peaks of a gene are in order already
@@ -353,13 +352,13 @@ def _standardized(
     columns: NDArray[np.int64],
     method: str,
     block_size: int,
-) -> NDArray[np.float32]:
+) -> Floats:
     """``(rows, columns)``, of mean zero and length one, so that products are correlations.
 
     NaN where a column does not vary.
     """
     read = values.rna if modality == "rna" else values.atac
-    unit = np.empty((len(values.rows), columns.size), np.float32)
+    unit = np.empty((len(values.rows), columns.size))
     for start in range(0, columns.size, block_size):
         block = read(columns[start : start + block_size])
         # means of equal values differ by rounding
@@ -388,7 +387,6 @@ def _score_block(
     background: _Background | None,
     method: str,
     block_size: int,
-    rng: np.random.Generator,
 ) -> tuple[Floats, NullScores]:
     """Scores of the pairs of some genes of one chromosome, compared with the null if there is."""
     gene_column, genes = pd.factorize(pairs["gene"])
@@ -411,7 +409,7 @@ def _score_block(
         background.n_matched,
     )
     null = (unit_genes.T @ background.unit)[gene_column[:, None], matched[peak_column]]
-    return scores, compare_with_null(scores, null.astype(np.float64), rng)
+    return scores, compare_with_null(scores, null)
 
 
 def _adjusted(p_value: Floats) -> Floats:

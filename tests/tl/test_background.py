@@ -76,21 +76,32 @@ def test_accessibility_alone_is_matched_without_gc(rng):
 
 def test_z_scores_are_those_of_a_plain_loop(rng):
     scores, null = rng.standard_normal(3), rng.standard_normal((3, 25))
-    compared = compare_with_null(scores, null, np.random.default_rng(1))
-    order = np.random.default_rng(1).choice(25, 25, replace=False)
+    compared = compare_with_null(scores, null)
     for i in range(3):
         z_score = (scores[i] - null[i].mean()) / null[i].std(ddof=1)
         assert compared.z_score[i] == pytest.approx(z_score)
-        for j, draw in enumerate(order):
-            others = np.delete(null[i], draw)
-            expected = (null[i, draw] - others.mean()) / others.std(ddof=1)
+        for j in range(25):
+            others = np.delete(null[i], j)
+            expected = (null[i, j] - others.mean()) / others.std(ddof=1)
             assert compared.null_z_score.reshape(3, 25)[i, j] == pytest.approx(expected)
+
+
+def test_null_scores_that_are_kept_go_from_the_nearest_to_the_farthest_peak():
+    # ascending scores: the order of the standardised ones is that of the peaks
+    null = np.arange(97.0)[None]
+    kept = compare_with_null(np.zeros(1), null).null_z_score
+    of_every_fourth = [
+        (value - others.mean()) / others.std(ddof=1)
+        for value in range(0, 97, 4)
+        for others in [np.delete(null[0], value)]
+    ]
+    assert kept.tolist() == pytest.approx(of_every_fourth)
 
 
 @pytest.mark.parametrize("missing", [np.nan, 0.5])
 def test_pairs_without_scores_have_no_z_score_and_no_part_in_the_null(missing):
     null = np.full((1, 30), np.nan)
-    compared = compare_with_null(np.array([missing]), null, np.random.default_rng(0))
+    compared = compare_with_null(np.array([missing]), null)
     assert np.isnan(compared.z_score).all()
     assert compared.null_z_score.size == 0
 
@@ -98,9 +109,9 @@ def test_pairs_without_scores_have_no_z_score_and_no_part_in_the_null(missing):
 def test_null_is_that_of_the_pairs_with_a_score(rng):
     scores, null = rng.standard_normal(5), rng.standard_normal((5, 40))
     scores[[1, 3]] = np.nan
-    found = compare_with_null(scores, null, np.random.default_rng(1))
+    found = compare_with_null(scores, null)
     tested = [0, 2, 4]
-    alone = compare_with_null(scores[tested], null[tested], np.random.default_rng(1))
+    alone = compare_with_null(scores[tested], null[tested])
     assert found.null_z_score.tolist() == alone.null_z_score.tolist()
     assert found.z_score[tested].tolist() == alone.z_score.tolist()
 
@@ -109,7 +120,7 @@ def test_null_is_that_of_the_pairs_with_a_score(rng):
 def test_scores_that_are_equal_up_to_rounding_do_not_stand_out(rounding):
     rng = np.random.default_rng(0)
     null = 0.1 + rounding * rng.standard_normal((1, 30))
-    compared = compare_with_null(np.array([0.1]), null, rng)
+    compared = compare_with_null(np.array([0.1]), null)
     assert abs(compared.z_score[0]) < 1e-3
     assert abs(compared.null_z_score).max() < 1e-3
 
@@ -117,14 +128,14 @@ def test_scores_that_are_equal_up_to_rounding_do_not_stand_out(rounding):
 def test_one_null_score_unlike_the_equal_others_is_far_from_them_and_counts():
     null = np.full((1, 25), 0.1)
     null[0, 7] = 0.3
-    compared = compare_with_null(np.zeros(1), null, np.random.default_rng(0))
+    compared = compare_with_null(np.zeros(1), null)
     # by the least deviation that counts, 1e-4
     assert compared.null_z_score.max() == pytest.approx(0.2 / 1e-4)
     assert compared.null_z_score.size == 25
 
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
-def test_p_values_are_ranks_among_the_draws(rng, alternative):
+def test_p_values_are_ranks_among_the_null_scores(rng, alternative):
     z_score, draws = rng.standard_normal(20), rng.standard_normal(99)
     turn = {"greater": lambda z: z, "less": lambda z: -z, "two-sided": abs}[alternative]
     expected = [(1 + sum(turn(draws) >= turn(z))) / 100 for z in z_score]
@@ -135,9 +146,15 @@ def test_p_values_are_ranks_among_the_draws(rng, alternative):
 def test_p_values_are_uniform_where_scores_are_like_null_scores(rng, alternative):
     # each pair has its own location and scale, and a skewed law
     null = rng.gamma(3, size=(2_000, 60)) * rng.gamma(2, size=(2_000, 1))
-    compared = compare_with_null(null[:, 0], null[:, 1:], rng)
+    compared = compare_with_null(null[:, 0], null[:, 1:])
     p_value = empirical_p_values(compared.z_score, compared.null_z_score, alternative)
     assert stats.kstest(p_value, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("rounding", [-1e-9, 1e-9])
+def test_null_scores_that_differ_by_rounding_are_as_extreme(rounding):
+    null = np.array([0.0, 0.5 + rounding, 1.0])
+    assert empirical_p_values(np.array([0.5]), null, "greater").tolist() == [0.75]
 
 
 def test_missing_scores_have_missing_p_values():
