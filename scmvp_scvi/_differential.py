@@ -34,6 +34,8 @@ from scmvp_scvi._validate import (
     compare_rows,
     did_you_mean,
     find_grouping,
+    leave_out_unmeasured,
+    seen_cells_and_features,
     shown,
 )
 from scmvp_scvi.distributions._factored import (
@@ -173,7 +175,12 @@ class DifferentialMixin:
             If there is no such column.
         ValueError
             If groups do not exist or overlap, or if one that is named, or the rest, is a single
-            cell.
+            cell or has no count in the modality.
+
+        Warns
+        -----
+        UserWarning
+            If all groups are compared in turn, and some are left out for the same reasons.
         """
         return self._compare_features(
             OUTPUT.PX,
@@ -247,7 +254,12 @@ class DifferentialMixin:
             If there is no such column.
         ValueError
             If groups do not exist or overlap, or if one that is named, or the rest, is a single
-            cell.
+            cell or has no count in the modality.
+
+        Warns
+        -----
+        UserWarning
+            If all groups are compared in turn, and some are left out for the same reasons.
         """
         found = self._compare_features(
             OUTPUT.PY,
@@ -361,9 +373,15 @@ class DifferentialMixin:
         self._check_settings(how)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
-        comparisons = self._comparisons(adata, *groups)
         key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
         counts, names = manager.get_from_registry(key), pd.Index(self._feature_names(key))
+        _, group1, _, idx1, _ = groups
+        comparisons = leave_out_unmeasured(
+            self._comparisons(adata, *groups),
+            seen_cells_and_features(counts)[0],
+            modality=registered_modalities(self.registry)[0 if law == OUTPUT.PX else 1],
+            all_groups=group1 is None and idx1 is None,
+        )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
         posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
         results = []

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from mudata import MuData
 from scipy.stats import binom
@@ -367,6 +368,25 @@ def test_new_data_are_compared(model, planted):
         warnings.filterwarnings("ignore", ".* have no counts in")
         found = model.differential_expression(new, groupby="cell_type", silent=True)
     assert len(found) == N_TYPES * N_GENES
+
+
+def test_groups_that_were_not_measured_are_left_out_of_all_and_refused_by_name(
+    model, planted, compare, modality
+):
+    new = planted.copy()
+    keep = sp.diags((planted.obs["cell_type"] != "type_1").to_numpy().astype(np.float32))
+    new[modality].X = (keep @ new[modality].X).tocsr()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* have no counts in")
+        with pytest.warns(UserWarning, match=f"count in `{modality}` are not compared: `type_1`"):
+            found = compare(adata=new, groupby="cell_type")
+        assert set(found["group1"]) == {"type_0", "type_2", "type_3"}
+        for groups in (
+            {"groupby": "cell_type", "group1": "type_1"},
+            {"idx1": keep.diagonal() == 0},
+        ):
+            with pytest.raises(ValueError, match=f"must have counts in `{modality}`"):
+                compare(adata=new, **groups)
 
 
 def test_columns_of_the_data_are_left_alone(compare, planted):

@@ -31,7 +31,12 @@ from scmvp_scvi._validate._counts import (
     warn_about_reads,
 )
 from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
-from scmvp_scvi._validate._groups import Comparison, compare_groups, compare_rows
+from scmvp_scvi._validate._groups import (
+    Comparison,
+    compare_groups,
+    compare_rows,
+    leave_out_unmeasured,
+)
 from scmvp_scvi._validate._messages import did_you_mean, shown
 from scmvp_scvi._validate._mudata import (
     check_in_memory,
@@ -95,6 +100,7 @@ __all__ = [
     "find_obs_column",
     "finite_table",
     "has_views",
+    "leave_out_unmeasured",
     "parse_peaks",
     "prefix_change",
     "same_names",

@@ -72,7 +72,7 @@ def compare_groups(
                 f"`group2` must be one group, got {group2!r}. Leave it out to compare with the "
                 "rest of the cells, or make a column in which these groups are one."
             )
-        _check_group(group2, sizes, column.name, "group2")
+        group2 = _check_group(group2, sizes, column.name, "group2")
     if group1 is None:
         asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
         _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
@@ -80,8 +80,8 @@ def compare_groups(
             asked = [name for name in asked if len(column) - sizes[name] >= _MIN_CELLS]
     else:
         asked = [group1] if is_scalar(group1) else list(group1)
+        asked = [_check_group(name, sizes, column.name, "group1") for name in asked]
         for name in asked:
-            _check_group(name, sizes, column.name, "group1")
             if group2 is None and len(column) - sizes[name] < _MIN_CELLS:
                 raise ValueError(
                     f"`group1` must leave at least {_MIN_CELLS} other cells to compare with, but "
@@ -127,17 +127,88 @@ def compare_rows(
     return Comparison("idx1", group2, rows1, rows2)
 
 
-def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> None:
-    if name not in sizes.index:
+def leave_out_unmeasured(
+    comparisons: list[Comparison],
+    is_measured: NDArray[np.bool_],
+    *,
+    modality: str,
+    all_groups: bool,
+) -> list[Comparison]:
+    """Leave out groups that were not measured, where all are compared in turn.
+
+    Parameters
+    ----------
+    comparisons
+        Those that are asked for.
+    is_measured
+        ``(cells,)``, true where a cell has counts in the modality that is compared.
+    modality
+        Its name.
+    all_groups
+        Whether groups are compared because they are there, and none was named.
+
+    Returns
+    -------
+    The comparisons of which both groups have counts.
+
+    Raises
+    ------
+    ValueError
+        If a group that is named, or what groups are compared with, has none, or if none is left.
+
+    Warns
+    -----
+    UserWarning
+        If groups are left out.
+    """
+    kept, left_out = [], []
+    for compared in comparisons:
+        has_counts1, has_counts2 = (is_measured[rows].any() for rows in (compared[2:]))
+        if has_counts1 and has_counts2:
+            kept.append(compared)
+        elif all_groups and has_counts2:
+            left_out.append(compared.group1)
+        else:
+            name = compared.group2 if has_counts1 else compared.group1
+            raise ValueError(
+                f"Groups that are compared must have counts in `{modality}`, but no cell of "
+                f"{name!r} has: their values would be those of the prior. Compare groups whose "
+                "cells were measured."
+            )
+    if not kept:
+        raise ValueError(
+            f"Groups that are compared must have counts in `{modality}`, but of all only "
+            f"{comparisons[0].group2!r}, which they are compared with, has."
+        )
+    if left_out:
+        warnings.warn(
+            f"Groups without a count in `{modality}` are not compared: {shown(left_out)}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return kept
+
+
+def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> Any:
+    """Return the group as the column has it: 2 for 2.0."""
+    groups = sizes.index
+    if name not in groups:
+        alike = [group for group in groups if str(group) == str(name)]
+        hint = (
+            f" Pass {alike[0]!r}: the groups are of type {type(alike[0]).__name__}."
+            if alike
+            else did_you_mean(str(name), groups)
+        )
         raise ValueError(
             f'`{argument}` must be a group of `groupby="{key}"`, got {name!r}; there are '
-            f"{shown(sizes.index)}.{did_you_mean(str(name), sizes.index)}"
+            f"{shown(groups)}.{hint}"
         )
     if sizes[name] < _MIN_CELLS:
         raise ValueError(
             f"`{argument}` must be a group of at least {_MIN_CELLS} cells, but {name!r} of "
             f'`groupby="{key}"` has {sizes[name]}.'
         )
+    return groups.to_list()[groups.get_loc(name)]
 
 
 def _warn_about_left_out(names: list[Any]) -> None:

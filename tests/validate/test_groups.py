@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scmvp_scvi._validate import compare_groups, compare_rows, find_grouping
+from scmvp_scvi._validate import (
+    compare_groups,
+    compare_rows,
+    find_grouping,
+    leave_out_unmeasured,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
 
@@ -125,6 +130,24 @@ def test_groups_may_be_numbers():
     np.testing.assert_array_equal(found.rows1, [1, 4])
 
 
+def test_groups_are_named_as_they_stand_in_the_column():
+    (found,) = compare_groups(column([7, 8, 9, 7, 8, 9]), 8.0, np.float32(9))
+    assert [type(name) for name in (found.group1, found.group2)] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("groups", "asked", "hint"),
+    [
+        ([7, 8, 7, 8], "7", "got '7'.* Pass 7: the groups are of type int"),
+        (["7", "8", "7", "8"], 7, "got 7;.* Pass '7': the groups are of type str"),
+        ([True, False] * 2, "True", "Pass True: the groups are of type bool"),
+    ],
+)
+def test_group_of_another_type_is_refused_with_the_one_that_is_there(groups, asked, hint):
+    with pytest.raises(ValueError, match=hint):
+        compare_groups(column(groups), asked, None)
+
+
 def test_groups_may_be_intervals():
     ages = column(pd.cut([10, 20, 30, 40, 50, 60], 3))
     low, middle, _ = ages.cat.categories
@@ -183,6 +206,53 @@ def test_single_group_is_refused():
 def test_no_group_is_refused():
     with pytest.raises(ValueError, match="`group1` must name at least one group"):
         compare_groups(column("abab"), [], None)
+
+
+# -- what was measured ----------------------------------------------------------------------------
+
+
+def leave_out(groups: str, with_counts: str, *asked) -> list:
+    return leave_out_unmeasured(
+        compare_groups(column(groups), *asked),
+        np.isin(list(groups), list(with_counts)),
+        modality="atac",
+        all_groups=asked[0] is None,
+    )
+
+
+def test_groups_without_counts_are_left_out_of_all_groups():
+    with pytest.warns(UserWarning, match="without a count in `atac` are not compared: `b`, `d`"):
+        found = leave_out("abcdabcd", "ac", None, None)
+    assert [c.group1 for c in found] == ["a", "c"]
+
+
+def test_groups_with_some_counts_are_all_compared():
+    comparisons = compare_groups(column("aabb"), None, None)
+    found = leave_out_unmeasured(
+        comparisons, np.array([True, False, False, True]), modality="atac", all_groups=True
+    )
+    assert found == comparisons
+
+
+@pytest.mark.parametrize(
+    ("with_counts", "asked", "name"),
+    [
+        ("ac", ("b", None), "'b'"),
+        ("ac", (["a", "b"], None), "'b'"),
+        ("ac", ("a", "b"), "'b'"),
+        ("ac", (None, "b"), "'b'"),
+        ("a", (None, None), "'Rest'"),
+        ("", (None, None), "'a'"),
+    ],
+)
+def test_named_group_without_counts_is_refused(with_counts, asked, name):
+    with pytest.raises(ValueError, match=f"counts in `atac`, but no cell of {name} has"):
+        leave_out("abcabc", with_counts, *asked)
+
+
+def test_second_group_alone_with_counts_is_refused():
+    with pytest.raises(ValueError, match="of all only 'c', which they are compared with, has"):
+        leave_out("abcabc", "c", None, "c")
 
 
 # -- rows -----------------------------------------------------------------------------------------
