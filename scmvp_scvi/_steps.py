@@ -54,12 +54,6 @@ class SteppingPlan(TrainingPlan):
         self._hindrance: str | None = None  # to the recording of steps, in the last epoch
 
     @property
-    def _uncompiled(self) -> SCMVPModule:
-        """The module itself: one that torch has compiled calls its parts by other names."""
-        module: Any = self.module
-        return getattr(module, "_orig_mod", module)
-
-    @property
     def _optimizer(self) -> Any:
         """The optimiser itself, without what Lightning wraps it in; `RowAdam` unless asked for."""
         return self.optimizers(use_pl_optimizer=False)
@@ -89,7 +83,7 @@ class SteppingPlan(TrainingPlan):
         super().on_train_start()
         self._check_can_clip()
         if self.surgery is not None:
-            self.known_rows = KnownRows(self._uncompiled, self.surgery)
+            self.known_rows = KnownRows(self.module, self.surgery)
 
     def _check_can_clip(self) -> None:
         """Refuse to clip gradients whose scale an optimiser takes off only as it steps."""
@@ -208,7 +202,6 @@ class SteppingPlan(TrainingPlan):
             "some parameters have a learning rate of their own": len(rates) > 1,
             "weights are averaged": trainer.fit_loop._skip_backward,
             "some training cells lack a modality": any(e.some_unobserved for e in encoders),
-            "torch compiles the module": not isinstance(self.module, SCMVPModule),
             "torch looks for anomalies": torch.is_anomaly_enabled(),
             "kernels are to be deterministic": torch.are_deterministic_algorithms_enabled(),
         }

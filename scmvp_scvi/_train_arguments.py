@@ -1,16 +1,21 @@
 """Arguments of `SCMVPModel.train` that would be ignored, or fail late and in other words."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from scvi.train import SaveCheckpoint, Trainer
 
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
-from scmvp_scvi._validate import check_fraction, check_positive_share
+from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_mean
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# what names arguments of others
+_CONFIGS = ("plan_config", "trainer_config")
 # arguments of the plan that the model brings, and where users choose them
 _OF_MODEL = {
     "n_clusters": "pass it to `SCMVPModel(...)`",
@@ -81,7 +86,7 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     Raises
     ------
     TypeError
-        If one is not offered, or one of the plan or of the data splitter.
+        If there is no such argument, or it is one of the plan, the data splitter or a callback.
     """
     if "datamodule" in arguments:
         raise TypeError(
@@ -96,6 +101,20 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                     f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
                     f'pass `{taker}_kwargs={{"{name}": ...}}`.'
                 )
+    of_checkpoints = signature(SaveCheckpoint).parameters
+    known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters} - {"kwargs"}
+    for name in arguments.keys() - known - set(_CONFIGS):
+        if name in of_checkpoints:
+            passed = {"monitor": '"elbo_validation"', name: "..."}
+            listed = ", ".join(f"{key}={value}" for key, value in passed.items())
+            raise TypeError(
+                f"`{name}` is an argument of scvi-tools' `SaveCheckpoint`, got it among those of "
+                f"the trainer: pass `callbacks=[scvi.train.SaveCheckpoint({listed})]`."
+            )
+        raise TypeError(
+            f"`train` takes no argument `{name}`, and neither does the trainer."
+            f"{did_you_mean(name, known)}"
+        )
 
 
 def check_plan_arguments(arguments: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ _SCHEDULE_KEY = "scmvp_kl_schedule"
 # fused anyway
 _NOT_ASKED = {
     *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder", "fused_optimizer"),
+    "compile_kwargs",
     *("tensors", "inference_outputs", "generative_outputs"),
     *("peak_probabilities", "wide_gradients"),
 }
@@ -107,7 +108,7 @@ class SCMVPTrainingPlan(SteppingPlan):
         - in mixed precision, on several devices, with accumulated gradients or averaged weights;
         - with an optimizer of one's own, or with several learning rates;
         - if training cells lack a modality;
-        - where torch compiles, looks for anomalies, or is held to deterministic kernels.
+        - where torch looks for anomalies, or is held to deterministic kernels.
     seed
         Of the fit of the mixture.
     surgery
@@ -370,7 +371,7 @@ class SCMVPTrainingPlan(SteppingPlan):
         """Hold still the layers of a query, which scvi-tools' checkpoints set to train mode."""
         del args
         if self.surgery is not None:
-            freeze_layers(self._uncompiled, self.surgery)
+            freeze_layers(self.module, self.surgery)
 
     def on_train_epoch_start(self) -> None:
         """Fit the mixture when its time has come, and once more."""
@@ -609,6 +610,12 @@ def _check_names(
             "`plan_kwargs` takes no `kl_weight`, which the schedule sets: pass "
             "`gaussian_kl_weight`, its weight before there is a mixture, and `max_kl_weight`, "
             "its weight with the mixture."
+        )
+    if arguments.get("compile"):
+        raise ValueError(
+            "`compile` must be False: torch cannot compile what takes sparse counts, and tries "
+            "anew at each step. Leave it out; on a CUDA device `cuda_graph` spares what compiling "
+            "would."
         )
     known = arguments_of_plan(plan, module)
     for name in arguments:

@@ -676,6 +676,19 @@ def test_arguments_of_others_among_those_of_the_trainer_are_sent_there(
         train(fresh_mdata, **{name: 1})
 
 
+def test_argument_of_checkpoints_among_those_of_the_trainer_is_sent_there(fresh_mdata, train):
+    way_out = r'SaveCheckpoint\(monitor="elbo_validation", load_best_on_end=...\)'
+    with pytest.raises(TypeError, match=way_out):
+        train(fresh_mdata, load_best_on_end=True)
+
+
+def test_unknown_argument_of_the_training_suggests_a_near_one(fresh_mdata, train):
+    with pytest.raises(TypeError, match="no argument `max_epoch`.*Did you mean `max_epochs`"):
+        train(fresh_mdata, max_epoch=3)
+    with pytest.raises(TypeError, match="`early_stop_patience`.*mean `early_stopping_patience`"):
+        train(fresh_mdata, early_stop_patience=3)
+
+
 @pytest.mark.parametrize("name", ["n_clusters", "seeding_labels", "surgery"])
 def test_what_the_model_brings_is_refused_in_a_config_of_the_plan_too(fresh_mdata, train, name):
     with pytest.raises(TypeError, match=f"`plan_kwargs` takes no `{name}`"):

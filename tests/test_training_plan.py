@@ -582,7 +582,6 @@ HINDRANCES = {
     "learning rate": {"_optimizer": Mock(spec=RowAdam, param_groups=[{"lr": 0.1}, {"lr": 0.2}])},
     "averaged": {"trainer.fit_loop": SimpleNamespace(_skip_backward=True)},
     "lack a modality": {"module.atac_encoder.some_unobserved": True},
-    "compiles": {"module": SimpleNamespace(rna_encoder=ALL_SEEN, atac_encoder=ALL_SEEN)},
 }
 
 
@@ -1145,6 +1144,7 @@ def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
         ({"max_kl_weight": 0.1}, "rises from `min_kl_weight`.*got 0.0, 0.2 and 0.1"),
         ({"min_kl_weight": -1}, "rises from `min_kl_weight`.*none negative"),
         ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
+        ({"compile": True}, "`compile` must be False: torch cannot compile what takes sparse"),
         ({"cluster_resolution": -1}, "`cluster_resolution` must be a finite number above 0"),
         ({"eps": -1e-8}, "`eps` must be a finite number above 0"),
         ({"weight_decay": -1}, "`weight_decay` must be a finite number of at least 0, got -1"),
