@@ -1,6 +1,5 @@
 """`DenoisedMixin`: what a trained model expects of the counts of cells, without their noise."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import pandas as pd
 import torch
 from mudata import MuData
 from scipy import sparse
-from scvi import settings
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
@@ -25,6 +23,7 @@ from scmvp_scvi._validate import (
     check_not_negative,
     check_one_of,
     check_positive,
+    warn_user,
 )
 from scmvp_scvi._zarr import write_table
 from scmvp_scvi.distributions._cubature import cubature_points
@@ -492,11 +491,9 @@ def _warn_about_depth(n_cells: int, missing_depth: float) -> None:
             if missing_depth == 1
             else f"the median of the training cells, {missing_depth:g}"
         )
-        warnings.warn(
+        warn_user(
             f'`library_size="observed"` has no depth for {n_cells} cells without counts in this '
             f"modality: theirs is {theirs}. Pass a number to scale all cells alike.",
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel,
         )
 
 

@@ -1,6 +1,5 @@
 """`EmbeddingMixin`: where a trained model places cells, and in which cluster."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -8,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from mudata import MuData
-from scvi import settings
 from scvi.model.base import VAEMixin
 from torch import Tensor
 from torch.distributions import (
@@ -26,6 +24,7 @@ from scmvp_scvi._validate import (
     check_integer_at_least,
     check_one_of,
     check_positive,
+    warn_user,
 )
 
 Modality = Literal["joint", "rna", "atac"]
@@ -301,9 +300,7 @@ def count_empty(outputs: dict[str, Any], modality: Modality) -> int:
 
 def warn_about_empty(n_cells: int, modality: Modality) -> None:
     if n_cells > 0:
-        warnings.warn(
+        warn_user(
             f"{n_cells} cells have no {modality} counts: their {modality} embedding is that of "
             'an empty profile. "joint" embeds them from the other modality.',
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel,
         )

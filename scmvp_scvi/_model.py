@@ -50,6 +50,7 @@ from scmvp_scvi._validate import (
     check_one_of,
     mapping_of,
     shown,
+    warn_user,
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
@@ -347,11 +348,9 @@ class SCMVPModel(
             way_out = f"The labels are {shown(names)}."
         else:
             return
-        warnings.warn(
+        warn_user(
             f"`unlabeled_category={unlabeled_category!r}` is no label of `labels_key`, so that "
             f"each label seeds a component, that of unlabeled cells as well. {way_out}",
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel,
         )
 
     def _cluster_names(self) -> pd.Index:

@@ -1,6 +1,5 @@
 """`QueryMixin`: a trained model takes in cells of new batches."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Self
@@ -11,7 +10,6 @@ from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
-from scvi import settings
 
 from scmvp_scvi._data import registered_features, registered_modalities
 from scmvp_scvi._keys import REGISTRY
@@ -26,6 +24,7 @@ from scmvp_scvi._validate import (
     did_you_mean,
     find_obs_column,
     shown,
+    warn_user,
 )
 
 # options of scvi-tools that have nothing to act on here, and why
@@ -290,12 +289,10 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
             f"`{adata.var_names[0]}` is one of the query, `{names[0]}` one of the reference. If "
             "they differ in spelling alone, rename those of the query."
         )
-    warnings.warn(
+    warn_user(
         f"`{modality}` lacks {len(missing)} of the {len(names)} features of the reference, which "
         f"count as zero in all its cells: {shown(missing)}. The more there are, the less its "
         "embedding means; counting the query on the features of the reference avoids it.",
-        UserWarning,
-        stacklevel=settings.warnings_stacklevel,
     )
     # a column of missing values fits no plain boolean
     nullable = dict.fromkeys(adata.var.select_dtypes(bool), "boolean")
@@ -315,12 +312,10 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
 
 def _not_measured(mdata: MuData, names: pd.Index, modality: str, layer: str | None) -> AnnData:
     """Modality without a count in any cell, with the features of a reference."""
-    warnings.warn(
+    warn_user(
         f"The query has no modality `{modality}`, but {shown(mdata.mod)}: its cells are taken for "
         f"not measured in `{modality}`, and embedded from the other modality alone."
         f"{did_you_mean(modality, mdata.mod)}",
-        UserWarning,
-        stacklevel=settings.warnings_stacklevel,
     )
     empty = AnnData(
         sparse.csr_matrix((mdata.n_obs, len(names)), dtype=np.float32),

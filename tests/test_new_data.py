@@ -1,12 +1,14 @@
 """What a trained model makes of other data than its own, and which it refuses."""
 
 import re
+import warnings
 from pathlib import Path
 
 import anndata as ad
 import mudata
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from mudata import MuData
 
 from scmvp_scvi import SCMVPModel
@@ -252,3 +254,15 @@ def test_new_data_are_left_alone(trained_model, some_cells):
     for key, before in counts.items():
         assert (some_cells[key].X != before).nnz == 0
     assert all(name.startswith("_scvi_") for name in some_cells.obs.columns.difference(columns))
+
+
+def test_warnings_point_at_the_line_that_calls_the_model(make_mdata, trained_model):
+    mdata = make_mdata()
+    measured = sp.diags((np.arange(mdata.n_obs) >= 3).astype(np.float32))
+    mdata["atac"].X = (measured @ mdata["atac"].X).tocsr()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SCMVPModel.setup_mudata(mdata)
+        trained_model.get_latent_representation(mdata, modality="atac")
+    for text in ("3 of 300 cells have no counts in `atac`", "3 cells have no atac counts"):
+        assert {w.filename for w in caught if text in str(w.message)} == {__file__}

@@ -37,7 +37,7 @@ from scmvp_scvi._validate._groups import (
     compare_rows,
     leave_out_unmeasured,
 )
-from scmvp_scvi._validate._messages import did_you_mean, shown
+from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
 from scmvp_scvi._validate._mudata import (
     check_in_memory,
     check_is_mudata,
@@ -112,4 +112,5 @@ __all__ = [
     "warn_about_columns_on_disk",
     "warn_about_few_pairs",
     "warn_about_reads",
+    "warn_user",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from scmvp_scvi._validate._blocks import (
     is_dense,
     value_blocks,
 )
+from scmvp_scvi._validate._messages import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,13 +109,11 @@ def check_counts(
             f"counts, round them: `{place} = {place}.{rounding}()`."
         )
     halves = "all of them half counts (n + 0.5)" if summary.n_half == summary.n_fractional else ""
-    warnings.warn(
+    warn_user(
         f"`{argument}`: {summary.n_fractional} of {summary.n_nonzero} non-zero values ({share}) "
         f"of `{place}` are not integers, "
         f"{halves or f'such as {summary.fractional_example:.4g}'}. "
         "The likelihoods accept them as they are; to have integers, round them first.",
-        UserWarning,
-        stacklevel=3,
     )
 
 
@@ -138,15 +136,13 @@ def warn_about_reads(matrix: Any, *, modality: str, layer: str | None = None) ->
     if n_even - n_odd <= _STANDARD_ERRORS * math.sqrt(n_even + n_odd):
         return
     from_layer = "" if layer is None else f', read_layer="{layer}"'
-    warnings.warn(
+    warn_user(
         f"The counts in `{modality}` look like reads, two for each fragment: of the first "
         f"{n_even + n_odd}, {n_even} are even and {n_odd} odd. The law of the model is that of "
         "fragments, and reads count each of them twice. Unless a layer has them, estimate "
         "fragments: `mdata = scmvp_scvi"
         f'.pp.reads_to_fragments(mdata, atac_key="{modality}"{from_layer})`, then pass '
         '`atac_layer="fragments"`.',
-        UserWarning,
-        stacklevel=3,
     )
 
 
@@ -159,12 +155,10 @@ def warn_about_columns_on_disk(matrix: Any, *, argument: str, modality: str) -> 
         As in `check_counts`.
     """
     if is_backed_sparse(matrix) and matrix.format == "csc":
-        warnings.warn(
+        warn_user(
             f"`{argument}`: the counts of `{modality}` are a csc_matrix on disk, which is read "
             "whole for each minibatch. Read the data into memory, or write them with the counts "
             "as a csr_matrix.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scmvp_scvi._validate._blocks import seen_cells_and_features
-from scmvp_scvi._validate._messages import shown
+from scmvp_scvi._validate._messages import shown, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,21 +47,17 @@ def warn_about_empty(
     cells, features = seen_cells_and_features(matrix)
     n_cells, n_features = int((~cells).sum()), int((~features).sum())
     if n_cells > 0:
-        warnings.warn(
+        warn_user(
             f"{n_cells} of {cells.size} cells have no counts in `{modality}`. They are kept, and "
             "embedded from the other modality alone. To leave them out, filter the cells by "
             "depth first.",
-            UserWarning,
-            stacklevel=3,
         )
     if n_features > 0 and features_may_go:
-        warnings.warn(
+        warn_user(
             f"{n_features} of {features.size} features have no counts in `{modality}`. They carry "
             "no information and cost time. Remove them: "
             f'`mdata.mod["{modality}"] = mdata["{modality}"][:, {_depths(modality, layer, 0)} > 0]'
             ".copy(); mdata.update()`.",
-            UserWarning,
-            stacklevel=3,
         )
     return ~cells
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pandas.api.types import is_scalar
 
-from scmvp_scvi._validate._messages import did_you_mean, shown
+from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,10 +180,8 @@ def leave_out_unmeasured(
             f"{comparisons[0].group2!r}, which they are compared with, has."
         )
     if left_out:
-        warnings.warn(
+        warn_user(
             f"Groups without a count in `{modality}` are not compared: {shown(left_out)}.",
-            UserWarning,
-            stacklevel=2,
         )
     return kept
 
@@ -213,11 +210,9 @@ def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> Any:
 
 def _warn_about_left_out(names: list[Any]) -> None:
     if names:
-        warnings.warn(
+        warn_user(
             f"Groups of a single cell are not compared: {shown(names)}. They still count among "
             "the rest of the cells.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

@@ -1,10 +1,12 @@
-"""Names in messages: the first few of a list, and near matches of a misspelled one."""
+"""What messages name, and where warnings are shown."""
 
 from __future__ import annotations
 
 import bisect
 import difflib
+import inspect
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +16,16 @@ if TYPE_CHECKING:
 _MAX_COMPARED_NAMES = 2_000
 
 _N_SHOWN = 5
+# packages whose frames lie between what a user wrote and a warning
+_NOT_THE_USERS = {__name__.partition(".")[0], "scvi", "lightning", "torch"}
+
+
+def warn_user(message: str) -> None:
+    """Warn of the nearest line that is the user's, however many of ours lie in between."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals["__name__"].partition(".")[0] in _NOT_THE_USERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def shown(names: Iterable[Any]) -> str:

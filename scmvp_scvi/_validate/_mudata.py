@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
 from mudata import MuData
 
 from scmvp_scvi._mudata import layer_names
-from scmvp_scvi._validate._messages import did_you_mean, shown
+from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
 from scmvp_scvi._validate._names import same_names
 
 if TYPE_CHECKING:
@@ -232,7 +231,7 @@ def check_paired(mdata: MuData, rna_key: str, atac_key: str) -> None:
 
 
 def warn_about_few_pairs(
-    n_pairs: int, n_rna: int, n_atac: int, *, examples: str, way_out: str, stacklevel: int
+    n_pairs: int, n_rna: int, n_atac: int, *, examples: str, way_out: str
 ) -> None:
     """Warn where so few cells have both modalities that their names may match by accident.
 
@@ -244,8 +243,6 @@ def warn_about_few_pairs(
         Names of cells of either side, a part of a sentence.
     way_out
         What to do, a sentence.
-    stacklevel
-        Of the warning, counted from the caller of this function.
 
     Warns
     -----
@@ -253,11 +250,9 @@ def warn_about_few_pairs(
         If less than half of the smaller modality is in both.
     """
     if n_pairs < _EXPECTED_SHARE * min(n_rna, n_atac):
-        warnings.warn(
+        warn_user(
             f"Only {n_pairs} cells have both modalities, of {n_rna} with RNA and {n_atac} with "
             f"ATAC: {examples}. If you expect more: {way_out[0].lower()}{way_out[1:]}",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -1,7 +1,6 @@
 """One MuData of two modalities: the cells that have both, in one order."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scmvp_scvi._mudata import without_pulling
-from scmvp_scvi._validate import shown, warn_about_few_pairs
+from scmvp_scvi._validate import shown, warn_about_few_pairs, warn_user
 from scmvp_scvi.datasets._counts import Modality
 
 logger = logging.getLogger(__name__)
@@ -80,12 +79,10 @@ def pair(
         if table is not None
     ]
     if any(table.isna().all(axis=None) for table in tables):
-        warnings.warn(
+        warn_user(
             "The table of the cells has none of the "
             f"{len(cells)} cells that have both modalities, {shown(cells)}: what it says of cells "
             "is missing. Is it that of another sample?",
-            UserWarning,
-            stacklevel=3,
         )
     if tables:
         obs = pd.concat(tables, axis="columns")
@@ -152,7 +149,7 @@ def _report(rna: Modality, atac: Modality, n_pairs: int) -> None:
         raise ValueError(
             f"A cell must be named alike in both modalities, but none is: {examples}. {way_out}"
         )
-    warn_about_few_pairs(n_pairs, n_rna, n_atac, examples=examples, way_out=way_out, stacklevel=4)
+    warn_about_few_pairs(n_pairs, n_rna, n_atac, examples=examples, way_out=way_out)
     logger.info(
         "Kept the %d cells that have both modalities, dropped %d of %d with RNA and %d of %d "
         "with ATAC for want of a partner.",

@@ -9,7 +9,7 @@ import pandas as pd
 from mudata import MuData
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scmvp_scvi._validate import PEAK_NAME, shown
+from scmvp_scvi._validate import PEAK_NAME, shown, warn_user
 from scmvp_scvi.datasets._counts import to_modality
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._pairing import pair
@@ -112,11 +112,9 @@ def _warn_about_other_types(mdata: MuData, path: Path) -> None:
         n_of_type = pd.concat(others).value_counts(sort=False)
         named = ", ".join(f"{n} of `{name}`" for name, n in n_of_type.items() if n > 0)
         reader = "read_10x_mtx" if path.is_dir() else "read_10x_h5"
-        warnings.warn(
+        warn_user(
             "Features of types other than `Gene Expression` and `Peaks` are left out: "
             f'{named}. To have them, read the file with `muon.{reader}("{path}")`.',
-            UserWarning,
-            stacklevel=3,
         )
 
 

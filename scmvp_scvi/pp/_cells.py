@@ -66,7 +66,6 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
         len(atac),
         examples=f"`{rna_key}` has {shown(rna)}, `{atac_key}` {shown(atac)}",
         way_out=_WAY_OUT,
-        stacklevel=2,
     )
     paired = take(mdata, shared)
     account_for(

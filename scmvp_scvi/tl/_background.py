@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import stats
 from scipy.spatial import KDTree
 
-from scmvp_scvi._validate import shown
+from scmvp_scvi._validate import shown, warn_user
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,14 +113,12 @@ def warn_about_little_choice(
         few = [name for name, n in n_elsewhere.items() if n < _CHOICE_PER_MATCHED * n_matched]
         lower = fewest // _CHOICE_PER_MATCHED
         way_out = f"Pass `n_matched={lower}`" if lower >= FEWEST_MATCHED else "Lower `n_matched`"
-        warnings.warn(
+        warn_user(
             f"`n_matched={n_matched}` peaks are matched with each peak, but of those to choose "
             f"from as few as {fewest} are on other chromosomes than the gene, for genes on "
             f"{shown(few)}: matched peaks are hardly like the peak in accessibility, and p-values "
             f"of the most accessible peaks are too small. {way_out}, raise `n_background`, pass "
             "the peaks of more chromosomes, or `n_matched=0` to have scores without p-values.",
-            UserWarning,
-            stacklevel=3,
         )
     return fewest > n_matched
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of, shown
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_names,
+    check_one_of,
+    shown,
+    warn_user,
+)
 from scmvp_scvi.tl._values import check_pair, find_groups, read_values
 
 if TYPE_CHECKING:
@@ -84,11 +89,9 @@ def group_means(
     averaged = groups.loc[values.rows].cat.remove_unused_categories()
     lost = groups.cat.categories.difference(averaged.cat.categories, sort=False)
     if len(lost) > 0:
-        warnings.warn(
+        warn_user(
             f"{len(lost)} of {len(groups.cat.categories)} groups of `{groupby}` have no cell "
             f"with both modalities and are left out: {shown(lost)}.",
-            UserWarning,
-            stacklevel=2,
         )
     of_row = averaged.array
     blocks = (columns[start : start + block_size] for start in range(0, columns.size, block_size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from scmvp_scvi._validate import (
     check_one_of,
     parse_peaks,
     shown,
+    warn_user,
 )
 from scmvp_scvi.tl._background import (
     FEWEST_MATCHED,
@@ -213,11 +213,9 @@ def peak_gene_links(
         )
     lost = gene_table.index.delete(pairs["gene"].unique())
     if genes is not None and len(lost) > 0:
-        warnings.warn(
+        warn_user(
             f"`window={window}` holds no peak around {len(lost)} of the {len(gene_table)} "
             f"`genes`, which are left out: {shown(lost)}. Widen it to have them.",
-            UserWarning,
-            stacklevel=2,
         )
     # positions in `mdata`, which the values are read by
     positions = mdata[rna_key].var_names.get_indexer(gene_table.index)
@@ -297,11 +295,9 @@ def _locate_genes(
             f"{shown(lost)}. Fill their columns, or leave these genes out."
         )
     if len(lost) > 0:
-        warnings.warn(
+        warn_user(
             f'{len(lost)} of {len(var)} genes have no position in `mdata["{rna_key}"].var` and '
             f"are left out: {shown(lost)}.",
-            UserWarning,
-            stacklevel=3,
         )
     return genes
 

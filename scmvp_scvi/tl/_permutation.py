@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from scmvp_scvi._validate import (
     find_grouping,
     seen_cells_and_features,
     shown,
+    warn_user,
 )
 from scmvp_scvi.tl._peak_gene_links import peak_gene_links
 from scmvp_scvi.tl._values import check_pair, find_values
@@ -132,12 +132,10 @@ def permute_pairing(
         source[order] = np.roll(order, 1)  # one cycle, in which no cell stays
     n_alone = int(((source == np.arange(mdata.n_obs)) & np.all(measured, axis=0)).sum())
     if n_alone > 0:
-        warnings.warn(
+        warn_user(
             f"{n_alone} of {mdata.n_obs} cells are the only ones of their group in `within` with "
             "counts in both modalities, and keep their own accessibility, so that permuted data "
             "hold true pairs. Name coarser groups to have all cells permuted.",
-            UserWarning,
-            stacklevel=2,
         )
     atac = mdata[atac_key][source].copy()
     atac.obs_names = mdata.obs_names
