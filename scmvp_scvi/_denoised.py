@@ -1,7 +1,8 @@
 """`DenoisedMixin`: what a trained model expects of the counts of cells, without their noise."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -48,12 +49,94 @@ class _Request(NamedTuple):
     own_counts: bool = False
 
 
+class _Side(NamedTuple):
+    """What a modality is called in the minibatches, in the outputs of the module, and by users."""
+
+    key: str
+    library: str
+    observed: str
+    argument: str
+
+
+_SIDES = {
+    OUTPUT.PX: _Side(REGISTRY.RNA, OUTPUT.RNA_LIBRARY, OUTPUT.RNA_OBSERVED, "gene_list"),
+    OUTPUT.PY: _Side(REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, OUTPUT.ATAC_OBSERVED, "region_list"),
+}
 # of a law, of features of it, at a depth
 _Value = Callable[[Any, slice | Tensor, float | Tensor], Tensor]
 
 
 def _mean(law: Any, features: slice | Tensor, depth: float | Tensor) -> Tensor:
     return law.scale(features) * depth
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """Denoised values of the cells of a minibatch."""
+
+    module: SCMVPModule
+    law: str
+    request: _Request
+    features: slice | Tensor
+    value: _Value
+    missing_depth: float  # where cells without counts are asked for their own
+    batches: list[int | None]
+    points: Tensor  # (points, latent), of the standard normal
+
+    @property
+    def _has_own_depth(self) -> bool:
+        return self.request.library_size == "observed"
+
+    def count_without_depth(self, outputs: dict[str, Any]) -> int:
+        """Number of cells that are asked for a depth and have none."""
+        return int((outputs[_SIDES[self.law].observed] == 0).sum()) if self._has_own_depth else 0
+
+    def denoise(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> np.ndarray:
+        """``(cells, features)``, or ``(n_samples, cells, features)`` of draws kept apart."""
+        qz = outputs[POSTERIOR_OF[self.request.from_modality]]
+        value_at = partial(self._at, tensors, outputs, self._own_counts(tensors, qz.loc.device))
+        n_samples = self.request.n_samples
+        if n_samples is None:
+            at_points = (value_at(qz.loc + qz.scale * point) for point in self.points)
+            return _mean_of(at_points, len(self.points)).cpu().numpy()
+        draws = [value_at(qz.sample()).cpu().numpy() for _ in range(n_samples)]
+        is_averaged = self.request.return_mean or n_samples == 1
+        return np.mean(draws, axis=0) if is_averaged else np.stack(draws)
+
+    def _own_counts(self, tensors: dict[str, Tensor], device: torch.device) -> Tensor | None:
+        if not self.request.own_counts:
+            return None
+        return written_out(tensors[_SIDES[self.law].key].to(device))
+
+    def _at(
+        self,
+        tensors: dict[str, Tensor],
+        outputs: dict[str, Any],
+        counts: Tensor | None,
+        z: Tensor,
+    ) -> Tensor:
+        """``(cells, features)``, the values of cells that are at z, averaged over the batches."""
+        inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
+        decode, law, batches = self.module.generative, self.law, self.batches
+        laws = [decode(**inputs, transform_batch=batch)[law] for batch in batches]
+        if counts is not None:
+            # in whatever batch, the counts are those of the cell's own
+            own = laws[0] if batches == [None] else decode(**inputs)[law]
+            laws = [replace(own.given(counts), law=of_batch) for of_batch in laws]
+        depth = self._depth(outputs)
+        return _mean_of((self.value(of, self.features, depth) for of in laws), len(laws))
+
+    def _depth(self, outputs: dict[str, Any]) -> Any:
+        if not self._has_own_depth:
+            return self.request.library_size
+        side = _SIDES[self.law]
+        is_missing = outputs[side.observed][:, None] == 0
+        return outputs[side.library].masked_fill(is_missing, self.missing_depth)
+
+
+def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
+    """Mean of ``n`` tensors, of which one is held at a time beside their sum."""
+    return reduce(torch.add, values) / n
 
 
 class DenoisedMixin:
@@ -383,7 +466,6 @@ class DenoisedMixin:
         if request.from_modality != "joint":
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
 
-    @torch.inference_mode()
     def _decoded(
         self, law: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
@@ -393,65 +475,37 @@ class DenoisedMixin:
         """
         self._check_if_trained(warn=False)
         self._check_request(request)
-        n_samples, library_size = request.n_samples, request.library_size
-        key, library_key, observed, argument = (
-            (REGISTRY.RNA, OUTPUT.RNA_LIBRARY, OUTPUT.RNA_OBSERVED, "gene_list")
-            if law == OUTPUT.PX
-            else (REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, OUTPUT.ATAC_OBSERVED, "region_list")
-        )
-        names = pd.Index(self._feature_names(key))
+        side = _SIDES[law]
+        names = pd.Index(self._feature_names(side.key))
         chosen: slice | Tensor = slice(None)
         if request.features is not None:
-            positions = check_names(request.features, names, argument=argument)
+            positions = check_names(request.features, names, argument=side.argument)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
-        batches = self._batch_codes(request.transform_batch)
         n_latent = self.module.prior.means.shape[1]
-        points = cubature_points(request.n_points, n_latent).to(self.device)
+        denoiser = _Denoiser(
+            self.module,
+            law,
+            request,
+            chosen,
+            value,
+            missing_depth,
+            self._batch_codes(request.transform_batch),
+            cubature_points(request.n_points, n_latent).to(self.device),
+        )
+        cells = self._cell_names(request.adata, request.indices)
+        return self._denoised(denoiser), cells, names
 
-        def denoise(
-            z: Tensor, tensors: dict[str, Tensor], outputs: dict[str, Any], counts: Tensor | None
-        ) -> Tensor:
-            inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-            depth: Any = library_size
-            if library_size == "observed":
-                is_missing = outputs[observed][:, None] == 0
-                depth = outputs[library_key].masked_fill(is_missing, missing_depth)
-            laws = [self.module.generative(**inputs, transform_batch=b)[law] for b in batches]
-            if counts is not None:
-                # in whatever batch, the counts are those of the cell's own
-                own = laws[0] if batches == [None] else self.module.generative(**inputs)[law]
-                laws = [replace(own.given(counts), law=of_batch) for of_batch in laws]
-            of_batches = (value(of_batch, chosen, depth) for of_batch in laws)
-            return sum(of_batches, torch.zeros((), device=z.device)) / len(batches)
-
-        @torch.inference_mode()
-        def blocks() -> Iterator[np.ndarray]:
-            n_empty = n_without_depth = 0
-            for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
-                outputs = self.module.inference(**self.module._get_inference_input(tensors))
-                qz = outputs[POSTERIOR_OF[request.from_modality]]
-                n_empty += count_empty(outputs, request.from_modality)
-                if library_size == "observed":
-                    n_without_depth += int((outputs[observed] == 0).sum())
-                counts = written_out(tensors[key].to(self.device)) if request.own_counts else None
-                if n_samples is None:
-                    at_points = (
-                        denoise(qz.loc + qz.scale * point, tensors, outputs, counts)
-                        for point in points
-                    )
-                    total = sum(at_points, torch.zeros((), device=self.device))
-                    yield (total / len(points)).cpu().numpy()
-                    continue
-                draws = [
-                    denoise(qz.sample(), tensors, outputs, counts).cpu().numpy()
-                    for _ in range(n_samples)
-                ]
-                is_averaged = request.return_mean or n_samples == 1
-                yield np.mean(draws, axis=0) if is_averaged else np.stack(draws)
-            warn_about_empty(n_empty, request.from_modality)
-            _warn_about_depth(n_without_depth, missing_depth)
-
-        return blocks(), self._cell_names(request.adata, request.indices), names
+    @torch.inference_mode()
+    def _denoised(self, denoiser: _Denoiser) -> Iterator[np.ndarray]:
+        """Denoise one minibatch after the other; warn at the end of what cells lacked."""
+        request, n_empty, n_without_depth = denoiser.request, 0, 0
+        for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
+            outputs = self.module.inference(**self.module._get_inference_input(tensors))
+            n_empty += count_empty(outputs, request.from_modality)
+            n_without_depth += denoiser.count_without_depth(outputs)
+            yield denoiser.denoise(tensors, outputs)
+        warn_about_empty(n_empty, request.from_modality)
+        _warn_about_depth(n_without_depth, denoiser.missing_depth)
 
     def _batch_codes(
         self, batches: Batch | Sequence[Batch] | None, argument: str = "transform_batch"
