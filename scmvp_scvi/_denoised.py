@@ -99,9 +99,10 @@ class _Denoiser:
         if n_samples is None:
             at_points = (value_at(qz.loc + qz.scale * point) for point in self.points)
             return _mean_of(at_points, len(self.points)).cpu().numpy()
-        draws = [value_at(qz.sample()).cpu().numpy() for _ in range(n_samples)]
-        is_averaged = self.request.return_mean or n_samples == 1
-        return np.mean(draws, axis=0) if is_averaged else np.stack(draws)
+        draws = (value_at(qz.sample()) for _ in range(n_samples))
+        if self.request.return_mean or n_samples == 1:
+            return _mean_of(draws, n_samples).cpu().numpy()
+        return np.stack([draw.cpu().numpy() for draw in draws])
 
     def _own_counts(self, tensors: dict[str, Tensor], device: torch.device) -> Tensor | None:
         if not self.request.own_counts:

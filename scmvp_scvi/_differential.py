@@ -72,7 +72,7 @@ class DifferentialMixin:
 
     The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised
     values. Cells are embedded once for all groups, a draw's hidden layer is decoded once, and its
-    features are written out in blocks: time and memory do not grow with features times groups.
+    features are written out in blocks: memory does not grow with features times groups.
     """
 
     # what the model brings
@@ -156,7 +156,8 @@ class DifferentialMixin:
         cred_interval_lvls
             Levels of credible intervals of the log fold change to add, such as ``[0.9]``.
         filter_outlier_cells
-            Whether to leave out cells that lie far from their group in the latent space.
+            Whether to leave out cells that lie far from their group in the latent space, of the
+            draws and of the means of the raw counts.
 
         Returns
         -------
@@ -386,9 +387,9 @@ class DifferentialMixin:
         posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
         results = []
         for compared in track(comparisons, description="Comparing...", disable=silent):
-            raw1, raw2 = raw_means(counts, compared.rows1), raw_means(counts, compared.rows2)
             if how.filter_outlier_cells:
-                compared = self._without_outliers(manager, compared)
+                compared = _without_outliers(manager, posteriors, compared)
+            raw1, raw2 = raw_means(counts, compared.rows1), raw_means(counts, compared.rows2)
             draws = _Draws(self.module, law, posteriors, self._batch_codes)
             table = _bayes_factors(manager, draws, compared, names, raw1, raw2, how)
             if all_stats:
@@ -450,13 +451,6 @@ class DifferentialMixin:
                     f"`{name}` must be a list of batches, got {batches!r}: [{batches!r}]?"
                 )
             self._batch_codes(batches, name)
-
-    def _without_outliers(self, manager: AnnDataManager, compared: Comparison) -> Comparison:
-        embed = DifferentialComputation(None, self.get_latent_representation, manager)
-        return compared._replace(
-            rows1=embed.filter_outlier_cells(compared.rows1),
-            rows2=embed.filter_outlier_cells(compared.rows2),
-        )
 
 
 @dataclass(frozen=True)
@@ -520,6 +514,22 @@ class _Draws:
             transform_batch=self.batch_codes(transform_batch)[0],
         )
         return decoded[self.law]
+
+
+def _without_outliers(
+    manager: AnnDataManager, posteriors: _Posteriors, compared: Comparison
+) -> Comparison:
+    """Leave out cells that scvi-tools finds far from the others of their group, by their means."""
+
+    def means_of(adata: MuData, indices: np.ndarray) -> np.ndarray:
+        del adata
+        return posteriors.qz.loc[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
+
+    computation = DifferentialComputation(None, means_of, manager)
+    return compared._replace(
+        rows1=computation.filter_outlier_cells(compared.rows1),
+        rows2=computation.filter_outlier_cells(compared.rows2),
+    )
 
 
 def _bayes_factors(

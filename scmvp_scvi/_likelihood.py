@@ -1,25 +1,23 @@
 """`LikelihoodMixin`: how probable the counts are under a trained model."""
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mudata import MuData
-from scvi.model.base import VAEMixin
 from torch import Tensor
 
 from scmvp_scvi._minify import Loader
-from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
 from scmvp_scvi._validate import check_integer_at_least
 
 
 class LikelihoodMixin:
     """ELBO, reconstruction error and marginal likelihood of `SCMVPModel`.
 
-    Scvi-tools refuses the first two wherever the model's own data are minified; here they take
-    counts as ``adata``.
+    Scvi-tools refuses the first two wherever the model's own data are minified, and computes the
+    whole loss for them; here they take counts as ``adata``, and no cycle is run.
     """
 
     # what the model brings
@@ -50,9 +48,14 @@ class LikelihoodMixin:
         -------
         The mean over the cells, or ``(cells,)``.
         """
-        return self._by_scvi_tools(
-            "get_elbo", adata, indices, batch_size, dataloader, return_mean=return_mean
+        losses = self._losses("`get_elbo`", adata, indices, batch_size, dataloader)
+        of_cells = torch.cat(
+            [
+                -sum(loss.reconstruction_loss.values()) - sum(loss.kl_local.values())
+                for loss in losses
+            ]
         )
+        return of_cells.mean() if return_mean else of_cells
 
     @torch.inference_mode()
     def get_reconstruction_error(
@@ -77,11 +80,12 @@ class LikelihoodMixin:
         ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
         cells, or to ``(cells,)``.
         """
-        return self._by_scvi_tools(
-            "get_reconstruction_error",
-            *(adata, indices, batch_size, dataloader),
-            return_mean=return_mean,
-        )
+        losses = self._losses("`get_reconstruction_error`", adata, indices, batch_size, dataloader)
+        parts = [loss.reconstruction_loss for loss in losses]
+        of_cells = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {
+            name: values.mean() if return_mean else values for name, values in of_cells.items()
+        }
 
     @torch.inference_mode()
     def get_marginal_ll(
@@ -120,11 +124,11 @@ class LikelihoodMixin:
         )
         return of_cells.mean().item() if return_mean else of_cells
 
-    def _by_scvi_tools(self, method: str, *asked: Any, return_mean: bool) -> Any:
-        """Call a method of scvi-tools' `VAEMixin`, without what refuses minified data there."""
-        minibatches = self._minibatches_with_counts(f"`{method}`", *asked)
-        compute = inspect.unwrap(getattr(VAEMixin, method))
-        return compute(self, dataloader=minibatches, return_mean=return_mean)
+    def _losses(self, *asked: Any) -> Iterator[SCMVPLossOutput]:
+        """Losses of the minibatches, without the consistency terms, which no likelihood needs."""
+        without_cycle = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
+        for tensors in self._minibatches_with_counts(*asked):
+            yield self.module(tensors, loss_kwargs=without_cycle)[2]
 
     def _minibatches_with_counts(
         self,

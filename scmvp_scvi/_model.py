@@ -434,8 +434,10 @@ class SCMVPModel(
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
-        check_trainer_arguments(trainer_kwargs)
-        check_strategy(devices, trainer_kwargs)
+        trainer_config = mapping_of(trainer_kwargs.get("trainer_config"), name="trainer_config")
+        of_trainer = {**trainer_config, **trainer_kwargs}
+        check_trainer_arguments(of_trainer)
+        check_strategy(devices, of_trainer)
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         check_plan_arguments(plan_kwargs)

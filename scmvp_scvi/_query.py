@@ -132,10 +132,11 @@ class QueryMixin:
             warn=False, message="`reference_model` must be trained: call its `train` first."
         )
         arguments = reference.registry["setup_args"]
+        check_is_mudata(mdata)
+        _check_labels(mdata, reference)
         cls.setup_mudata(
             mdata, source_registry=reference.registry, extend_categories=True, **arguments
         )
-        _check_labels(mdata, reference)
         model = cls(mdata, **reference.init_params_["non_kwargs"])
         state, known_rows = extend_state(reference.module.state_dict(), model.module.state_dict())
         model.module.load_state_dict(state)

@@ -85,14 +85,17 @@ class SCMVPTrainRunner(TrainRunner):
     def __call__(self) -> None:
         """Train; a model that was trained before answers on, however this training ends."""
         self._was_trained = self.model.is_trained_
-        is_fitted = self.model.module.prior.is_fitted
-        was_fitted = bool(is_fitted)
+        module = self.model.module
+        flags = (module.prior.is_fitted, module.feature_statistics_known)
+        before = [bool(flag) for flag in flags]
         try:
             super().__call__()
         except BaseException:
-            # the next training is the first one still, and does not begin with this one's mixture
+            # the next training is the first one still: its mixture and the statistics of its
+            # features are those of its own training cells
             if not self._was_trained:
-                is_fitted.fill_(was_fitted)
+                for flag, was_set in zip(flags, before, strict=True):
+                    flag.fill_(was_set)
             raise
         finally:
             # trainers and tracebacks keep the plan, and a recorded step holds much memory

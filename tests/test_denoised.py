@@ -1,5 +1,7 @@
 """Denoised profiles: what a trained model expects of the counts of cells."""
 
+import weakref
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scmvp_scvi import SCMVPModel
+from scmvp_scvi import SCMVPModel, _denoised
 from scmvp_scvi.distributions._cubature import cubature_points
 
 N_CELLS, N_GENES, N_PEAKS, N_LATENT = 300, 80, 150, 5
@@ -255,6 +257,22 @@ def test_averaged_draws_are_the_mean_of_the_draws(trained_model, mdata):
     assert found[0].index.equals(mdata.obs_names)
     np.testing.assert_allclose(found[0], found[1].mean(0), rtol=1e-5)
     assert (found[1].std(0) > 0).any()
+
+
+@pytest.mark.parametrize("averaged", [{"n_samples": 20}, {"n_points": 20}])
+def test_what_is_averaged_is_never_held_at_once(trained_model, monkeypatch, averaged):
+    value_at, alive = _denoised._Denoiser._at, []
+
+    def counted(self, *args):
+        value = value_at(self, *args)
+        alive.append(weakref.ref(value))
+        # this one, the one before, and their sum
+        assert sum(other() is not None for other in alive) <= 3
+        return value
+
+    monkeypatch.setattr(_denoised._Denoiser, "_at", counted)
+    trained_model.get_normalized_expression(**averaged, batch_size=300)
+    assert len(alive) == 20
 
 
 def test_transform_batch_of_a_cells_own_batch_changes_nothing(trained_model, mdata, expression):

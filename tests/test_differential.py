@@ -347,7 +347,9 @@ def test_more_pseudocounts_leave_fewer_differences(compare):
     assert many < few
 
 
-def test_cells_that_scvi_tools_calls_outliers_are_left_out_if_asked_for(compare, monkeypatch):
+def test_cells_that_scvi_tools_calls_outliers_are_left_out_if_asked_for(
+    compare, planted, monkeypatch
+):
     monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", lambda _, rows: rows[:20])
     decode, sizes = _differential._Draws._decode, set()
 
@@ -356,8 +358,36 @@ def test_cells_that_scvi_tools_calls_outliers_are_left_out_if_asked_for(compare,
         return decode(self, rows, *args)
 
     monkeypatch.setattr(_differential._Draws, "_decode", counted)
-    compare(groupby="cell_type", group1="type_0", filter_outlier_cells=True)
+    asked = {"groupby": "cell_type", "group1": "type_0"}
+    found = compare(**asked, filter_outlier_cells=True)
     assert sizes == {20}
+    rows1, rows2 = (
+        np.flatnonzero(side)[:20]
+        for is_first in [(planted.obs["cell_type"] == "type_0").to_numpy()]
+        for side in (is_first, ~is_first)
+    )
+    of_these = compare(idx1=rows1, idx2=rows2)
+    of_counts = [name for name in found if name.startswith(("raw", "non_zeros", "emp"))]
+    assert len(of_counts) >= 3
+    pd.testing.assert_frame_equal(
+        found[of_counts].sort_index(), of_these[of_counts].sort_index(), rtol=1e-5
+    )
+
+
+def test_outliers_are_those_of_the_posterior_means(model, compare, planted, monkeypatch):
+    filtered, seen = DifferentialComputation.filter_outlier_cells, []
+
+    def recorded(self, rows):
+        seen.append((rows, self.representation_fn(None, rows), filtered(self, rows)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", recorded)
+    compare(groupby="cell_type", group1="type_0", filter_outlier_cells=True)
+    assert len(seen) == 2
+    latent = model.get_latent_representation()
+    for rows, means, kept in seen:
+        np.testing.assert_allclose(means, latent[rows], atol=1e-5)
+        assert 0.8 < len(kept) / len(rows) < 1
 
 
 def test_new_data_are_compared(model, planted):

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scipy import sparse
 from scvi.model import SCVI
+from scvi.model.base import UnsupervisedTrainingMixin
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
@@ -587,6 +588,16 @@ def test_several_devices_without_a_strategy_are_refused(fresh_mdata, small, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match='`devices=.*` needs a strategy.*`strategy="ddp"`'):
         model.train(1, devices=devices)
+
+
+def test_config_of_the_trainer_is_checked_as_its_arguments_are(fresh_mdata, small, monkeypatch):
+    model = SCMVPModel(fresh_mdata, **small)
+    asked = {}
+    monkeypatch.setattr(UnsupervisedTrainingMixin, "train", lambda _, **all_: asked.update(all_))
+    model.train(1, devices=2, trainer_config={"strategy": "ddp"})
+    assert asked["trainer_config"] == {"strategy": "ddp"}
+    with pytest.raises(TypeError, match="`early_stop`.*Did you mean `early_stopping`"):
+        model.train(1, trainer_config={"early_stop": True})
 
 
 def test_minibatch_that_all_training_cells_do_not_fill_is_not_dropped(fresh_mdata, train):

@@ -458,8 +458,10 @@ def test_new_labels_are_refused_and_unlabeled_cells_are_taken(cells_of, register
     mdata = register(cells_of(0, 1), batch_key="batch", labels_key="cell_type")
     reference = train(mdata, max_epochs=1, architecture={"n_clusters": None})
     query.obs["cell_type"] = "new"
+    before = dict(query.uns), list(query.obs)
     with pytest.raises(ValueError, match=r"`cell_type` must hold labels .* `new`. .*'Unknown'"):
         load(query, reference)
+    assert (dict(query.uns), list(query.obs)) == before
     del query.obs["cell_type"]
     prepared = SCMVPModel.prepare_query_mudata(query, reference)
     assert (prepared.obs["cell_type"] == "Unknown").all()

@@ -296,6 +296,25 @@ def test_training_after_one_that_was_broken_off_begins_the_schedule(make_mdata, 
     assert recorder["is_fitted"][-1]
 
 
+def test_features_are_those_of_the_cells_of_the_training_that_was_not_broken_off(
+    make_mdata, register, small
+):
+    mdata = register(make_mdata())
+    halves = np.array_split(np.arange(mdata.n_obs), 2)
+    asked = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1}
+    no_validation = np.array([], dtype=int)
+    parts = [
+        {"datasplitter_kwargs": {"external_indexing": [half, no_validation, other]}}
+        for half, other in (halves, halves[::-1])
+    ]
+    model = SCMVPModel(mdata, **small)
+    with pytest.raises(RuntimeError, match="broken off"):
+        model.train(**asked, **parts[0], callbacks=[Breaks(1)])
+    model.train(**asked, **parts[1])
+    counts = mdata["rna"].X[halves[1]]
+    assert float(model.module.rna_median_depth) == np.median(counts.sum(1).A1)
+
+
 def test_all_processes_are_told_that_the_mixture_could_not_be_fitted(
     fresh_mdata, train, monkeypatch
 ):
