@@ -298,9 +298,15 @@ class SCMVPModel(
         Raises
         ------
         ValueError
-            If the folder is there, or if the data are no longer those of the set-up.
+            If the folder is there, or if the data are no longer those of the set-up or there are
+            none to write.
         """
-        if save_anndata and self.adata is not None:
+        if save_anndata and self.adata is None:
+            raise ValueError(
+                "`save_anndata=True` writes the data of the model, which was loaded without: set "
+                "`model.adata = mdata` first, or leave `save_anndata` out."
+            )
+        if save_anndata:
             self._validate_anndata()  # changed data would be saved with a model they do not fit
         super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 

@@ -140,6 +140,11 @@ class PredictiveMixin:
         Returns
         -------
         ``(genes, genes)``, indexed by gene.
+
+        Raises
+        ------
+        ValueError
+            If there is one draw of one cell.
         """
         check_one_of(correlation_type, ("spearman", "pearson"), name="correlation_type")
         check_integer_at_least(n_samples, 1, name="n_samples")
@@ -157,6 +162,11 @@ class PredictiveMixin:
             self._positions("rna", gene_list, "gene_list")
         ]
         table = pd.DataFrame(draws.reshape(-1, len(genes)), columns=genes)
+        if len(table) < 2:
+            raise ValueError(
+                "Correlations need at least two draws, got one cell and `n_samples=1`: ask for "
+                "more of either."
+            )
         values = table.rank() if correlation_type == "spearman" else table
         return pd.DataFrame(np.corrcoef(values, rowvar=False), index=genes, columns=genes)
 

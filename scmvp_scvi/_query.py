@@ -177,8 +177,9 @@ class QueryMixin:
         Features that the reference does not have are left out, and the others are put into its
         order. Those that the query lacks get zeros that are not stored; the model reads them as
         not expressed and not open. A modality that the query lacks gets no counts in any cell: the
-        model reads it as not measured. If the reference was set up with labels and the query has
-        none, all its cells are unlabeled.
+        model reads it as not measured, whatever its size factors, which are 1 where there are
+        none. If the reference was set up with labels and the query has none, all its cells are
+        unlabeled.
 
         Parameters
         ----------
@@ -250,6 +251,9 @@ class QueryMixin:
             table = (prepared if holder is None else prepared.mod[holder]).obs
             if labels not in table.columns:
                 table[labels] = _unlabeled_category(reference)
+        for name in layers.keys() - set(there):
+            argument = name.replace("layer", "size_factor_key")
+            _fill_size_factor(prepared, arguments[argument], modalities.get(argument))
         return prepared
 
     @classmethod
@@ -262,6 +266,15 @@ class QueryMixin:
                 f"one, got {type(reference_model).__name__}."
             )
         return reference_model
+
+
+def _fill_size_factor(mdata: MuData, key: str | None, holder: str | None) -> None:
+    """Give cells that were not measured in a modality a size factor, which nothing will read."""
+    if key is None or (holder is not None and holder not in mdata.mod):
+        return
+    table = (mdata if holder is None else mdata.mod[holder]).obs
+    if key not in table.columns:
+        table[key] = 1.0
 
 
 def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:

@@ -14,8 +14,8 @@ from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_m
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
-# what names arguments of others
-_CONFIGS = ("plan_config", "trainer_config")
+# what scvi-tools takes from among the arguments of the trainer
+_OF_RUNNER = ("plan_config", "trainer_config", "ckpt_path")
 # arguments of the plan that the model brings, and where users choose them
 _OF_MODEL = {
     "n_clusters": "pass it to `SCMVPModel(...)`",
@@ -103,7 +103,7 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                 )
     of_checkpoints = signature(SaveCheckpoint).parameters
     known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters} - {"kwargs"}
-    for name in arguments.keys() - known - set(_CONFIGS):
+    for name in arguments.keys() - known - set(_OF_RUNNER):
         if name in of_checkpoints:
             passed = {"monitor": '"elbo_validation"', name: "..."}
             listed = ", ".join(f"{key}={value}" for key, value in passed.items())

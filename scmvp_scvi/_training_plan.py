@@ -46,7 +46,7 @@ _NOT_ASKED = {
 }
 _FEW_CELLS = 5_000  # of the training, for the prior below and the fit of the dispersions
 # Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
-# costs many the transfer of labels to rare types.
+# holds back the differences between types that many cells can tell.
 _SCALE_OF_FEW, _SCALE_OF_MANY = 1.0, 3.4
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 

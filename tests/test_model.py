@@ -300,6 +300,16 @@ def test_model_loaded_without_data_keeps_the_first_view_as_its_own(model, saved,
     assert len(loaded.train_indices) == 45
 
 
+def test_data_of_a_model_without_are_not_saved(saved, mdata, tmp_path):
+    loaded = SCMVPModel.load(saved, adata=False)
+    with pytest.raises(ValueError, match="`save_anndata=True` .* without: set `model.adata"):
+        loaded.save(tmp_path / "model", save_anndata=True)
+    loaded.save(tmp_path / "alone")
+    loaded.adata = mdata.copy()
+    loaded.save(tmp_path / "model", save_anndata=True)
+    assert SCMVPModel.load(tmp_path / "model").adata.n_obs == mdata.n_obs
+
+
 @pytest.mark.filterwarnings("ignore:.* have no counts in `rna`:UserWarning")
 def test_model_loads_onto_cells_of_atac_alone(model, saved, make_mdata, train_more, tmp_path):
     cells = make_mdata()

@@ -156,6 +156,11 @@ def test_correlations_are_those_of_the_draws(trained_model, kind):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_one_draw_has_no_correlations(trained_model):
+    with pytest.raises(ValueError, match="at least two draws, got one cell and `n_samples=1`"):
+        trained_model.get_feature_correlation_matrix(indices=[3], n_samples=1)
+
+
 def test_genes_are_correlated_in_the_batch_asked_for(trained_model, monkeypatch):
     options = {"n_samples": 20, "correlation_type": "pearson"}
     found = {}

@@ -597,6 +597,37 @@ def test_query_of_one_modality_is_embedded_and_decoded_as_from_this_modality(
     )
 
 
+@pytest.mark.parametrize("holder", [None, "atac"])
+def test_size_factors_of_a_modality_that_the_query_lacks_are_one_and_the_others_its_own(
+    make_mdata, register, train, rng, holder
+):
+    known = make_mdata()
+    known.obs["rna_depth"] = rng.gamma(5, size=known.n_obs)
+    (known if holder is None else known[holder]).obs["atac_depth"] = rng.gamma(5, size=known.n_obs)
+    places = {"rna_layer": "rna", "atac_layer": "atac"}
+    places |= {} if holder is None else {"atac_size_factor_key": holder}
+    keys = {"rna_size_factor_key": "rna_depth", "atac_size_factor_key": "atac_depth"}
+    reference = train(register(known, places, **keys), max_epochs=2)
+    one = MuData({"rna": known["rna"]}, obs=known.obs[["rna_depth"]])
+    with pytest.warns(UserWarning, match="no modality `atac`"):
+        prepared = SCMVPModel.prepare_query_mudata(one, reference)
+    table = (prepared if holder is None else prepared[holder]).obs
+    assert (table["atac_depth"] == 1).all()
+    with pytest.warns(UserWarning, match="have no counts in `atac`"):
+        embedded = reference.get_latent_representation(prepared)
+    expected = reference.get_latent_representation(known, modality="rna")
+    np.testing.assert_array_equal(embedded, expected)
+    # those of what was measured are the user's to give
+    del one.obs["rna_depth"]
+    with pytest.warns(UserWarning, match="no modality `atac`"):
+        prepared = SCMVPModel.prepare_query_mudata(one, reference)
+    with (
+        pytest.warns(UserWarning, match="have no counts in `atac`"),
+        pytest.raises(KeyError, match='`rna_size_factor_key="rna_depth"` is not a column'),
+    ):
+        reference.get_latent_representation(prepared)
+
+
 def test_layer_of_the_counts_is_there_in_a_modality_that_the_query_lacks(
     cells_of, register, train
 ):

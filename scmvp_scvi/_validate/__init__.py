@@ -21,6 +21,7 @@ from scmvp_scvi._validate._columns import (
     check_no_missing,
     check_numeric_finite,
     check_positive_column,
+    check_table_of_features,
     find_grouping,
     find_obs_column,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "check_feature_names",
     "check_fraction",
     "check_has_columns",
+    "check_table_of_features",
     "check_in_memory",
     "check_indices",
     "check_integer_at_least",

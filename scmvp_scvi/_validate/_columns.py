@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -247,6 +247,34 @@ def check_column_names(names: object, *, argument: str) -> None:
     if twice:
         raise ValueError(
             f"`{argument}` must name each column once, got {shown(sorted(twice))} more than once."
+        )
+
+
+def check_table_of_features(table: Any, *, argument: str, made_by: str) -> None:
+    """Refuse anything but a table with a column for each of its features.
+
+    Parameters
+    ----------
+    table, argument
+        What the user passed, and the argument.
+    made_by
+        The function that makes such tables.
+
+    Raises
+    ------
+    TypeError
+        If it is no table.
+    ValueError
+        If a name is there more than once.
+    """
+    check_has_columns(table, (), argument=argument, made_by=made_by)
+    names = table.columns
+    is_again = names.duplicated()
+    if is_again.any():
+        raise ValueError(
+            f"`{argument}` must have one column for each name, but {is_again.sum()} are there "
+            f"again: {shown(names[is_again].unique())}. Ask `{made_by}` for each once, or keep "
+            f"the first: `{argument} = {argument}.loc[:, ~{argument}.columns.duplicated()]`."
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from scmvp_scvi._keys import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from huggingface_hub import ModelCard
     from scvi.model.base import BaseModelClass
@@ -127,6 +128,8 @@ def model_card(
         If huggingface_hub is not installed.
     RuntimeError
         If the model is not trained.
+    TypeError
+        If there is no licence, or what should be a list or a mapping is another thing.
 
     Examples
     --------
@@ -143,6 +146,7 @@ def model_card(
         ) from error
     if not model.is_trained:
         raise RuntimeError("`model` must be trained before it gets a card: call `model.train()`.")
+    _check_arguments(license, metrics, tissues, references)
     header = ModelCardData(
         license=license, library_name="scvi-tools", tags=_tags(model.registry, tissues)
     )
@@ -163,6 +167,25 @@ def model_card(
         references="\n".join(f"- {work}" for work in references),
     )
     return ModelCard(page)
+
+
+def _check_arguments(license: Any, metrics: Any, tissues: Any, references: Any) -> None:
+    """Refuse what would be published in pieces, or as the word None."""
+    if not isinstance(license, str) or not license:
+        raise TypeError(
+            f'`license` must be the identifier of a licence, such as "cc-by-4.0", got {license!r}.'
+        )
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"`metrics` must map names to values, got a {type(metrics).__name__}: pass "
+            '`metrics={"Leiden NMI": ...}`.'
+        )
+    for values, name in ((tissues, "tissues"), (references, "references")):
+        if isinstance(values, str):
+            raise TypeError(
+                f"`{name}` must be a list, got {values!r}, whose letters it would name: pass "
+                f"[{values!r}]."
+            )
 
 
 def _tags(registry: Mapping[str, Any], tissues: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from scmvp_scvi._validate import (
     check_has_columns,
     check_integer_at_least,
     check_positive_share,
+    check_table_of_features,
     did_you_mean,
     parse_peaks,
 )
@@ -66,10 +67,10 @@ def accessibility_around_gene(
     Raises
     ------
     TypeError, KeyError
-        If `links` is no table of links, or does not have the gene.
+        If `links` is no table of links, or does not have the gene, or `accessibility` is no table.
     ValueError
-        If no peak of `accessibility` is within the window, one there is below zero, or links are
-        to be chosen by q-values that they do not have, or by no share.
+        If no peak of `accessibility` is within the window, one is there twice or has values below
+        zero, or links are to be chosen by q-values that they do not have, or by no share.
 
     Examples
     --------
@@ -79,6 +80,7 @@ def accessibility_around_gene(
     """
     needed = _COLUMNS if max_q_value is None else (*_COLUMNS, "q_value")
     check_has_columns(links, needed, argument="links", made_by="tl.peak_gene_links")
+    check_table_of_features(accessibility, argument="accessibility", made_by="tl.group_means")
     if max_q_value is not None:
         check_positive_share(max_q_value, name="max_q_value")
     of_gene = links[links["gene"] == gene]

@@ -10,7 +10,12 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from scipy.special import entr
 
-from scmvp_scvi._validate import check_one_of, check_probabilities, check_same_cells
+from scmvp_scvi._validate import (
+    check_one_of,
+    check_positive,
+    check_probabilities,
+    check_same_cells,
+)
 from scmvp_scvi.pl._style import category_colors, new_axes, text_color
 
 if TYPE_CHECKING:
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
     from numpy.typing import ArrayLike, NDArray
 
+_PASS_PROBABILITIES = (
+    "Pass `model.get_cluster_probabilities()`; for labels, `pandas.get_dummies(labels)`."
+)
 _FAINTEST, _SMALLEST = 0.12, 0.15
 _LEGEND_FONT = "small"
 _ROWS_OF_SURENESS = 5  # of the lower legend, its title and the room above it
@@ -61,7 +69,9 @@ def embedding(
     ------
     ValueError
         If there is not one row of `probs`, summing to one, for each cell, or both tables name
-        their cells, and not in one order.
+        their cells, and not in one order; or if coordinates are missing.
+    TypeError
+        If `coordinates` or `probs` are no numbers.
 
     Examples
     --------
@@ -70,12 +80,13 @@ def embedding(
     ... )  # doctest: +SKIP
     """
     check_one_of(uncertainty, ("alpha", "size"), name="uncertainty")
-    probs = pd.DataFrame(probs)
-    points, values = np.asarray(coordinates, dtype=float), probs.to_numpy(dtype=float)
+    points = _numbers(coordinates, "coordinates")
+    values = _numbers(probs, "probs", _PASS_PROBABILITIES)
     _check_coordinates(points)
     check_same_cells(probs, coordinates, argument="probs", other="coordinates")
-    way_out = "Pass `model.get_cluster_probabilities()`; for labels, `pandas.get_dummies(labels)`."
-    check_probabilities(values, name="probs", way_out=way_out)
+    check_probabilities(values, name="probs", way_out=_PASS_PROBABILITIES)
+    if size is not None:
+        check_positive(size, name="size")
     cluster, certainty = values.argmax(axis=1), _certainty(values)
     size = float(np.clip(30_000 / max(len(points), 1), 3, 30)) if size is None else size
     colors = category_colors(values.shape[1])
@@ -97,8 +108,19 @@ def embedding(
     ax.set(xticks=[], yticks=[])
     ax.spines[["top", "right", "bottom", "left"]].set_visible(False)
     if legend:
-        _add_legends(ax, probs.columns.astype(str), colors, uncertainty)
+        names = probs.columns if isinstance(probs, pd.DataFrame) else pd.RangeIndex(len(colors))
+        _add_legends(ax, names.astype(str), colors, uncertainty)
     return ax
+
+
+def _numbers(values: Any, argument: str, way_out: str = "") -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{argument}` must hold numbers, dense, got a {type(values).__name__} that does not. "
+            f"{way_out}".rstrip()
+        ) from error
 
 
 def _check_coordinates(points: NDArray[np.float64]) -> None:
@@ -106,6 +128,12 @@ def _check_coordinates(points: NDArray[np.float64]) -> None:
         raise ValueError(
             f"`coordinates` must have two columns, got shape {points.shape}. Reduce the embedding "
             "first, for instance with `scanpy.tl.umap`, or pick two dimensions of it."
+        )
+    n_missing = int((~np.isfinite(points)).any(axis=1).sum())
+    if n_missing > 0:
+        raise ValueError(
+            f"`coordinates` must be finite, but those of {n_missing} of {len(points)} cells are "
+            "not. Leave these cells out, here and of `probs`."
         )
 
 
@@ -131,8 +159,10 @@ def _add_legends(
 ) -> None:
     clusters = [_dot(tuple(c), 0.9, 7, n) for c, n in zip(colors, names, strict=True)]
     n_columns = -(-len(clusters) // _rows_above(ax))
-    # a second legend replaces the first unless that one is an artist of its own
-    ax.add_artist(_legend_beside(ax, clusters, "cluster", "upper left", n_columns))
+    # A second legend replaces the first unless that one is an artist of its own. These are clipped
+    # to the axes, and no room is made for what is clipped.
+    above = ax.add_artist(_legend_beside(ax, clusters, "cluster", "upper left", n_columns))
+    above.set_clip_on(False)
 
     levels = np.array([1.0, 0.5, 0.0])
     is_faded = uncertainty == "alpha"

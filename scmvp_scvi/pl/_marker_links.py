@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scmvp_scvi._validate import check_has_columns, check_integer_at_least, shown
+from scmvp_scvi._validate import (
+    check_has_columns,
+    check_integer_at_least,
+    check_table_of_features,
+    shown,
+)
 from scmvp_scvi.pl._style import new_panels, text_color
 
 if TYPE_CHECKING:
@@ -108,6 +113,8 @@ def _check_tables(
     check_has_columns(links, needed, argument="links", made_by="tl.peak_gene_links")
     if len(links) == 0:
         raise ValueError("`links` must have at least one link, got none.")
+    for table, name in ((expression, "expression"), (accessibility, "accessibility")):
+        check_table_of_features(table, argument=name, made_by="tl.group_means")
     if not expression.index.equals(accessibility.index):
         raise ValueError(
             "`expression` and `accessibility` must have the same groups in the same order, got "

@@ -139,9 +139,22 @@ def measured_by(mdata: MuData, key: str, other: str) -> NDArray[np.bool_]:
     Returns
     -------
     ``(cells,)``, false for those that `other` alone measured; all true without an account.
+
+    Raises
+    ------
+    ValueError
+        If the account is of modalities that had other names.
     """
     if MEASURED_KEY not in mdata.obs:
         return np.ones(mdata.n_obs, bool)
+    unknown = pd.Index(mdata.obs[MEASURED_KEY].dropna().unique()).difference([BOTH, key, other])
+    if len(unknown) > 0:
+        raise ValueError(
+            f'`mdata.obs["{MEASURED_KEY}"]` says what measured each cell, {BOTH}, `{key}` or '
+            f"`{other}`, but has {shown(unknown)}. If modalities were renamed since, rename them "
+            f'there: `mdata.obs["{MEASURED_KEY}"] = mdata.obs["{MEASURED_KEY}"].cat'
+            f'.rename_categories({{"{unknown[0]}": ...}})`.'
+        )
     return (mdata.obs[MEASURED_KEY] != other).to_numpy(dtype=bool, na_value=True)
 
 

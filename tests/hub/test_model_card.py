@@ -123,3 +123,17 @@ def test_card_without_huggingface_hub_names_the_extra(trained_model, monkeypatch
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[hub\]'"):
         model_card(trained_model, license="mit")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"tissues": "cortex"}, r"`tissues` must be a list, got 'cortex'.*pass \['cortex'\]"),
+        ({"references": "Smith 2020"}, "`references` must be a list"),
+        ({"license": None}, "`license` must be the identifier of a licence.*got None"),
+        ({"metrics": [1]}, "`metrics` must map names to values, got a list"),
+    ],
+)
+def test_arguments_that_would_be_published_in_pieces_are_refused(trained_model, argument, message):
+    with pytest.raises(TypeError, match=message):
+        model_card(trained_model, **{"license": "cc0-1.0", **argument})

@@ -142,3 +142,11 @@ def test_links_without_a_column_that_is_needed_are_refused(links, accessibility,
     match = f"`links` must have the columns of `tl.peak_gene_links`, but has no `{column}`"
     with pytest.raises(KeyError, match=match):
         pl.accessibility_around_gene(links.drop(columns=column), accessibility, "A")
+
+
+def test_peaks_that_are_there_twice_are_refused_and_so_is_what_is_no_table(links, accessibility):
+    twice = pd.concat([accessibility, accessibility.iloc[:, :1]], axis=1)
+    with pytest.raises(ValueError, match="`accessibility` must have one column for each name"):
+        pl.accessibility_around_gene(links, twice, "A")
+    with pytest.raises(TypeError, match="`accessibility` must be a table, as `tl.group_means`"):
+        pl.accessibility_around_gene(links, accessibility.to_numpy(), "A")

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 
@@ -122,6 +123,39 @@ def test_probabilities_of_other_cells_are_refused_with_one_of_each(probs):
         ValueError, match="the same name in both: one alone has `x`, `y`, `z`, `a`"
     ):
         pl.embedding(coordinates, probs.set_axis(list("xyz")))
+
+
+def test_figure_makes_room_for_all_names_of_clusters():
+    probs = pd.DataFrame(np.eye(12), columns=[f"cells of a long name {i}" for i in range(12)])
+    ax = pl.embedding(np.random.default_rng(0).random((12, 2)), probs)
+    ax.figure.canvas.draw()
+    legends = ax.findobj(Legend)
+    assert len(legends) == 2
+    for legend in legends:
+        assert legend.get_window_extent().x1 <= ax.figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.array(["a", "b", "c"]), [object()] * 3, sp.csr_matrix(np.eye(3))]
+)
+def test_what_holds_no_numbers_is_refused_by_its_argument(probs, wrong):
+    with pytest.raises((TypeError, ValueError), match="`probs` must .*get_dummies"):
+        pl.embedding(COORDINATES, wrong)
+    with pytest.raises((TypeError, ValueError), match="`coordinates` must"):
+        pl.embedding(wrong, probs)
+
+
+def test_cells_without_coordinates_are_counted(probs):
+    coordinates = COORDINATES.copy()
+    coordinates[1, 0] = np.nan
+    with pytest.raises(ValueError, match="finite, but those of 1 of 3 cells are not"):
+        pl.embedding(coordinates, probs)
+
+
+@pytest.mark.parametrize("size", [-1, 0, np.nan])
+def test_dots_have_a_size(probs, size):
+    with pytest.raises(ValueError, match="`size` must be a finite number above 0"):
+        pl.embedding(COORDINATES, probs, size=size)
 
 
 def test_clusters_of_an_array_are_numbered(probs):

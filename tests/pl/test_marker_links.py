@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from scmvp_scvi import pl
@@ -57,3 +58,11 @@ def test_axes_may_be_those_of_a_grid(links, expression, accessibility):
 def test_links_without_a_column_that_is_needed_are_refused(links, expression, accessibility):
     with pytest.raises(KeyError, match="`links` must have the columns of .* has no `distance`"):
         pl.marker_links(links.drop(columns="distance"), expression, accessibility)
+
+
+def test_tables_that_name_a_feature_twice_are_refused(links, expression, accessibility):
+    twice = pd.concat([expression, expression[["A"]]], axis=1)
+    with pytest.raises(ValueError, match="`expression` must have one column .* 1 are .*: `A`"):
+        pl.marker_links(links, twice, accessibility)
+    with pytest.raises(TypeError, match="`accessibility` must be a table, as `tl.group_means`"):
+        pl.marker_links(links, expression, accessibility.to_numpy())

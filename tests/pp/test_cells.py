@@ -230,6 +230,21 @@ def test_rules_of_a_modality_are_not_asked_of_cells_that_it_did_not_measure(make
     assert list(filtered.obs["scmvp_measured"]) == ["rna", "both", "atac"]
 
 
+def test_account_of_modalities_that_were_renamed_is_refused_with_the_way_out(make_pair):
+    pair = make_pair([[1, 1], [1, 0]], [[1, 1], [1, 1]], ["a", "b"], ["b", "c"])
+    united = pp.union_cells(pair)
+    renamed = MuData({"gex": united["rna"], "peaks": united["atac"]}, obs=united.obs)
+    keys = {"rna_key": "gex", "atac_key": "peaks"}
+    with pytest.raises(ValueError, match="has `rna`, `atac`.*rename_categories") as refused:
+        pp.filter_cells_and_features(renamed, min_genes=2, min_peaks=2, **keys)
+    assert "`gex`" in str(refused.value)
+    names = {"rna": "gex", "atac": "peaks"}
+    measured = renamed.obs["scmvp_measured"].cat.rename_categories(names)
+    renamed.obs["scmvp_measured"] = measured
+    found = pp.filter_cells_and_features(renamed, min_genes=2, min_peaks=2, **keys)
+    assert list(found.obs_names) == ["a", "c"]
+
+
 def test_cells_that_a_modality_did_not_measure_have_no_part_in_the_variance(make_pair, rng):
     names = [f"cell{i}" for i in range(90)]
     rna, atac = rng.poisson(rng.gamma(2.0, size=40), (60, 40)), rng.poisson(1.0, (60, 50))
