@@ -217,7 +217,8 @@ def test_peaks_of_one_chromosome_in_two_spellings_are_refused_and_the_way_out_re
     fixed = run_way_out(error, mdata, "names = ")
     expected = ["1_random:1-9", "chr1-5-9", "chr1:20-30", "GL1.1:1-9"]
     assert fixed["atac"].var_names.tolist() == expected
-    assert fixed.var_names[4:].tolist() == expected
+    # in which order they stand there is up to mudata
+    assert set(fixed.var_names[4:]) == set(expected)
 
 
 @pytest.mark.parametrize(
