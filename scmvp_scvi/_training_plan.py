@@ -48,6 +48,7 @@ _FEW_CELLS = 5_000  # of the training, for the prior below and the fit of the di
 # Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
 # holds back the differences between types that many cells can tell.
 _SCALE_OF_FEW, _SCALE_OF_MANY = 1.0, 3.4
+_ATAC_OUTPUT_SCALE = 0.08
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
@@ -76,15 +77,15 @@ class SCMVPTrainingPlan(SteppingPlan):
     lr_schedule
         ``"cosine"``: a short linear warm-up, then half a cosine down to zero; ``"constant"``.
     optimizer, lr, weight_decay, eps
-        Of the optimiser; the decay applies to weight matrices, not to the mixture, the
-        dispersions or the vectors of batches. ``"Adam"`` adds it to the gradient, as a Gaussian
-        prior on the weights asks for.
+        Of the optimiser; ``"Custom"`` takes that of ``optimizer_creator`` as it is. The decay
+        applies to weight matrices, not to the mixture, the dispersions or the vectors of batches.
+        ``"Adam"`` adds it to the gradient, as a Gaussian prior on the weights asks for.
     rna_output_scale, atac_output_scale
         Of the Gaussian prior on the weights of the decoders' output layers: its standard deviation
         times the root of the number of hidden units, so that profiles may vary as much at any
         width. A peak has few counts: without a prior its weights fit the noise of the training
         cells. So do those of a gene in few cells: None for a scale of 1 up to 5,000 training
-        cells, and 3.4 above.
+        cells, and 3.4 above, and for .08 of the peaks. An optimiser of your own has no such prior.
     gaussian_kl_weight
         Weight of the KL to the broad Gaussian. Below one, rare types find their place in the
         latent space before there is a mixture that gives them one.
@@ -138,7 +139,7 @@ class SCMVPTrainingPlan(SteppingPlan):
         weight_decay: float = 1e-6,
         eps: float = 1e-8,
         rna_output_scale: float | None = None,
-        atac_output_scale: float = 0.08,
+        atac_output_scale: float | None = None,
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
         fit_dispersions: bool | None = None,
@@ -159,12 +160,16 @@ class SCMVPTrainingPlan(SteppingPlan):
             ("cluster_resolution", cluster_resolution),
             ("lr", lr),
             ("eps", eps),
-            ("atac_output_scale", atac_output_scale),
             ("gaussian_kl_weight", gaussian_kl_weight),
         ):
             check_positive(value, name=name)
-        if rna_output_scale is not None:
-            check_positive(rna_output_scale, name="rna_output_scale")
+        for name, scale in (
+            ("rna_output_scale", rna_output_scale),
+            ("atac_output_scale", atac_output_scale),
+        ):
+            if scale is not None:
+                check_positive(scale, name=name)
+                _check_has_prior(optimizer, name)
         check_not_negative(weight_decay, name="weight_decay")
         for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight"):
             check_not_negative(kwargs.get(name, 0.0), name=name)
@@ -203,7 +208,7 @@ class SCMVPTrainingPlan(SteppingPlan):
         self.seeding_labels = seeding_labels
         self.seed = seed
         self.rna_output_scale = rna_output_scale
-        self.atac_output_scale = atac_output_scale
+        self.atac_output_scale = atac_output_scale or _ATAC_OUTPUT_SCALE
         self.cluster_resolution = cluster_resolution
         self.mixture_start = mixture_start
         self.mixture_refit = mixture_refit
@@ -624,6 +629,15 @@ def _check_names(
                 f"`plan_kwargs` must name arguments of `SCMVPTrainingPlan`, got `{name}`."
                 f"{did_you_mean(name, known)}"
             )
+
+
+def _check_has_prior(optimizer: str, name: str) -> None:
+    """Refuse the scale of a prior that no optimizer would heed."""
+    if optimizer == "Custom":
+        raise ValueError(
+            f"`{name}` is a weight decay of the plan's optimizers, which a custom one replaces: "
+            f'set `optimizer` to "Adam" or "AdamW", or leave `{name}` out.'
+        )
 
 
 def _check_feature_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:

@@ -1164,6 +1164,8 @@ def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
         ({"min_kl_weight": -1}, "rises from `min_kl_weight`.*none negative"),
         ({"n_epochs_kl_warmup": 5}, "replaced by `kl_warmup`"),
         ({"compile": True}, "`compile` must be False: torch cannot compile what takes sparse"),
+        ({"optimizer": "Custom", "rna_output_scale": 1.0}, "`rna_output_scale` is a weight decay"),
+        ({"optimizer": "Custom", "atac_output_scale": 0.1}, "a custom one replaces"),
         ({"cluster_resolution": -1}, "`cluster_resolution` must be a finite number above 0"),
         ({"eps": -1e-8}, "`eps` must be a finite number above 0"),
         ({"weight_decay": -1}, "`weight_decay` must be a finite number of at least 0, got -1"),

@@ -41,8 +41,8 @@ class MaskAttention(nn.Module):
     """Hidden layer weighted by a mask made from it (equations 1 to 3).
 
     ``ReLU(BatchNorm(LayerNorm(h))) * Sigmoid(Linear(h))`` for ``h`` the output of the first
-    128-wide linear layer, which both factors share: the mask is "generated from the first hidden
-    layer", and Sigmoid(Linear(Linear(x))) as equation 3 has it.
+    linear layer, which both factors share: the mask is "generated from the first hidden layer",
+    and Sigmoid(Linear(Linear(x))) as equation 3 has it.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class RNADecoder(nn.Module):
         z
             Points of the latent space.
         cluster_weights
-            Output of the cluster attention.
+            Output of the cluster attention; one column of ones without it.
         covariates
             Batch and other covariates.
         dispersion_index

@@ -201,20 +201,20 @@ class ChannelEncoder(nn.Module):
         weight, wide_gradients, transform
             As in `ProfileLinear.forward`.
         """
-        linear = self.first_layer(counts, covariates, weight, wide_gradients, transform)
+        hidden = self.first_layer(counts, covariates, weight, wide_gradients, transform)
         if self.centering is not None:
             if self.training:
-                self.centering.learn(linear, covariates, observed)
-            linear = self.centering(linear, covariates)
+                self.centering.learn(hidden, covariates, observed)
+            hidden = self.centering(hidden, covariates)
         if not self.training or not self.some_unobserved:
-            return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
+            return self.dropout(self.attention(hidden)) * observed.unsqueeze(-1)
         keep = observed > 0
         n_observed = int(keep.sum())
         if n_observed < 2:  # too few for BatchNorm by themselves; all take part, none is counted
             with without_running_statistics(self):
-                return self.dropout(self.attention(linear)) * observed.unsqueeze(-1)
-        features = torch.zeros_like(linear)
-        of_observed = self.dropout(self.attention(linear[keep]))
+                return self.dropout(self.attention(hidden)) * observed.unsqueeze(-1)
+        features = torch.zeros_like(hidden)
+        of_observed = self.dropout(self.attention(hidden[keep]))
         features[keep] = of_observed.to(features.dtype)  # which autocast may have lowered
         return features
 
@@ -235,11 +235,11 @@ class ChannelEncoder(nn.Module):
         weight
             As in `ProfileLinear.forward`.
         """
-        linear = self.first_layer.of_blocks(blocks, covariates, weight)
+        hidden = self.first_layer.of_blocks(blocks, covariates, weight)
         if self.centering is not None:
-            linear = self.centering(linear, covariates)
+            hidden = self.centering(hidden, covariates)
         with without_running_statistics(self):
-            return self.dropout(self.attention(linear))
+            return self.dropout(self.attention(hidden))
 
 
 def rna_encoder(
