@@ -132,7 +132,10 @@ class QueryMixin:
             warn=False, message="`reference_model` must be trained: call its `train` first."
         )
         arguments = reference.registry["setup_args"]
+        # before the set-up, which would leave its mark on a query that is refused
         check_is_mudata(mdata)
+        layers = {name: arguments[name] for name in ("rna_layer", "atac_layer")}
+        check_modalities(mdata, arguments["modalities"], layers)
         _check_labels(mdata, reference)
         cls.setup_mudata(
             mdata, source_registry=reference.registry, extend_categories=True, **arguments

@@ -462,6 +462,9 @@ def test_new_labels_are_refused_and_unlabeled_cells_are_taken(cells_of, register
     with pytest.raises(ValueError, match=r"`cell_type` must hold labels .* `new`. .*'Unknown'"):
         load(query, reference)
     assert (dict(query.uns), list(query.obs)) == before
+    with pytest.raises((KeyError, ValueError), match="`atac_layer`|`modalities`") as refused:
+        load(MuData({"rna": query["rna"].copy()}, obs=query.obs), reference)
+    assert "`atac`" in str(refused.value)
     del query.obs["cell_type"]
     prepared = SCMVPModel.prepare_query_mudata(query, reference)
     assert (prepared.obs["cell_type"] == "Unknown").all()
