@@ -86,6 +86,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._differential.DifferentialMixin"),
     ("py:class", "scmvp_scvi._minify.MinifyMixin"),
     ("py:class", "scmvp_scvi._likelihood.LikelihoodMixin"),
+    ("py:class", "scmvp_scvi._minibatches.MinibatchMixin"),
     ("py:class", "scmvp_scvi._module.SCMVPLossOutput"),
     ("py:class", "scmvp_scvi._denoised.DenoisedMixin"),
     ("py:class", "scmvp_scvi._embedding.EmbeddingMixin"),

@@ -12,7 +12,7 @@ from mudata import MuData
 from scipy import sparse
 from scvi.data import AnnDataManager, fields
 
-from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._minified import is_minified, minified_fields
 from scmvp_scvi._validate import (
     begins_with_counts,
@@ -131,21 +131,19 @@ def check_data(
         if not isinstance(key, (str, type(None))):
             raise TypeError(f"`{argument}` must be the name of one column of `.obs`, got {key!r}.")
     expected_features = None if source_registry is None else registered_features(source_registry)
-    layers = {name: arguments.get(name) for name in ("rna_layer", "atac_layer")}
+    layers = layers_of(arguments)
     check_modalities(mdata, modalities, layers)
     # `check_modalities` has made sure that both are named
     rna, atac = str(modalities["rna_layer"]), str(modalities["atac_layer"])
     check_paired(mdata, rna, atac)
     empty = {}
-    for modality, argument, key in (
-        (rna, "rna_layer", REGISTRY.RNA),
-        (atac, "atac_layer", REGISTRY.ATAC),
-    ):
-        layer = layers[argument]
+    for kind, keys in MODALITIES.items():
+        argument = keys.layer
+        modality, layer = str(modalities[argument]), layers[argument]
         adata = mdata.mod[modality]
         check_unique_features(adata, modality)
         if expected_features is not None:
-            check_feature_names(expected_features[key], adata.var_names, modality=modality)
+            check_feature_names(expected_features[keys.counts], adata.var_names, modality=modality)
         if is_minified(mdata):
             continue
         counts = find_counts(adata, layer, argument=argument, modality=modality)
@@ -154,7 +152,7 @@ def check_data(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
         warn_about_columns_on_disk(counts, argument=argument, modality=modality)
-        if key == REGISTRY.ATAC and expected_features is None:
+        if kind == "atac" and expected_features is None:
             warn_about_reads(counts, modality=modality, layer=layer)
         empty[modality] = warn_about_empty(
             counts, modality=modality, layer=layer, features_may_go=expected_features is None
@@ -233,10 +231,11 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
     _check_tables_are_of_the_cells(mdata, registry)
     for argument, _, column in _columns(mdata, arguments, modalities, _SIZE_FACTORS):
         check_positive_column(column, argument=argument)
-    for key, argument in ((REGISTRY.RNA, "rna_layer"), (REGISTRY.ATAC, "atac_layer")):
+    for keys in MODALITIES.values():
+        argument = keys.layer
         modality, layer = modalities[argument], arguments[argument]
         adata = mdata.mod[modality]
-        check_feature_names(features[key], adata.var_names, modality=modality)
+        check_feature_names(features[keys.counts], adata.var_names, modality=modality)
         if is_minified(mdata):
             continue
         counts = find_counts(adata, layer, argument=argument, modality=modality)
@@ -492,8 +491,13 @@ def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:
     states = registry["field_registries"]
     return {
         key: np.asarray(states[key]["state_registry"]["column_names"])
-        for key in (REGISTRY.RNA, REGISTRY.ATAC)
+        for key in (keys.counts for keys in MODALITIES.values())
     }
+
+
+def layers_of(arguments: Mapping[str, Any]) -> dict[str, str | None]:
+    """Layers of the counts, by argument of `setup_mudata`; None for ``.X``."""
+    return {keys.layer: arguments.get(keys.layer) for keys in MODALITIES.values()}
 
 
 def feature_statistics(adata_manager: AnnDataManager, indices: np.ndarray) -> dict[str, Any]:

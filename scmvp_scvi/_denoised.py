@@ -14,13 +14,19 @@ from scipy import sparse
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
-from scmvp_scvi._embedding import POSTERIOR_OF, Modality, count_empty, warn_about_empty
-from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._keys import MODALITIES, OUTPUT, ModalityKeys
+from scmvp_scvi._minibatches import (
+    POSTERIOR_OF,
+    MinibatchMixin,
+    Source,
+    count_empty,
+    warn_about_empty,
+)
 from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._registration import Batch
 from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
-    check_names,
     check_not_negative,
     check_one_of,
     check_positive,
@@ -29,7 +35,6 @@ from scmvp_scvi._validate import (
 from scmvp_scvi._zarr import write_table
 from scmvp_scvi.distributions._cubature import cubature_points
 
-Batch = str | int | float
 _N_POINTS = 8  # on small real data these had nine tenths of what 128 points gain
 
 
@@ -45,23 +50,10 @@ class _Request(NamedTuple):
     n_points: int
     return_mean: bool
     batch_size: int | None
-    from_modality: Modality
+    from_modality: Source
     own_counts: bool = False
 
 
-class _Side(NamedTuple):
-    """What a modality is called in the minibatches, in the outputs of the module, and by users."""
-
-    key: str
-    library: str
-    observed: str
-    argument: str
-
-
-_SIDES = {
-    OUTPUT.PX: _Side(REGISTRY.RNA, OUTPUT.RNA_LIBRARY, OUTPUT.RNA_OBSERVED, "gene_list"),
-    OUTPUT.PY: _Side(REGISTRY.ATAC, OUTPUT.ATAC_LIBRARY, OUTPUT.ATAC_OBSERVED, "region_list"),
-}
 # of a law, of features of it, at a depth
 _Value = Callable[[Any, slice | Tensor, float | Tensor], Tensor]
 
@@ -75,7 +67,7 @@ class _Denoiser:
     """Denoised values of the cells of a minibatch."""
 
     module: SCMVPModule
-    law: str
+    modality: ModalityKeys
     request: _Request
     features: slice | Tensor
     value: _Value
@@ -89,7 +81,7 @@ class _Denoiser:
 
     def count_without_depth(self, outputs: dict[str, Any]) -> int:
         """Number of cells that are asked for a depth and have none."""
-        return int((outputs[_SIDES[self.law].observed] == 0).sum()) if self._has_own_depth else 0
+        return int((outputs[self.modality.observed] == 0).sum()) if self._has_own_depth else 0
 
     def denoise(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> np.ndarray:
         """``(cells, features)``, or ``(n_samples, cells, features)`` of draws kept apart."""
@@ -107,7 +99,7 @@ class _Denoiser:
     def _own_counts(self, tensors: dict[str, Tensor], device: torch.device) -> Tensor | None:
         if not self.request.own_counts:
             return None
-        return written_out(tensors[_SIDES[self.law].key].to(device))
+        return written_out(tensors[self.modality.counts].to(device))
 
     def _at(
         self,
@@ -118,7 +110,7 @@ class _Denoiser:
     ) -> Tensor:
         """``(cells, features)``, the values of cells that are at z, averaged over the batches."""
         inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-        decode, law, batches = self.module.generative, self.law, self.batches
+        decode, law, batches = self.module.generative, self.modality.law, self.batches
         laws = [decode(**inputs, transform_batch=batch)[law] for batch in batches]
         if counts is not None:
             # in whatever batch, the counts are those of the cell's own
@@ -130,9 +122,8 @@ class _Denoiser:
     def _depth(self, outputs: dict[str, Any]) -> Any:
         if not self._has_own_depth:
             return self.request.library_size
-        side = _SIDES[self.law]
-        is_missing = outputs[side.observed][:, None] == 0
-        return outputs[side.library].masked_fill(is_missing, self.missing_depth)
+        is_missing = outputs[self.modality.observed][:, None] == 0
+        return outputs[self.modality.library].masked_fill(is_missing, self.missing_depth)
 
 
 def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
@@ -140,18 +131,8 @@ def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
     return reduce(torch.add, values) / n
 
 
-class DenoisedMixin:
+class DenoisedMixin(MinibatchMixin):
     """Denoised profiles of the cells of `SCMVPModel`."""
-
-    # what the model brings
-    module: SCMVPModule
-    device: torch.device
-    _check_if_trained: Callable[..., None]
-    _categories: Callable[[str], np.ndarray]
-    _feature_names: Callable[[str], np.ndarray]
-    _cell_names: Callable[..., pd.Index]
-    _minibatches: Callable[..., Iterator[dict[str, Tensor]]]
-    _check_has_counts: Callable[..., None]
 
     def get_normalized_expression(
         self,
@@ -164,7 +145,7 @@ class DenoisedMixin:
         return_mean: bool = True,
         batch_size: int | None = None,
         return_numpy: bool = False,
-        from_modality: Modality = "joint",
+        from_modality: Source = "joint",
         n_points: int = _N_POINTS,
         own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
@@ -212,7 +193,7 @@ class DenoisedMixin:
         an array, for draws that are not averaged.
         """
         blocks, cells, names = self._decoded(
-            OUTPUT.PX,
+            "rna",
             _Request(
                 adata=adata,
                 indices=indices,
@@ -241,7 +222,7 @@ class DenoisedMixin:
         return_mean: bool = True,
         batch_size: int | None = None,
         return_numpy: bool = False,
-        from_modality: Modality = "joint",
+        from_modality: Source = "joint",
         n_points: int = _N_POINTS,
         own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
@@ -277,7 +258,7 @@ class DenoisedMixin:
         check_positive(target_sum, name="target_sum")
         median = float(self.module.rna_median_depth)
         blocks, cells, names = self._decoded(
-            OUTPUT.PX,
+            "rna",
             _Request(
                 adata=adata,
                 indices=indices,
@@ -308,7 +289,7 @@ class DenoisedMixin:
         threshold: float | None = None,
         batch_size: int | None = None,
         return_numpy: bool = False,
-        from_modality: Modality = "joint",
+        from_modality: Source = "joint",
         n_points: int = _N_POINTS,
     ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
         """Denoised accessibility: the Poisson mean mu of each peak (equations 16 and 17).
@@ -357,7 +338,7 @@ class DenoisedMixin:
                     "set `return_mean=True` or leave `threshold` out."
                 )
         blocks, cells, names = self._decoded(
-            OUTPUT.PY,
+            "atac",
             _Request(
                 adata=adata,
                 indices=indices,
@@ -387,7 +368,7 @@ class DenoisedMixin:
         region_list: Sequence[str] | None = None,
         library_size: float | Literal["observed"] = 1,
         n_samples: int | None = None,
-        from_modality: Modality = "joint",
+        from_modality: Source = "joint",
         threshold: float | None = None,
         batch_size: int | None = None,
         overwrite: bool = False,
@@ -419,7 +400,7 @@ class DenoisedMixin:
         if threshold is not None:
             check_not_negative(threshold, name="threshold")
         blocks, cells, names = self._decoded(
-            OUTPUT.PY,
+            "atac",
             _Request(
                 adata=adata,
                 indices=indices,
@@ -468,7 +449,7 @@ class DenoisedMixin:
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
 
     def _decoded(
-        self, law: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
+        self, modality: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
         """Check the request; return the denoised minibatches, lazily, and cells and features.
 
@@ -476,16 +457,15 @@ class DenoisedMixin:
         """
         self._check_if_trained(warn=False)
         self._check_request(request)
-        side = _SIDES[law]
-        names = pd.Index(self._feature_names(side.key))
+        names = self._feature_names(modality)
         chosen: slice | Tensor = slice(None)
         if request.features is not None:
-            positions = check_names(request.features, names, argument=side.argument)
+            positions = self._feature_positions(modality, request.features)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
         n_latent = self.module.prior.means.shape[1]
         denoiser = _Denoiser(
             self.module,
-            law,
+            MODALITIES[modality],
             request,
             chosen,
             value,
@@ -507,30 +487,6 @@ class DenoisedMixin:
             yield denoiser.denoise(tensors, outputs)
         warn_about_empty(n_empty, request.from_modality)
         _warn_about_depth(n_without_depth, denoiser.missing_depth)
-
-    def _batch_codes(
-        self, batches: Batch | Sequence[Batch] | None, argument: str = "transform_batch"
-    ) -> list[int | None]:
-        """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
-        if batches is None:
-            return [None]
-        asked: list[Any] = list(np.atleast_1d(np.asarray(batches, dtype=object)))
-        if not asked:
-            raise ValueError(f"`{argument}` must name at least one batch, got none.")
-        known = list(self._categories(REGISTRY.BATCH))
-        for batch in asked:
-            check_one_of(batch, known, name=argument)
-        return [known.index(batch) for batch in asked]
-
-    def _one_batch_code(self, transform_batch: Batch | None) -> int | None:
-        """Code of the batch asked for, where draws are of one; None keeps each cell's own."""
-        codes = self._batch_codes(transform_batch)
-        if len(codes) > 1:
-            raise ValueError(
-                f"`transform_batch` must be one batch, got {len(codes)}: draws are of one. Call "
-                "the method once for each."
-            )
-        return codes[0]
 
 
 def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.distributions import Normal, StudentT
 
 from scmvp_scvi._data import RawMeans, raw_means, registered_modalities
-from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._embedding import EmbeddingMixin
+from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._scvi import tag_by_expected_fdr
 from scmvp_scvi._validate import (
@@ -48,6 +49,7 @@ Mode = Literal["vanilla", "change"]
 Cells = str | Sequence[int] | Sequence[bool] | np.ndarray
 Law = FactoredNegativeBinomial | FactoredZeroInflatedPoisson
 
+_FEATURE = {"rna": "expression", "atac": "accessibility"}
 # Draws times features of the arrays, some ten of them, that scvi-tools compares at once.
 _ENTRIES_PER_BLOCK = 2_000_000
 
@@ -67,26 +69,13 @@ class _Settings(NamedTuple):
     filter_outlier_cells: bool
 
 
-class DifferentialMixin:
+class DifferentialMixin(EmbeddingMixin):
     """Differential expression, accessibility and abundance of `SCMVPModel`.
 
     The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised
     values. Cells are embedded once for all groups, a draw's hidden layer is decoded once, and its
     features are written out in blocks: memory does not grow with features times groups.
     """
-
-    # what the model brings
-    module: SCMVPModule
-    device: torch.device
-    registry: dict[str, Any]
-    _check_if_trained: Callable[..., None]
-    _validate_anndata: Callable[..., MuData]
-    _batch_codes: Callable[..., list[int | None]]
-    _check_has_counts: Callable[..., None]
-    _embed: Callable[..., Iterator[dict[str, Any]]]
-    _feature_names: Callable[[str], np.ndarray]
-    get_anndata_manager: Callable[..., AnnDataManager]
-    get_latent_representation: Callable[..., Any]
 
     def differential_expression(
         self,
@@ -184,7 +173,7 @@ class DifferentialMixin:
             If all groups are compared in turn, and some are left out for the same reasons.
         """
         return self._compare_features(
-            OUTPUT.PX,
+            "rna",
             adata,
             (groupby, group1, group2, idx1, idx2),
             batch_size,
@@ -263,7 +252,7 @@ class DifferentialMixin:
             If all groups are compared in turn, and some are left out for the same reasons.
         """
         found = self._compare_features(
-            OUTPUT.PY,
+            "atac",
             adata,
             (groupby, group1, group2, idx1, idx2),
             batch_size,
@@ -356,7 +345,7 @@ class DifferentialMixin:
     @torch.inference_mode()
     def _compare_features(
         self,
-        law: str,
+        modality: str,
         adata: MuData | None,
         groups: tuple[Any, ...],
         batch_size: int | None,
@@ -368,19 +357,18 @@ class DifferentialMixin:
         self._check_if_trained(warn=False)
         if adata is not None:
             check_is_mudata(adata, allow_view=True)
+        keys = MODALITIES[modality]
         # the chance in the counts is part of the test
-        feature = "expression" if law == OUTPUT.PX else "accessibility"
-        self._check_has_counts(f"`differential_{feature}`", adata)
+        self._check_has_counts(f"`differential_{_FEATURE[modality]}`", adata)
         self._check_settings(how)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
-        key = REGISTRY.RNA if law == OUTPUT.PX else REGISTRY.ATAC
-        counts, names = manager.get_from_registry(key), pd.Index(self._feature_names(key))
+        counts, names = manager.get_from_registry(keys.counts), self._feature_names(modality)
         _, group1, _, idx1, _ = groups
         comparisons = leave_out_unmeasured(
             self._comparisons(adata, *groups),
             seen_cells_and_features(counts)[0],
-            modality=registered_modalities(self.registry)[0 if law == OUTPUT.PX else 1],
+            modality=self.registry["setup_args"]["modalities"][keys.layer],
             all_groups=group1 is None and idx1 is None,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
@@ -390,10 +378,10 @@ class DifferentialMixin:
             if how.filter_outlier_cells:
                 compared = _without_outliers(manager, posteriors, compared)
             raw1, raw2 = raw_means(counts, compared.rows1), raw_means(counts, compared.rows2)
-            draws = _Draws(self.module, law, posteriors, self._batch_codes)
+            draws = _Draws(self.module, keys.law, posteriors, self._batch_codes)
             table = _bayes_factors(manager, draws, compared, names, raw1, raw2, how)
             if all_stats:
-                table = table.assign(**_raw_statistics(law, raw1, raw2))
+                table = table.assign(**_raw_statistics(modality, raw1, raw2))
             results.append(_ranked(table, compared, how))
         return pd.concat(results)
 
@@ -597,8 +585,8 @@ def _log_fold_change(
     return change + noise * counting_noise.astype(np.float32)
 
 
-def _raw_statistics(law: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
-    if law == OUTPUT.PY:
+def _raw_statistics(modality: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
+    if modality == "atac":
         return {"emp_mean1": raw1.detected, "emp_mean2": raw2.detected}
     return {
         "raw_mean1": raw1.mean,

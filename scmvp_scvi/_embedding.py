@@ -1,7 +1,6 @@
 """`EmbeddingMixin`: where a trained model places cells, and in which cluster."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,39 +17,25 @@ from torch.distributions import (
 )
 
 from scmvp_scvi._keys import OUTPUT, REGISTRY
-from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._validate import (
-    check_indices,
-    check_integer_at_least,
-    check_one_of,
-    check_positive,
-    warn_user,
+from scmvp_scvi._minibatches import (
+    POSTERIOR_OF,
+    MinibatchMixin,
+    Source,
+    count_empty,
+    warn_about_empty,
 )
-
-Modality = Literal["joint", "rna", "atac"]
-POSTERIOR_OF = {"joint": OUTPUT.QZ, "rna": OUTPUT.QZ_RNA, "atac": OUTPUT.QZ_ATAC}
-_OBSERVED = {"rna": OUTPUT.RNA_OBSERVED, "atac": OUTPUT.ATAC_OBSERVED}
+from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
 
 
-class EmbeddingMixin(VAEMixin):
+class EmbeddingMixin(MinibatchMixin, VAEMixin):
     """Embedding and cluster posterior of the cells of `SCMVPModel`."""
-
-    # what the model brings
-    module: SCMVPModule
-    device: torch.device
-    _check_if_trained: Callable[..., None]
-    _validate_anndata: Callable[..., MuData]
-    _data: Callable[..., MuData]
-    _make_data_loader: Callable[..., Iterable[dict[str, Tensor]]]
-    _cluster_names: Callable[[], pd.Index]
-    _loader_with_counts: Callable[..., Iterator[dict[str, Tensor]] | None]
 
     @torch.inference_mode()
     def get_latent_representation(
         self,
         adata: MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
-        modality: Modality = "joint",
+        modality: Source = "joint",
         give_mean: bool = True,
         batch_size: int | None = None,
         return_dist: bool = False,
@@ -238,69 +223,3 @@ class EmbeddingMixin(VAEMixin):
             for tensors in self._minibatches(adata, indices, batch_size)
         ]
         return vectors[torch.cat(codes).to(vectors.device)].cpu().numpy()
-
-    # -- shared -------------------------------------------------------------------------------
-
-    def _minibatches(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Validate the data and yield its minibatches in order."""
-        adata = self._validate_anndata(adata)
-        rows = (
-            None if indices is None else check_indices(indices, adata.n_obs, cells=adata.obs_names)
-        )
-        yield from self._make_data_loader(adata, indices=rows, batch_size=batch_size)
-
-    def _asked_minibatches(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Yield the minibatches of a loader, or of the data where there is none."""
-        if dataloader is None:
-            yield from self._minibatches(adata, indices, batch_size)
-            return
-        if adata is not None or indices is not None:
-            raise ValueError("`dataloader` brings its own cells: leave `adata` and `indices` out.")
-        tensors = None
-        for tensors in dataloader:
-            yield tensors
-        if tensors is None:
-            raise ValueError("`dataloader` must yield at least one minibatch, got none.")
-
-    def _embed(
-        self,
-        adata: MuData | None,
-        indices: Sequence[int] | np.ndarray | None,
-        batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what `inference` returns for each minibatch."""
-        for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):
-            yield self.module.inference(**self.module._get_inference_input(tensors))
-
-    def _cell_names(
-        self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None
-    ) -> pd.Index:
-        names = self._data(adata).obs_names
-        if indices is None:
-            return names
-        return names[check_indices(indices, len(names), cells=names)]
-
-
-def count_empty(outputs: dict[str, Any], modality: Modality) -> int:
-    """Count the cells of a minibatch without counts in the channel that embeds them."""
-    return 0 if modality == "joint" else int((outputs[_OBSERVED[modality]] == 0).sum())
-
-
-def warn_about_empty(n_cells: int, modality: Modality) -> None:
-    if n_cells > 0:
-        warn_user(
-            f"{n_cells} cells have no {modality} counts: their {modality} embedding is that of "
-            'an empty profile. "joint" embeds them from the other modality.',
-        )

@@ -67,3 +67,37 @@ class _LossParts(NamedTuple):
 REGISTRY = _RegistryKeys()
 OUTPUT = _ModuleKeys()
 LOSS = _LossParts()
+
+
+class ModalityKeys(NamedTuple):
+    """What belongs to one modality, by the names that the parts of the package have for it."""
+
+    layer: str  # the argument of `setup_mudata`
+    features: str  # the argument that chooses some
+    counts: str  # in a minibatch
+    posterior: str  # of its channel, in the outputs of the module, as all below
+    library: str
+    observed: str
+    law: str
+
+
+MODALITIES = {
+    "rna": ModalityKeys(
+        layer="rna_layer",
+        features="gene_list",
+        counts=REGISTRY.RNA,
+        posterior=OUTPUT.QZ_RNA,
+        library=OUTPUT.RNA_LIBRARY,
+        observed=OUTPUT.RNA_OBSERVED,
+        law=OUTPUT.PX,
+    ),
+    "atac": ModalityKeys(
+        layer="atac_layer",
+        features="region_list",
+        counts=REGISTRY.ATAC,
+        posterior=OUTPUT.QZ_ATAC,
+        library=OUTPUT.ATAC_LIBRARY,
+        observed=OUTPUT.ATAC_OBSERVED,
+        law=OUTPUT.PY,
+    ),
+}

@@ -1,6 +1,6 @@
 """`LikelihoodMixin`: how probable the counts are under a trained model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,23 +8,17 @@ import torch
 from mudata import MuData
 from torch import Tensor
 
-from scmvp_scvi._minify import Loader
-from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
+from scmvp_scvi._minibatches import Loader, MinibatchMixin
+from scmvp_scvi._module import SCMVPLossOutput
 from scmvp_scvi._validate import check_integer_at_least
 
 
-class LikelihoodMixin:
+class LikelihoodMixin(MinibatchMixin):
     """ELBO, reconstruction error and marginal likelihood of `SCMVPModel`.
 
     Scvi-tools refuses the first two wherever the model's own data are minified, and computes the
     whole loss for them; here they take counts as ``adata``, and no cycle is run.
     """
-
-    # what the model brings
-    module: SCMVPModule
-    _check_if_trained: Callable[..., None]
-    _loader_with_counts: Callable[..., Loader | None]
-    _asked_minibatches: Callable[..., Iterator[dict[str, Tensor]]]
 
     @torch.inference_mode()
     def get_elbo(

@@ -1,45 +1,26 @@
 """`MinifyMixin`: a trained model on data whose counts have been replaced by their posteriors."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from mudata import MuData
-from scvi.data import AnnDataManager
-from torch import Tensor
 
 from scmvp_scvi._data import registered_modalities
 from scmvp_scvi._keys import OUTPUT
+from scmvp_scvi._minibatches import MinibatchMixin
 from scmvp_scvi._minified import (
     MINIFIED,
     CachedCells,
     MinifiedDataType,
-    batches_with_counts,
     check_given_posterior,
     check_has_counts,
     fingerprint,
     minified_copy,
 )
-from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import check_one_of
 
-Loader = Iterator[dict[str, Tensor]]
 
-
-class MinifyMixin:
-    """Minified data of `SCMVPModel`, and refusals where counts are needed."""
-
-    # what the model brings
-    id: str
-    adata: MuData | None
-    module: SCMVPModule
-    registry: dict[str, Any]
-    minified_data_type: str | None
-    _per_instance_manager_store: dict[str, dict[str, AnnDataManager]]
-    _check_if_trained: Callable[..., None]
-    _embed: Callable[..., Iterator[dict[str, Any]]]
-    _new_manager: Callable[[MuData], AnnDataManager]
-    _register_manager_for_instance: Callable[[AnnDataManager], None]
+class MinifyMixin(MinibatchMixin):
+    """Minified data of `SCMVPModel`, with the posteriors of cells in place of their counts."""
 
     def minify_mudata(
         self,
@@ -120,18 +101,3 @@ class MinifyMixin:
             for outputs in self._embed(None, None, None)
         ]
         return CachedCells(*(torch.cat(part).cpu().numpy() for part in zip(*batches, strict=True)))
-
-    def _check_has_counts(self, needed_by: str, adata: MuData | None) -> None:
-        """Refuse minified data, the model's own if ``adata`` is None, where counts are read."""
-        mdata = self.adata if adata is None else adata
-        if mdata is not None:
-            check_has_counts(mdata, needed_by=needed_by)
-
-    def _loader_with_counts(
-        self, needed_by: str, adata: MuData | None, loader: Loader | None
-    ) -> Loader | None:
-        """Refuse minified data at once, or in the minibatches of a loader, which is returned."""
-        if loader is not None:
-            return batches_with_counts(loader, needed_by=needed_by)
-        self._check_has_counts(needed_by, adata)
-        return None

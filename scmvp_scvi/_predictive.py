@@ -1,39 +1,27 @@
 """`PredictiveMixin`: counts drawn from a trained model, and how its genes vary together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from mudata import MuData
 from sparse import COO, GCXS, concatenate, stack
-from torch import Tensor
 
-from scmvp_scvi._keys import OUTPUT, REGISTRY
-from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._validate import check_integer_at_least, check_names, check_one_of
+from scmvp_scvi._denoised import DenoisedMixin
+from scmvp_scvi._keys import MODALITIES, OUTPUT
+from scmvp_scvi._validate import check_integer_at_least, check_one_of
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
     FactoredZeroInflatedPoisson,
 )
 
 _FEATURES_PER_BLOCK = 8192
-_LAW = {"rna": OUTPUT.PX, "atac": OUTPUT.PY}
-_KEY = {"rna": REGISTRY.RNA, "atac": REGISTRY.ATAC}
 
 
-class PredictiveMixin:
+class PredictiveMixin(DenoisedMixin):
     """Posterior predictive counts of `SCMVPModel`, and correlations of its genes."""
-
-    # what the model brings
-    module: SCMVPModule
-    registry: dict[str, Any]
-    _check_if_trained: Callable[..., None]
-    _minibatches: Callable[..., Iterator[dict[str, Tensor]]]
-    _feature_names: Callable[[str], np.ndarray]
-    _one_batch_code: Callable[[Any], int | None]
-    get_normalized_expression: Callable[..., np.ndarray]
 
     @torch.inference_mode()
     def posterior_predictive_sample(
@@ -78,16 +66,16 @@ class PredictiveMixin:
         """
         self._check_if_trained(warn=False)
         check_integer_at_least(n_samples, 1, name="n_samples")
-        check_one_of(modality, (None, *_LAW), name="modality")
-        asked = tuple(_LAW) if modality is None else (modality,)
+        check_one_of(modality, (None, *MODALITIES), name="modality")
+        asked = tuple(MODALITIES) if modality is None else (modality,)
         if "atac" in asked and self.module.atac_target == "tfidf":
             raise ValueError(
                 'A model with `atac_target="tfidf"` has no law of ATAC counts to draw from: pass '
                 '`modality="rna"`.'
             )
         chosen = {
-            "rna": self._positions("rna", gene_list, "gene_list"),
-            "atac": self._positions("atac", region_list, "region_list"),
+            "rna": self._feature_positions("rna", gene_list),
+            "atac": self._feature_positions("atac", region_list),
         }
         batch = self._one_batch_code(transform_batch)
         drawn: dict[str, list[COO]] = {name: [] for name in asked}
@@ -99,12 +87,12 @@ class PredictiveMixin:
                 inputs = self.module._get_generative_input(tensors, outputs)
                 laws = self.module.generative(**inputs, transform_batch=batch)
                 for name in asked:
-                    samples[name].append(_draw(laws[_LAW[name]], chosen[name]))
+                    samples[name].append(_draw(laws[MODALITIES[name].law], chosen[name]))
             for name, parts in samples.items():
                 drawn[name].append(parts[0] if n_samples == 1 else stack(parts, axis=-1))
         names = self.registry["setup_args"]["modalities"]
         return {
-            names[f"{name}_layer"]: GCXS.from_coo(concatenate(parts), compressed_axes=(0,))
+            names[MODALITIES[name].layer]: GCXS.from_coo(concatenate(parts), compressed_axes=(0,))
             for name, parts in drawn.items()
         }
 
@@ -158,9 +146,7 @@ class PredictiveMixin:
             batch_size=batch_size,
             return_numpy=True,
         )
-        genes = pd.Index(self._feature_names(REGISTRY.RNA))[
-            self._positions("rna", gene_list, "gene_list")
-        ]
+        genes = self._feature_names("rna")[self._feature_positions("rna", gene_list)]
         table = pd.DataFrame(draws.reshape(-1, len(genes)), columns=genes)
         if len(table) < 2:
             raise ValueError(
@@ -169,14 +155,6 @@ class PredictiveMixin:
             )
         values = table.rank() if correlation_type == "spearman" else table
         return pd.DataFrame(np.corrcoef(values, rowvar=False), index=genes, columns=genes)
-
-    def _positions(
-        self, modality: str, features: Sequence[str] | None, argument: str
-    ) -> np.ndarray:
-        names = self._feature_names(_KEY[modality])
-        if features is None:
-            return np.arange(len(names))
-        return check_names(features, names, argument=argument)
 
 
 def _draw(law: FactoredNegativeBinomial | FactoredZeroInflatedPoisson, chosen: np.ndarray) -> COO:

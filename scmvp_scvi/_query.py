@@ -1,6 +1,6 @@
 """`QueryMixin`: a trained model takes in cells of new batches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Self
 
@@ -11,10 +11,10 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scmvp_scvi._data import registered_features, registered_modalities
+from scmvp_scvi._data import layers_of, registered_features, registered_modalities
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import layer_names, mudata_of
+from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
 from scmvp_scvi._validate import (
@@ -42,19 +42,8 @@ _NOT_OFFERED = {
 _CHANNELS = ("rna", "atac")
 
 
-class QueryMixin:
+class QueryMixin(RegistrationMixin):
     """Transfer of a trained `SCMVPModel` to new batches."""
-
-    # what the model brings
-    __init__: Callable[..., None]
-    module: SCMVPModule
-    registry: dict[str, Any]
-    init_params_: dict[str, Any]
-    to_device: Callable[..., None]
-    load: Callable[..., Any]
-    setup_mudata: Callable[..., None]
-    _check_if_trained: Callable[..., None]
-    _categories: Callable[[str], np.ndarray]
 
     # what a query model learns, as `Surgery` has it; None for models that learn everything
     surgery_: dict[str, Any] | None = None
@@ -134,7 +123,7 @@ class QueryMixin:
         arguments = reference.registry["setup_args"]
         # before the set-up, which would leave its mark on a query that is refused
         check_is_mudata(mdata)
-        layers = {name: arguments[name] for name in ("rna_layer", "atac_layer")}
+        layers = layers_of(arguments)
         check_modalities(mdata, arguments["modalities"], layers)
         _check_labels(mdata, reference)
         cls.setup_mudata(
@@ -223,7 +212,7 @@ class QueryMixin:
         if return_reference_var_names:
             return names
         check_is_mudata(mdata)
-        layers = {name: arguments[name] for name in ("rna_layer", "atac_layer")}
+        layers = layers_of(arguments)
         there = [name for name in layers if modalities[name] in mdata.mod] or list(layers)
         check_modalities(
             mdata,

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
@@ -23,10 +24,20 @@ from scmvp_scvi._data import (
     registered_modalities,
     registered_values,
 )
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._minified import check_minified_by, forget_registration, is_minified
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._scvi import DATA_UUID_KEY, is_latest, register_again
-from scmvp_scvi._validate import check_integer_at_least, check_is_mudata, did_you_mean, has_views
+from scmvp_scvi._validate import (
+    check_integer_at_least,
+    check_is_mudata,
+    check_names,
+    check_one_of,
+    did_you_mean,
+    has_views,
+)
+
+Batch = str | int | float
 
 # further modalities may lack cells, which scvi-tools would refuse
 _CHECKED_BY_US = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
@@ -373,8 +384,39 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         """Names of the categories of a registered key, in the order of their codes."""
         return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
 
-    def _feature_names(self, key: str) -> np.ndarray:
-        return registered_features(self.registry)[key]
+    def _batch_codes(
+        self, batches: Batch | Sequence[Batch] | None, argument: str = "transform_batch"
+    ) -> list[int | None]:
+        """Codes of the batches asked for; ``[None]`` keeps each cell's own."""
+        if batches is None:
+            return [None]
+        asked: list[Any] = list(np.atleast_1d(np.asarray(batches, dtype=object)))
+        if not asked:
+            raise ValueError(f"`{argument}` must name at least one batch, got none.")
+        known = list(self._categories(REGISTRY.BATCH))
+        for batch in asked:
+            check_one_of(batch, known, name=argument)
+        return [known.index(batch) for batch in asked]
+
+    def _one_batch_code(self, transform_batch: Batch | None) -> int | None:
+        """Code of the batch asked for, where draws are of one; None keeps each cell's own."""
+        codes = self._batch_codes(transform_batch)
+        if len(codes) > 1:
+            raise ValueError(
+                f"`transform_batch` must be one batch, got {len(codes)}: draws are of one. Call "
+                "the method once for each."
+            )
+        return codes[0]
+
+    def _feature_names(self, modality: str) -> pd.Index:
+        return pd.Index(registered_features(self.registry)[MODALITIES[modality].counts])
+
+    def _feature_positions(self, modality: str, names: Sequence[str] | None) -> np.ndarray:
+        """Positions of the features asked for, those of all where none are."""
+        known = self._feature_names(modality)
+        if names is None:
+            return np.arange(len(known))
+        return check_names(names, known, argument=MODALITIES[modality].features)
 
 
 def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:

@@ -59,16 +59,10 @@ LAYERS = (
     {"_module", "_optimizer", "_data_splitter"},
     {"_recorded_step"},
     {"_steps"},
-    {
-        "_training_plan",
-        "_registration",
-        "_embedding",
-        "_differential",
-        "_predictive",
-        "_minify",
-        "_query",
-    },
-    {"_train_runner", "_train_arguments", "_denoised", "_likelihood"},
+    {"_training_plan", "_registration"},
+    {"_train_runner", "_train_arguments", "_minibatches", "_query"},
+    {"_embedding", "_denoised", "_likelihood", "_minify"},
+    {"_differential", "_predictive"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
