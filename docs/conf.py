@@ -94,6 +94,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._query.QueryMixin"),
     ("py:class", "scmvp_scvi._registration.RegistrationMixin"),
     ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
+    ("py:class", "scmvp_scvi._logged_plan.LoggedPlan"),
     ("py:class", "scmvp_scvi._steps.SteppingPlan"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
     ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),

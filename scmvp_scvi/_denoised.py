@@ -1,7 +1,7 @@
 """`DenoisedMixin`: what a trained model expects of the counts of cells, without their noise."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -115,7 +115,7 @@ class _Denoiser:
         if counts is not None:
             # in whatever batch, the counts are those of the cell's own
             own = laws[0] if batches == [None] else decode(**inputs)[law]
-            laws = [replace(own.given(counts), law=of_batch) for of_batch in laws]
+            laws = [own.given(counts, of_batch) for of_batch in laws]
         depth = self._depth(outputs)
         return _mean_of((self.value(of, self.features, depth) for of in laws), len(laws))
 

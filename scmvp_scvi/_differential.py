@@ -17,7 +17,8 @@ from scvi.utils import track
 from torch import Tensor
 from torch.distributions import Normal, StudentT
 
-from scmvp_scvi._data import RawMeans, raw_means, registered_modalities
+from scmvp_scvi._count_sums import RawMeans, raw_means
+from scmvp_scvi._data import registered_modalities
 from scmvp_scvi._embedding import EmbeddingMixin
 from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule

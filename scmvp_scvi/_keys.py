@@ -74,7 +74,8 @@ class ModalityKeys(NamedTuple):
 
     layer: str  # the argument of `setup_mudata`
     features: str  # the argument that chooses some
-    counts: str  # in a minibatch
+    counts: str  # in a minibatch, as the next
+    size_factor: str
     posterior: str  # of its channel, in the outputs of the module, as all below
     library: str
     observed: str
@@ -86,6 +87,7 @@ MODALITIES = {
         layer="rna_layer",
         features="gene_list",
         counts=REGISTRY.RNA,
+        size_factor=REGISTRY.RNA_SIZE_FACTOR,
         posterior=OUTPUT.QZ_RNA,
         library=OUTPUT.RNA_LIBRARY,
         observed=OUTPUT.RNA_OBSERVED,
@@ -95,6 +97,7 @@ MODALITIES = {
         layer="atac_layer",
         features="region_list",
         counts=REGISTRY.ATAC,
+        size_factor=REGISTRY.ATAC_SIZE_FACTOR,
         posterior=OUTPUT.QZ_ATAC,
         library=OUTPUT.ATAC_LIBRARY,
         observed=OUTPUT.ATAC_OBSERVED,

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-_MIN_LOG_PROB = -60.0  # exp(-60) is far below any probability that matters and no denormal
+from scmvp_scvi.distributions._gaussian_mixture import MIN_LOG_PROB
 
 
 def latent_divergence(joint: Normal, channel: Normal) -> Float[Tensor, "*channels cells"]:
@@ -39,6 +39,6 @@ def cluster_divergence(
         log p(c | z) at the embedding of the imputed profile, of one channel or of several.
     """
     # unused clusters have log-probability minus infinity in both; the clamp makes them cancel
-    joint = joint_log_probs.clamp_min(_MIN_LOG_PROB)
-    channel = channel_log_probs.clamp_min(_MIN_LOG_PROB)
+    joint = joint_log_probs.clamp_min(MIN_LOG_PROB)
+    channel = channel_log_probs.clamp_min(MIN_LOG_PROB)
     return (joint.exp() * (joint - channel)).sum(-1)

@@ -1,32 +1,24 @@
 """`SCMVPModel`: what the user holds."""
 
-import warnings
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
-import numpy as np
 import pandas as pd
 from mudata import MuData, read_h5mu
 from scipy import sparse
 from scvi import settings
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
-from scmvp_scvi._data import check_columns_as_registered, check_still_as_registered
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._embedding import EmbeddingMixin
 from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._likelihood import LikelihoodMixin
-from scmvp_scvi._minified import (
-    LOAD_WITH_COUNTS,
-    check_has_counts,
-    check_minified_by,
-    is_minified,
-)
+from scmvp_scvi._minified import check_minified_by, is_minified
 from scmvp_scvi._minify import MinifyMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import without_pulling
@@ -34,6 +26,7 @@ from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
+from scmvp_scvi._size_rules import default_dropout_rate, default_max_epochs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_arguments import (
     check_plan_arguments,
@@ -55,12 +48,6 @@ from scmvp_scvi._validate import (
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
 from scmvp_scvi.nn._decoders import Dispersion
-
-_CELLS_SEEN = 200_000  # by default training shows this many cells to the model, repeats included
-# with more, a model of five hundred cells overfits, and predicts held-out counts worse
-_MIN_EPOCHS, _MAX_EPOCHS = 10, 100
-# a model of few cells predicts held-out counts better with it; ten thousand neither gain nor lose
-_FEW_CELLS, _DROPOUT_OF_FEW = 5_000, 0.1
 
 
 class SCMVPModel(
@@ -123,7 +110,8 @@ class SCMVPModel(
         suits many batches.
     dropout_rate
         Dropout on hidden layers, in training; more than a tenth can ruin the clusters of deep
-        data. None for 0.1 up to 5,000 cells, which the model overfits without, and 0 above.
+        data. None for 0.1 where the usual share of the cells, nine tenths, is at most 5,000, which
+        the model overfits without, and 0 above.
     rna_input_dropout, atac_input_dropout
         Share of a cell's input values dropped in training; keeps the channels from memorising
         their training cells.
@@ -320,6 +308,14 @@ class SCMVPModel(
         """Labels that seed a component, in the order of the components."""
         return [name for name in self._categories(REGISTRY.LABELS) if name != unlabeled_category]
 
+    def _seeding_codes(self) -> list[int] | None:
+        """Codes of the labels that seed a component, likewise; None if labels do not."""
+        if not self._has_labels:
+            return None
+        known = list(self._categories(REGISTRY.LABELS))
+        unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
+        return [known.index(name) for name in self._seeding_labels(unlabeled)]
+
     def _room_for_clusters(
         self, n_clusters: int | None, max_clusters: int, unlabeled_category: str
     ) -> int:
@@ -429,24 +425,19 @@ class SCMVPModel(
             the clusters; if early stopping or checkpoints have no cells to go by; or if the
             training diverges, after which the model is to be built or loaded anew.
         """
-        mdata = self._data()
-        check_has_counts(mdata, needed_by="`train`", way_out=LOAD_WITH_COUNTS)
-        with warnings.catch_warnings():  # of what the set-up has warned of
-            warnings.simplefilter("ignore")
-            where = self._check_against_setup(mdata)  # it may have been changed since
-            check_still_as_registered(mdata, self.registry)
-            self._renew_registration(mdata)  # another set-up of the same data has other codes
-        check_columns_as_registered(self.adata_manager, where)
+        mdata = self._checked_own_data(needed_by="`train`")
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
-        trainer_config = mapping_of(trainer_kwargs.get("trainer_config"), name="trainer_config")
-        of_trainer = {**trainer_config, **trainer_kwargs}
-        check_trainer_arguments(of_trainer)
-        check_strategy(devices, of_trainer)
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         check_plan_arguments(plan_kwargs)
+        config = mapping_of(trainer_kwargs.pop("trainer_config", None), name="trainer_config")
+        # merged here, for scvi-tools splits cells over devices by a strategy that it is passed
+        of_trainer = {**config, **trainer_kwargs}
+        check_trainer_arguments(of_trainer)
+        check_strategy(devices, of_trainer)
+        named = signature(SCMVPModel.train).parameters
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         splitter_kwargs = dict(datasplitter_kwargs or {})
@@ -456,15 +447,9 @@ class SCMVPModel(
             splitter_kwargs["external_indexing"] = checked_parts(
                 splitter_kwargs["external_indexing"], mdata.n_obs, cells=mdata.obs_names
             )
-        n_clusters = self.init_params_["non_kwargs"]["n_clusters"]
-        unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
-        seeding = [
-            list(self._categories(REGISTRY.LABELS)).index(name)
-            for name in self._seeding_labels(unlabeled)
-        ]
         plan = {
-            "n_clusters": n_clusters,
-            "seeding_labels": seeding if self._has_labels else None,
+            "n_clusters": self.init_params_["non_kwargs"]["n_clusters"],
+            "seeding_labels": self._seeding_codes(),
             "seed": 0 if settings.seed is None else settings.seed,
             "surgery": surgery_from(self.surgery_),
             **plan_kwargs,
@@ -482,30 +467,8 @@ class SCMVPModel(
             load_sparse_tensor=load_sparse_tensor,
             datasplitter_kwargs=splitter_kwargs,
             plan_kwargs=plan,
-            **trainer_kwargs,
+            **{name: value for name, value in of_trainer.items() if name not in named},
         )
-
-
-def default_max_epochs(n_cells: int) -> int:
-    """Epochs that show the model about as many cells whatever the size of the data.
-
-    Parameters
-    ----------
-    n_cells
-        Number of cells.
-    """
-    return int(np.clip(round(_CELLS_SEEN / n_cells), _MIN_EPOCHS, _MAX_EPOCHS))
-
-
-def default_dropout_rate(n_cells: int) -> float:
-    """Dropout on hidden layers that suits a number of cells.
-
-    Parameters
-    ----------
-    n_cells
-        Number of cells.
-    """
-    return _DROPOUT_OF_FEW if n_cells <= _FEW_CELLS else 0.0
 
 
 def _lacks_first_modality(mdata: MuData) -> bool:

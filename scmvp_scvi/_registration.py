@@ -1,5 +1,6 @@
 """`RegistrationMixin`: the data of a model, registered with scvi-tools, and checked anew."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
@@ -13,19 +14,27 @@ from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.dataloaders import AnnDataLoader
 from scvi.model.base import BaseMinifiedModeModelClass
 
-from scmvp_scvi._data import (
+from scmvp_scvi._as_registered import (
     check_columns_as_registered,
-    check_data,
     check_still_as_registered,
-    data_fields,
     is_as_registered,
+    registered_values,
+)
+from scmvp_scvi._data import (
+    check_data,
+    data_fields,
     is_on_disk,
     registered_features,
     registered_modalities,
-    registered_values,
 )
 from scmvp_scvi._keys import MODALITIES, REGISTRY
-from scmvp_scvi._minified import check_minified_by, forget_registration, is_minified
+from scmvp_scvi._minified import (
+    LOAD_WITH_COUNTS,
+    check_has_counts,
+    check_minified_by,
+    forget_registration,
+    is_minified,
+)
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._scvi import DATA_UUID_KEY, is_latest, register_again
 from scmvp_scvi._validate import (
@@ -324,6 +333,18 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
                 "or load the model with them, `SCMVPModel.load(folder, adata=mdata)`."
             )
         return self.adata
+
+    def _checked_own_data(self, *, needed_by: str) -> MuData:
+        """Return the model's own data, with counts, as they are now and as they were set up."""
+        mdata = self._data()
+        check_has_counts(mdata, needed_by=needed_by, way_out=LOAD_WITH_COUNTS)
+        with warnings.catch_warnings():  # of what the set-up has warned of
+            warnings.simplefilter("ignore")
+            where = self._check_against_setup(mdata)
+            check_still_as_registered(mdata, self.registry)
+            self._renew_registration(mdata)  # another set-up of the same data has other codes
+        check_columns_as_registered(self.adata_manager, where)
+        return mdata
 
     def _check_new_data(self, mdata: MuData) -> None:
         if is_minified(mdata):

@@ -9,7 +9,8 @@ import torch
 from scvi.train import SaveCheckpoint, Trainer
 
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._training_plan import SCMVPTrainingPlan, arguments_of_plan
+from scmvp_scvi._plan_arguments import arguments_of_plan
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
 from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_mean
 
 # arguments of the data splitter and of PyTorch's loader, which it makes

@@ -11,7 +11,6 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
-from scmvp_scvi._validate import mapping_of
 
 _PATIENCE = 0.1  # share of the epochs without improvement after which training stops early
 
@@ -33,8 +32,6 @@ class SCMVPTrainRunner(TrainRunner):
 
     Raises
     ------
-    TypeError
-        If ``trainer_config`` is no mapping.
     ValueError
         If there are fewer than two training cells or no whole minibatch of them where others are
         dropped, validation is asked for and no cell is held out for it, or the precision is none
@@ -55,8 +52,6 @@ class SCMVPTrainRunner(TrainRunner):
             )
         max_epochs = trainer_kwargs["max_epochs"]
         n_changing = training_plan.epochs_to_last_objective(max_epochs)
-        config = trainer_kwargs.pop("trainer_config", None)
-        trainer_kwargs = {**mapping_of(config, name="trainer_config"), **trainer_kwargs}
         callbacks = trainer_kwargs.get("callbacks")
         # a list of our own: scvi-tools adds to it, and the caller's may serve for other trainings
         trainer_kwargs["callbacks"] = (

@@ -1,58 +1,42 @@
-"""`SCMVPTrainingPlan`: schedules, the fits of mixture and dispersions, and what is logged."""
+"""`SCMVPTrainingPlan`: how the model is trained, with the fits of mixture and dispersions."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from scvi.dataloaders import DataSplitter
-from scvi.train import TrainingPlan
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from scmvp_scvi._count_sums import TrainingCounts
 from scmvp_scvi._counts import read_counts
-from scmvp_scvi._data import feature_statistics, has_empty_cells
 from scmvp_scvi._dispersion_fit import fit_dispersions
 from scmvp_scvi._keys import OUTPUT, REGISTRY
-from scmvp_scvi._module import SCMVPLossOutput, SCMVPModule
+from scmvp_scvi._logged_plan import LoggedPlan
+from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._optimizer import RowAdam
-from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
-from scmvp_scvi._steps import SteppingPlan
-from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
-from scmvp_scvi._validate import (
-    check_integer_at_least,
-    check_not_negative,
-    check_one_of,
-    check_positive,
-    check_positive_share,
-    check_share,
-    did_you_mean,
-    shown,
+from scmvp_scvi._plan_arguments import (
+    check_arguments_of_loss,
+    check_names_of_arguments,
+    check_optimizer,
 )
+from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
+from scmvp_scvi._schedule import Schedule, cosine_factor
+from scmvp_scvi._size_rules import are_few, default_rna_output_scale
+from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
+from scmvp_scvi._validate import check_one_of, check_positive, shown
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
-# parameters of the plans and of the loss that are no business of `plan_kwargs`; our optimiser is
-# fused anyway
-_NOT_ASKED = {
-    *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder", "fused_optimizer"),
-    "compile_kwargs",
-    *("tensors", "inference_outputs", "generative_outputs"),
-    *("peak_probabilities", "wide_gradients"),
-}
-_FEW_CELLS = 5_000  # of the training, for the prior below and the fit of the dispersions
-# Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
-# holds back the differences between types that many cells can tell.
-_SCALE_OF_FEW, _SCALE_OF_MANY = 1.0, 3.4
 _ATAC_OUTPUT_SCALE = 0.08
-_MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 
 
-class SCMVPTrainingPlan(SteppingPlan):
+class SCMVPTrainingPlan(LoggedPlan):
     """Train `SCMVPModule`: a broad Gaussian prior first, then a mixture, fitted twice.
 
     Parameters
@@ -146,52 +130,32 @@ class SCMVPTrainingPlan(SteppingPlan):
         cuda_graph: bool = True,
         **kwargs: Any,
     ) -> None:
-        _check_names(type(self), module, kwargs)
+        check_names_of_arguments(type(self), module, kwargs)
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
-        check_one_of(optimizer, ("Adam", "AdamW", "Custom"), name="optimizer")
         check_one_of(fit_dispersions, (None, True, False), name="fit_dispersions")
         if fit_dispersions and surgery is not None:
             raise ValueError(
                 "`fit_dispersions` must be None or False for a query, whose known dispersions "
                 "stay those of its reference, got True: leave it out."
             )
-        _check_feature_numbers(optimizer, kwargs)
-        for name, value in (
-            ("cluster_resolution", cluster_resolution),
-            ("lr", lr),
-            ("eps", eps),
-            ("gaussian_kl_weight", gaussian_kl_weight),
-        ):
-            check_positive(value, name=name)
-        for name, scale in (
-            ("rna_output_scale", rna_output_scale),
-            ("atac_output_scale", atac_output_scale),
-        ):
-            if scale is not None:
-                check_positive(scale, name=name)
-                _check_has_prior(optimizer, name)
-        check_not_negative(weight_decay, name="weight_decay")
-        for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight"):
-            check_not_negative(kwargs.get(name, 0.0), name=name)
-        check_positive_share(mixture_start, name="mixture_start")
-        check_share(kl_warmup, name="kl_warmup")
-        if mixture_refit is not None and not 0 < mixture_refit < 1:
-            raise ValueError(
-                "`mixture_refit` is a share of the epochs with the mixture, above 0 and below 1, "
-                f"or None to fit the mixture once, got {mixture_refit}."
-            )
-        if "n_epochs_kl_warmup" in kwargs or "n_steps_kl_warmup" in kwargs:
-            raise ValueError(
-                "`n_epochs_kl_warmup` and `n_steps_kl_warmup` are replaced by `kl_warmup`, the "
-                "share of the training over which the weight of the KL rises."
-            )
-        least = kwargs.get("min_kl_weight", 0.0)
-        if not 0 <= least <= gaussian_kl_weight <= max_kl_weight < math.inf:
-            raise ValueError(
-                "The weight of the KL rises from `min_kl_weight` by `gaussian_kl_weight` to "
-                f"`max_kl_weight`, none negative, got {least}, {gaussian_kl_weight} and "
-                f"{max_kl_weight}: set the others as well."
-            )
+        check_optimizer(
+            optimizer,
+            lr=lr,
+            eps=eps,
+            weight_decay=weight_decay,
+            scales={"rna_output_scale": rna_output_scale, "atac_output_scale": atac_output_scale},
+            samples_peaks=kwargs.get("n_peaks_per_step") is not None,
+        )
+        check_arguments_of_loss(kwargs)
+        check_positive(cluster_resolution, name="cluster_resolution")
+        schedule = Schedule(
+            mixture_start,
+            mixture_refit,
+            kl_warmup,
+            kwargs.get("min_kl_weight", 0.0),
+            gaussian_kl_weight,
+            max_kl_weight,
+        )
         super().__init__(
             module,
             surgery=surgery,
@@ -210,14 +174,10 @@ class SCMVPTrainingPlan(SteppingPlan):
         self.rna_output_scale = rna_output_scale
         self.atac_output_scale = atac_output_scale or _ATAC_OUTPUT_SCALE
         self.cluster_resolution = cluster_resolution
-        self.mixture_start = mixture_start
-        self.mixture_refit = mixture_refit
-        self.kl_warmup = kl_warmup
-        self.gaussian_kl_weight = gaussian_kl_weight
+        self.schedule = schedule
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
         self.mixture_step: int | None = None  # the first one with the mixture
-        self.epoch_parts = {"train": _EpochMeans(), "validation": _EpochMeans()}
         self.fit_dispersions = fit_dispersions
         if surgery is not None:
             freeze_parameters(module, surgery)
@@ -226,43 +186,16 @@ class SCMVPTrainingPlan(SteppingPlan):
 
     @property
     def kl_weight(self) -> Tensor:
-        """Weight of the KL at this step.
-
-        A line from ``min_kl_weight`` to ``gaussian_kl_weight``, and from the first step with the
-        mixture another one to ``max_kl_weight``. A model that has been trained before keeps its
-        full weight.
-        """
+        """Weight of the KL at this step; a model that was trained before keeps the full one."""
         weight = self.max_kl_weight
         if self._trainer is not None and not self.continues_training:
             n_steps = self.trainer.estimated_stepping_batches
-            if self.mixture_step is None:
-                least, most, since = self.min_kl_weight, self.gaussian_kl_weight, 0
-                n_rising = self.kl_warmup * n_steps
-            else:
-                least, most, since = self.gaussian_kl_weight, weight, self.mixture_step
-                n_rising = _MIXTURE_WARMUP * n_steps
-            progress = min(1.0, (self.global_step - since) / n_rising) if n_rising > 0 else 1.0
-            weight = least + progress * (most - least)
+            weight = self.schedule.kl_weight(self.global_step, n_steps, self.mixture_step)
         return torch.full((), weight, device=self.device)  # a copy would halt an accelerator
 
-    def first_mixture_epoch(self, n_epochs: int) -> int:
-        """First epoch with the mixture, counted from 0, in a training of ``n_epochs``."""
-        return max(1, round(self.mixture_start * n_epochs))
-
-    def second_mixture_epoch(self, n_epochs: int) -> int | None:
-        """First epoch with the mixture fitted anew; None if it is not."""
-        first = self.first_mixture_epoch(n_epochs)
-        if self.mixture_refit is None or self.continues_training:
-            return None
-        second = first + max(1, round(self.mixture_refit * (n_epochs - first)))
-        return second if second < n_epochs else None
-
     def epochs_to_last_objective(self, n_epochs: int) -> int:
-        """Epochs after which the schedule changes neither the weight of the KL nor the mixture."""
-        if self.continues_training:
-            return 0
-        full_weight = self.first_mixture_epoch(n_epochs) + math.ceil(_MIXTURE_WARMUP * n_epochs)
-        return max(full_weight, self.second_mixture_epoch(n_epochs) or 0)
+        """Epochs after which the objective stays what it is, in a training of ``n_epochs``."""
+        return 0 if self.continues_training else self.schedule.epochs_to_last_objective(n_epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where in the schedule of the KL the training is."""
@@ -314,13 +247,7 @@ class SCMVPTrainingPlan(SteppingPlan):
         if self.reduce_lr_on_plateau or self.lr_schedule == "constant":
             return config
         n_steps = self.trainer.estimated_stepping_batches
-        n_warmup = max(1, round(0.05 * n_steps))
-
-        def factor(step: int) -> float:
-            warmup = min(1.0, (step + 1) / n_warmup)
-            return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
-
-        scheduler = LambdaLR(config["optimizer"], factor)
+        scheduler = LambdaLR(config["optimizer"], partial(cosine_factor, n_steps=n_steps))
         return {**config, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # -- what happens before and between the epochs ---------------------------------------------
@@ -334,17 +261,11 @@ class SCMVPTrainingPlan(SteppingPlan):
         data = self.trainer.datamodule
         if not bool(self.module.prior.is_fitted):
             self._check_enough_cells(data)
-        for encoder, key in (
-            (self.module.rna_encoder, REGISTRY.RNA),
-            (self.module.atac_encoder, REGISTRY.ATAC),
-        ):
-            encoder.some_unobserved = has_empty_cells(
-                data.adata_manager, key, np.asarray(data.train_idx)
-            )
+        counts = TrainingCounts.read(data.adata_manager, np.asarray(data.train_idx))
+        self.module.rna_encoder.some_unobserved = counts.lack("rna")
+        self.module.atac_encoder.some_unobserved = counts.lack("atac")
         if not bool(self.module.feature_statistics_known):
-            self.module.set_feature_statistics(
-                **feature_statistics(data.adata_manager, np.asarray(data.train_idx))
-            )
+            self.module.set_feature_statistics(**counts.feature_statistics())
 
     def _check_enough_cells(self, data: DataSplitter) -> None:
         """Refuse, before the first epoch, a mixture that the training cells are too few for."""
@@ -386,10 +307,11 @@ class SCMVPTrainingPlan(SteppingPlan):
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         n_epochs = math.ceil(n_steps / per_epoch)
         if not bool(self.module.prior.is_fitted):
-            if self.current_epoch >= self.first_mixture_epoch(n_epochs):
+            if self.current_epoch >= self.schedule.first_mixture_epoch(n_epochs):
                 self._fit_mixture()
-        elif self.current_epoch == self.second_mixture_epoch(n_epochs):
-            self._fit_mixture()
+        elif not self.continues_training:
+            if self.current_epoch == self.schedule.second_mixture_epoch(n_epochs):
+                self._fit_mixture()
 
     def on_train_end(self) -> None:
         """Fit the mixture if training ended before its time, and the dispersions of few cells."""
@@ -398,7 +320,7 @@ class SCMVPTrainingPlan(SteppingPlan):
             self._fit_mixture()
         asked = self.fit_dispersions
         if asked is None:
-            asked = self.surgery is None and self.n_obs_training <= _FEW_CELLS
+            asked = self.surgery is None and are_few(self.n_obs_training)
         if asked:
             self._fit_dispersions()
 
@@ -489,167 +411,3 @@ class SCMVPTrainingPlan(SteppingPlan):
                     for tensors, outputs in self._embedded_training_cells()
                 ]
             fit_dispersions(dispersions, gradient)
-
-    # -- logging --------------------------------------------------------------------------------
-
-    def compute_and_log_metrics(
-        self, loss_output: SCMVPLossOutput, metrics: Mapping[str, Any], mode: str
-    ) -> None:
-        """Add up the ELBO as scvi-tools does, and each part of the objective beside it.
-
-        They are logged at the end of the epoch, after the callbacks' ``on_train_epoch_end``, or
-        at each step with ``on_step``: Lightning copies all it knows of a value whenever it is
-        logged, and on small data that took a tenth of a step.
-        """
-        parts = {f"{name}_{mode}": value for name, value in loss_output.parts.items()}
-        self.epoch_parts[mode].add(parts, loss_output.n_obs_minibatch)
-        if self.on_step:
-            super().compute_and_log_metrics(loss_output, metrics, mode)
-            self._log(parts, loss_output.n_obs_minibatch)
-            return
-        metrics[f"elbo_{mode}"].update(
-            reconstruction_loss=loss_output.reconstruction_loss_sum,
-            kl_local=loss_output.kl_local_sum,
-            kl_global=loss_output.kl_global_sum,
-            n_obs_minibatch=loss_output.n_obs_minibatch,
-        )
-
-    def on_train_epoch_end(self) -> None:
-        """Log what the training steps have added up."""
-        self._check_finite()
-        self._log_epoch(self.train_metrics, "train")
-
-    def on_validation_epoch_start(self) -> None:
-        """Look whether the training so far can be validated."""
-        self._check_finite()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what the validation steps have added up."""
-        self._log_epoch(self.val_metrics, "validation")
-
-    def _log_epoch(self, metrics: Mapping[str, Any], mode: str) -> None:
-        means, n_cells = self.epoch_parts[mode].take()
-        if not self.on_step:
-            self._log({**metrics, **means}, n_cells)
-
-    def _check_finite(self) -> None:
-        """Refuse to go on with a loss that is no number; to look at each step would halt a GPU."""
-        if self.trainer.precision == "16-mixed":
-            return  # whose scaler leaves such steps out
-        means = self.epoch_parts["train"].means()
-        lost = [name for name, mean in means.items() if not bool(mean.isfinite())]
-        if lost:
-            raise ValueError(
-                f"Training has diverged: in epoch {self.current_epoch}, {shown(lost)} became "
-                "infinite or no number, and perhaps the weights with them. Build the model anew, "
-                "or load it, and train it with a lower learning rate: `lr` in `plan_kwargs` was "
-                f"{self.lr}."
-            )
-
-    def _log(self, values: Mapping[str, Any], n_cells: int) -> None:
-        self.log_dict(
-            values,
-            on_step=self.on_step,
-            on_epoch=self.on_epoch,
-            batch_size=n_cells,
-            sync_dist=self.use_sync_dist,
-        )
-
-
-class _EpochMeans:
-    """Means over the cells of an epoch, of values that minibatches add."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._n_cells = 0
-
-    def add(self, means: Mapping[str, Tensor], n_cells: int) -> None:
-        """Add the means of a minibatch of so many cells."""
-        for name, mean in means.items():
-            # a sum in half precision would stop growing
-            self._sums[name] = self._sums.get(name, 0) + mean.float() * n_cells
-        self._n_cells += n_cells
-
-    def means(self) -> dict[str, Tensor]:
-        """Return the means so far."""
-        return {name: total / self._n_cells for name, total in self._sums.items()}
-
-    def take(self) -> tuple[dict[str, Tensor], int]:
-        """Return the means and the number of cells, and begin anew."""
-        taken = self.means(), self._n_cells
-        self._sums, self._n_cells = {}, 0
-        return taken
-
-
-def default_rna_output_scale(n_cells: int) -> float:
-    """Scale of the prior on the output weights of the RNA that suits a number of cells.
-
-    Parameters
-    ----------
-    n_cells
-        Number of training cells.
-    """
-    return _SCALE_OF_FEW if n_cells <= _FEW_CELLS else _SCALE_OF_MANY
-
-
-def arguments_of_plan(
-    plan: type[TrainingPlan], module: SCMVPModule | type[SCMVPModule]
-) -> set[str]:
-    """Names that ``plan_kwargs`` may have.
-
-    Parameters
-    ----------
-    plan, module
-        The plan, and the module whose loss it passes some of them on to.
-    """
-    takers = (plan.__init__, TrainingPlan.__init__, module.loss)
-    return {name for taker in takers for name in signature(taker).parameters} - _NOT_ASKED
-
-
-def _check_names(
-    plan: type[TrainingPlan], module: SCMVPModule, arguments: Mapping[str, Any]
-) -> None:
-    """Refuse arguments that neither scvi-tools' plan nor the loss of the module takes."""
-    if "kl_weight" in arguments:
-        raise TypeError(
-            "`plan_kwargs` takes no `kl_weight`, which the schedule sets: pass "
-            "`gaussian_kl_weight`, its weight before there is a mixture, and `max_kl_weight`, "
-            "its weight with the mixture."
-        )
-    if arguments.get("compile"):
-        raise ValueError(
-            "`compile` must be False: torch cannot compile what takes sparse counts, and tries "
-            "anew at each step. Leave it out; on a CUDA device `cuda_graph` spares what compiling "
-            "would."
-        )
-    known = arguments_of_plan(plan, module)
-    for name in arguments:
-        if name not in known:
-            raise TypeError(
-                f"`plan_kwargs` must name arguments of `SCMVPTrainingPlan`, got `{name}`."
-                f"{did_you_mean(name, known)}"
-            )
-
-
-def _check_has_prior(optimizer: str, name: str) -> None:
-    """Refuse the scale of a prior that no optimizer would heed."""
-    if optimizer == "Custom":
-        raise ValueError(
-            f"`{name}` is a weight decay of the plan's optimizers, which a custom one replaces: "
-            f'set `optimizer` to "Adam" or "AdamW", or leave `{name}` out.'
-        )
-
-
-def _check_feature_numbers(optimizer: str, arguments: Mapping[str, Any]) -> None:
-    n_sampled = arguments.get("n_peaks_per_step")
-    for name in ("n_cycle_genes", "n_cycle_peaks"):
-        check_integer_at_least(arguments.get(name, 1), 1, name=name)
-    if n_sampled is None:
-        return
-    check_integer_at_least(n_sampled, 1, name="n_peaks_per_step")
-    if optimizer == "Custom":
-        raise ValueError(
-            "`n_peaks_per_step` makes gradients of the sampled peaks alone, which a custom "
-            'optimizer does not expect: set `optimizer` to "Adam" or "AdamW", or leave '
-            "`n_peaks_per_step` out."
-        )

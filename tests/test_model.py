@@ -17,7 +17,7 @@ from scvi.model.base import UnsupervisedTrainingMixin
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._model import default_dropout_rate, default_max_epochs
+from scmvp_scvi._size_rules import default_dropout_rate
 
 
 def assert_same_outputs(model: SCMVPModel, other: SCMVPModel):
@@ -158,11 +158,6 @@ def test_setup_can_be_looked_up(mdata, capsys):
     assert "batch" in shown
 
 
-@pytest.mark.parametrize(("n_cells", "rate"), [(300, 0.1), (5_000, 0.1), (5_001, 0.0)])
-def test_few_cells_are_trained_with_hidden_dropout(n_cells, rate):
-    assert default_dropout_rate(n_cells) == rate
-
-
 def hidden_dropout(model: SCMVPModel) -> set[float]:
     return {layer.p for layer in model.module.modules() if isinstance(layer, torch.nn.Dropout)}
 
@@ -176,20 +171,13 @@ def test_hidden_dropout_is_that_of_the_number_of_cells_unless_it_is_named(mdata,
 def test_model_keeps_its_hidden_dropout_on_other_numbers_of_cells(
     model, saved, make_mdata, monkeypatch, how
 ):
-    monkeypatch.setattr("scmvp_scvi._model._FEW_CELLS", 10)
+    monkeypatch.setattr("scmvp_scvi._size_rules._FEW_CELLS", 10)
     found = {
         "loaded": lambda: SCMVPModel.load(saved, adata=make_mdata()),
         "loaded without data": lambda: SCMVPModel.load(saved, adata=False),
         "query": lambda: SCMVPModel.load_query_data(make_mdata(), model, unfrozen=True),
     }[how]()
     assert hidden_dropout(found) == hidden_dropout(model) == {0.1}
-
-
-@pytest.mark.parametrize(
-    ("n_cells", "epochs"), [(500, 100), (2_000, 100), (10_000, 20), (1_000_000, 10)]
-)
-def test_default_epochs_show_about_as_many_cells_within_limits(n_cells, epochs):
-    assert default_max_epochs(n_cells) == epochs
 
 
 def test_building_a_model_leaves_the_data_alone(fresh_mdata):
@@ -605,9 +593,15 @@ def test_config_of_the_trainer_is_checked_as_its_arguments_are(fresh_mdata, smal
     asked = {}
     monkeypatch.setattr(UnsupervisedTrainingMixin, "train", lambda _, **all_: asked.update(all_))
     model.train(1, devices=2, trainer_config={"strategy": "ddp"})
-    assert asked["trainer_config"] == {"strategy": "ddp"}
+    assert asked["strategy"] == "ddp"  # by which scvi-tools splits the cells
     with pytest.raises(TypeError, match="`early_stop`.*Did you mean `early_stopping`"):
         model.train(1, trainer_config={"early_stop": True})
+
+
+def test_named_arguments_of_training_count_whatever_a_config_says(fresh_mdata, train):
+    config = {"max_epochs": 4, "check_val_every_n_epoch": 3, "accelerator": "gpu"}
+    model = train(fresh_mdata, max_epochs=2, trainer_config=config)
+    assert len(model.history["elbo_train"]) == len(model.history["elbo_validation"]) == 2
 
 
 def test_minibatch_that_all_training_cells_do_not_fill_is_not_dropped(fresh_mdata, train):

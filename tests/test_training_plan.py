@@ -25,12 +25,13 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step, _training_plan
+from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step, _size_rules, _training_plan
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
+from scmvp_scvi._logged_plan import EpochMeans
 from scmvp_scvi._optimizer import RowAdam
 from scmvp_scvi._recorded_step import RecordedStep, StepRecorder
-from scmvp_scvi._training_plan import SCMVPTrainingPlan, _EpochMeans
+from scmvp_scvi._training_plan import SCMVPTrainingPlan
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture
 
 EPOCHS, N_BATCHES = 8, 5  # 270 training cells in batches of 64
@@ -202,7 +203,7 @@ def test_values_logged_at_each_step_have_the_means_of_those_added_up(make_mdata,
 
 
 def test_means_of_an_epoch_weigh_cells_alike_and_add_up_in_full_precision():
-    means, one = _EpochMeans(), torch.ones((), dtype=torch.bfloat16)
+    means, one = EpochMeans(), torch.ones((), dtype=torch.bfloat16)
     for _ in range(300):
         means.add({"term": one}, 128)
     means.add({"term": 2 * one}, 300 * 128)
@@ -1051,7 +1052,7 @@ def test_output_weights_have_the_gaussian_priors_asked_for(fresh_mdata, train, s
 def test_rna_output_weights_of_few_cells_have_the_narrower_prior(
     fresh_mdata, train, small, monkeypatch, few_cells, scale
 ):
-    monkeypatch.setattr(_training_plan, "_FEW_CELLS", few_cells)
+    monkeypatch.setattr(_size_rules, "_FEW_CELLS", few_cells)
     model = train(fresh_mdata, max_epochs=1)
     [decay] = [
         group["weight_decay"]
@@ -1100,7 +1101,7 @@ def test_fitted_dispersions_are_the_best_for_the_training_cells(with_and_without
 def test_dispersions_of_many_cells_are_fitted_where_asked_for(
     with_and_without_fit, make_mdata, register, train, monkeypatch, asked, is_fitted
 ):
-    monkeypatch.setattr(_training_plan, "_FEW_CELLS", 10)
+    monkeypatch.setattr(_size_rules, "_FEW_CELLS", 10)
     plan = {"fit_dispersions": asked, "rna_output_scale": 1.0}  # that of few cells
     model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan)
     assert torch.equal(dispersions(model), dispersions(with_and_without_fit[not is_fitted]))

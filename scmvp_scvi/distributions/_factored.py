@@ -96,15 +96,20 @@ class FactoredNegativeBinomial:
         """Mean of log(1 + target_sum / depth * x) over the counts x of cells of that depth."""
         return _expected_log1p(self.scale(features), self._theta(features), depth, target_sum)
 
-    def given(self, counts: Tensor) -> "UpdatedNegativeBinomial":
+    def given(
+        self, counts: Tensor, law: "FactoredNegativeBinomial | None" = None
+    ) -> "UpdatedNegativeBinomial":
         """Return the law of further counts of the same cells.
 
         Parameters
         ----------
         counts
             ``(cells, genes)``, the counts x that are known, dense or in CSR or CSC form.
+        law
+            What the further counts follow where none is known, as in another batch; None for what
+            the known ones do.
         """
-        return UpdatedNegativeBinomial(self, self, written_out(counts))
+        return UpdatedNegativeBinomial(law or self, self, written_out(counts))
 
     def _theta(self, features: Features) -> Float[Tensor, "*cells chosen"]:
         return self.log_inverse_dispersion[..., features].exp()

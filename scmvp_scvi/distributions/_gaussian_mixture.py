@@ -11,7 +11,8 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 _MIN_VARIANCE = 1e-4
-_MIN_LOG_PROB = -60.0  # keeps probabilities out of the denormal range, which CPUs compute slowly
+# far below any probability that matters, and above the denormal range, which CPUs compute slowly
+MIN_LOG_PROB = -60.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class GaussianMixture(nn.Module):
 
         Rows sum to one; before the fit no cluster is known and every entry is zero.
         """
-        probs = self.cluster_log_probs(z).clamp_min(_MIN_LOG_PROB).exp()
+        probs = self.cluster_log_probs(z).clamp_min(MIN_LOG_PROB).exp()
         return probs * (self.active & self.is_fitted)
 
     def kl(self, qz: Normal, z: Float[Tensor, "*draws cells latent"]) -> Float[Tensor, "cells"]:

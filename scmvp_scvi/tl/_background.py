@@ -86,13 +86,13 @@ def draw_pool(
     return np.sort(accessible[np.argsort(sampling_key)[:n_background]])
 
 
-def warn_about_little_choice(
+def has_choice(
     chrom: NDArray[np.object_],
     pool: NDArray[np.int64],
     peaks: NDArray[np.int64],
     n_matched: int,
 ) -> bool:
-    """Warn where so few peaks are on other chromosomes that matched ones are hardly like a peak.
+    """Whether each peak has more on other chromosomes than are to be matched with it.
 
     Parameters
     ----------
@@ -103,7 +103,12 @@ def warn_about_little_choice(
 
     Returns
     -------
-    Whether there is a choice on each chromosome; if not, all peaks of the others are matched.
+    False where all peaks of other chromosomes are matched, as some chromosomes have no more.
+
+    Warns
+    -----
+    UserWarning
+        If there are so few that matched ones are hardly like a peak.
     """
     named, number = np.unique(chrom[pool].astype(str), return_counts=True)
     n_on = dict(zip(named, number, strict=True))

@@ -25,9 +25,9 @@ from scmvp_scvi.tl._background import (
     compare_with_null,
     draw_pool,
     empirical_p_values,
+    has_choice,
     match_peaks,
     matching_features,
-    warn_about_little_choice,
 )
 from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
 from scmvp_scvi.tl._values import (
@@ -251,10 +251,8 @@ def peak_gene_links(
             peak_table["chrom"].to_numpy(),
             n_matched,
         )
-        has_choice = warn_about_little_choice(
-            background.chrom, background.pool, pairs["peak"].to_numpy(), n_matched
-        )
-        if has_choice:
+        peaks = pairs["peak"].to_numpy()
+        if has_choice(background.chrom, background.pool, peaks, n_matched):
             matched_on = ["accessibility"] if gc is None else ["accessibility", "gc"]
 
     scored, null_z_scores = [], []

@@ -13,8 +13,8 @@ from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projecto
 from harness.scores.imputation import DEPTH
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import OUTPUT
-from scmvp_scvi._model import default_max_epochs
 from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi._size_rules import default_max_epochs
 
 MODALITIES = {"rna_layer": "rna", "atac_layer": "atac"}
 LAWS: dict[Modality, tuple[str, str]] = {
