@@ -332,13 +332,17 @@ def check_same_cells(values: Any, others: Any, *, argument: str, other: str) -> 
         )
 
 
-def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
+def parse_peaks(names: pd.Index, owner: str, *, is_modality: bool = True) -> pd.DataFrame:
     """Read the place of each peak from its name.
 
     Parameters
     ----------
-    names, modality
-        ``(peaks,)``, names such as ``chr1:100-200``, and the key of the modality.
+    names
+        ``(peaks,)``, such as ``chr1:100-200``.
+    owner
+        Key of the modality that has them, or the argument that is a table with these columns.
+    is_modality
+        Which of both.
 
     Returns
     -------
@@ -350,37 +354,38 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
         If a name is not that of a peak, a peak does not end after its start, two names are those
         of the same peak, or a chromosome has two spellings.
     """
+    place = f'mdata["{owner}"].var_names' if is_modality else f"{owner}.columns"
+    afterwards = "; mdata.update()" if is_modality else ""
     peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
     unreadable = peaks["chrom"].isna().to_numpy()
     if unreadable.any():
         raise ValueError(
-            f"The peaks of `{modality}` must be named `chromosome:start-end`, but "
+            f"The peaks of `{owner}` must be named `chromosome:start-end`, but "
             f"{unreadable.sum()} of {len(names)} are not: {shown(names[unreadable])}. Rename "
-            f'them, `mdata["{modality}"].var_names = ...; mdata.update()`, or pass the modality '
-            "of the peaks as `atac_key`."
+            f"them, `{place} = ...{afterwards}`, or pass "
+            + ("the modality of the peaks as `atac_key`." if is_modality else "a table of peaks.")
         )
     peaks = peaks.astype({"start": np.int64, "end": np.int64})
     reversed_ = (peaks["start"] >= peaks["end"]).to_numpy()
     if reversed_.any():
         raise ValueError(
-            f"The peaks of `{modality}` must end after their start, but {reversed_.sum()} of "
+            f"The peaks of `{owner}` must end after their start, but {reversed_.sum()} of "
             f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
         )
     is_again = peaks.duplicated().to_numpy()
     if is_again.any():
         raise ValueError(
-            f"Each peak of `{modality}` must be there once, but {is_again.sum()} of {len(names)} "
+            f"Each peak of `{owner}` must be there once, but {is_again.sum()} of {len(names)} "
             f"are there again in another spelling: {shown(names[is_again])}. Keep one of each."
         )
     otherwise = spelled_otherwise(peaks["chrom"].unique())
     if otherwise:
         name, wanted = next(iter(otherwise.items()))
         pattern = f"^({'|'.join(map(re.escape, otherwise))})(?=[:_-][0-9]+[:_-][0-9]+$)"
-        column = f'mdata["{modality}"].var_names'
         raise ValueError(
-            f"The peaks of `{modality}` must spell each chromosome in one way, but have "
+            f"The peaks of `{owner}` must spell each chromosome in one way, but have "
             f"{len(otherwise)} in two, such as `{name}` and `{wanted}`. If these are one "
-            f"chromosome, rename it: `names = {otherwise}; {column} = {column}.str.replace("
-            f'r"{pattern}", lambda found: names[found[0]], regex=True); mdata.update()`.'
+            f"chromosome, rename it: `names = {otherwise}; {place} = {place}.str.replace("
+            f'r"{pattern}", lambda found: names[found[0]], regex=True){afterwards}`.'
         )
     return peaks

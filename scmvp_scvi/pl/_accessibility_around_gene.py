@@ -17,7 +17,7 @@ from scmvp_scvi._validate import (
     did_you_mean,
     parse_peaks,
 )
-from scmvp_scvi.pl._style import category_colors, new_axes, text_color
+from scmvp_scvi.pl._style import category_colors, given_or_new_axes, text_color
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,8 @@ def accessibility_around_gene(
     Raises
     ------
     TypeError, KeyError
-        If `links` is no table of links, or does not have the gene, or `accessibility` is no table.
+        If `links` is no table of links, or does not have the gene, or `accessibility` is no table,
+        or `ax` is no axes.
     ValueError
         If no peak of `accessibility` is within the window, one is there twice or has values below
         zero, or links are to be chosen by q-values that they do not have, or by no share.
@@ -98,7 +99,7 @@ def accessibility_around_gene(
     if window is None:
         window = 1 + int(max(tss - of_gene["start"].min(), of_gene["end"].max() - tss))
     check_integer_at_least(window, 1, name="window")
-    peaks = parse_peaks(accessibility.columns, "atac")
+    peaks = parse_peaks(accessibility.columns, "accessibility", is_modality=False)
     is_shown = (peaks["chrom"] == chrom) & (peaks["end"] > tss - window)
     peaks = peaks[is_shown & (peaks["start"] < tss + window)]
     if len(peaks) == 0:
@@ -113,7 +114,7 @@ def accessibility_around_gene(
             f"`{gene}`. Average counts, or another layer that is not centred."
         )
     n_groups = len(accessibility)
-    ax = new_axes((7.5, 1.4 + 0.42 * n_groups)) if ax is None else ax
+    ax = given_or_new_axes(ax, (7.5, 1.4 + 0.42 * n_groups))
     highest = _draw_tracks(ax, accessibility[peaks.index], peaks, window)
     middle = (scored["start"] + scored["end"]) / 2
     drawn = scored[(middle - tss).abs() <= window]

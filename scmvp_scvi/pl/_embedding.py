@@ -16,7 +16,7 @@ from scmvp_scvi._validate import (
     check_probabilities,
     check_same_cells,
 )
-from scmvp_scvi.pl._style import category_colors, new_axes, text_color
+from scmvp_scvi.pl._style import category_colors, given_or_new_axes, text_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def embedding(
         If there is not one row of `probs`, summing to one, for each cell, or both tables name
         their cells, and not in one order; or if coordinates are missing.
     TypeError
-        If `coordinates` or `probs` are no numbers.
+        If `coordinates` or `probs` are no numbers, or `ax` is no axes.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def embedding(
     if uncertainty == "size":
         fading, shrinking = np.full(len(points), 0.8), size * _shrunk(certainty)
 
-    ax = new_axes((5.5, 4.5)) if ax is None else ax
+    ax = given_or_new_axes(ax, (5.5, 4.5))
     # sure cells last, on top
     order = np.argsort(certainty, kind="stable")
     ax.scatter(

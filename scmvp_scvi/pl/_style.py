@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 
@@ -29,10 +29,21 @@ def text_color() -> str:
     return color
 
 
-def new_axes(figsize: tuple[float, float]) -> Axes:
-    """One axes in a figure of its own."""
-    _, ax = plt.subplots(figsize=figsize, layout="constrained")
-    return ax
+def given_or_new_axes(ax: Any, figsize: tuple[float, float]) -> Axes:
+    """Return the axes that a user has given, or one in a figure of its own.
+
+    Raises
+    ------
+    TypeError
+        If several are given, or something else.
+    """
+    if ax is None:
+        return plt.subplots(figsize=figsize, layout="constrained")[1]
+    if isinstance(ax, Axes):
+        return ax
+    several = isinstance(ax, (np.ndarray, list, tuple))
+    way_out = "Pass one of them, `ax=axes[0]`." if several else "Leave it out for a new figure."
+    raise TypeError(f"`ax` must be one Axes of matplotlib, got a {type(ax).__name__}. {way_out}")
 
 
 def new_panels(n: int, max_columns: int, panel_size: tuple[float, float]) -> list[Axes]:

@@ -28,10 +28,11 @@ _WAY_OUT = (
 
 
 def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "atac") -> MuData:
-    """Keep the cells that are in both modalities, and bring both into the order of `mdata.obs`.
+    """Keep the cells that both modalities measured, and bring both into the order of `mdata.obs`.
 
-    Cells are matched by name. ``muon.pp.intersect_obs`` keeps the same cells, but leaves each
-    modality in its own order.
+    Cells are matched by name, and those that `union_cells` has padded are left out again.
+    ``muon.pp.intersect_obs`` keeps the cells that are in both, but leaves each modality in its own
+    order.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     Raises
     ------
     ValueError
-        If no cell is in both, a name is not unique, or the modalities are swapped.
+        If no cell is in both, a name is not unique, the modalities are swapped, or they were
+        renamed after `union_cells`.
 
     Warns
     -----
@@ -57,9 +59,16 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     """
     check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     _check_share_cells(mdata, rna_key, atac_key)
-    in_rna = mdata.obs_names[mdata.obs_names.isin(mdata[rna_key].obs_names)]
-    shared = in_rna[in_rna.isin(mdata[atac_key].obs_names)]
-    rna, atac = mdata[rna_key].obs_names, mdata[atac_key].obs_names
+    all_cells = mdata.obs_names
+    rna = all_cells[_is_in(mdata, rna_key) & measured_by(mdata, rna_key, atac_key)]
+    atac = all_cells[_is_in(mdata, atac_key) & measured_by(mdata, atac_key, rna_key)]
+    shared = rna[rna.isin(atac)]
+    if len(shared) == 0:
+        raise ValueError(
+            f"Both `{rna_key}` and `{atac_key}` must have measured some cells, but by "
+            f'`mdata.obs["{MEASURED_KEY}"]` one of them is padded in each of the '
+            f"{mdata.n_obs} cells. Go back to data that have cells with both."
+        )
     warn_about_few_pairs(
         len(shared),
         len(rna),
@@ -73,8 +82,8 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
         [
             Removal("intersect_cells", 1, "cells", f"not in `{key}`", before - after, after)
             for key, before, after in (
-                (rna_key, mdata.n_obs, len(in_rna)),
-                (atac_key, len(in_rna), len(shared)),
+                (rna_key, mdata.n_obs, len(rna)),
+                (atac_key, len(rna), len(shared)),
             )
         ],
     )
@@ -108,7 +117,7 @@ def union_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "atac") 
     """
     check_modalities_of_pair(mdata, rna_key, atac_key, allow_lost_cells=True)
     _check_share_cells(mdata, rna_key, atac_key)
-    in_rna, in_atac = (mdata.obs_names.isin(mdata[key].obs_names) for key in (rna_key, atac_key))
+    in_rna, in_atac = _is_in(mdata, rna_key), _is_in(mdata, atac_key)
     cells = mdata.obs_names[in_rna | in_atac]
     mod = dict(take(mdata, cells).mod)
     for key in (rna_key, atac_key):
@@ -156,6 +165,11 @@ def measured_by(mdata: MuData, key: str, other: str) -> NDArray[np.bool_]:
             f'.rename_categories({{"{unknown[0]}": ...}})`.'
         )
     return (mdata.obs[MEASURED_KEY] != other).to_numpy(dtype=bool, na_value=True)
+
+
+def _is_in(mdata: MuData, key: str) -> NDArray[np.bool_]:
+    """``(cells,)``, whether a cell is in the modality, measured or padded."""
+    return mdata.obs_names.isin(mdata[key].obs_names)
 
 
 def _padded(adata: AnnData, cells: pd.Index) -> AnnData:

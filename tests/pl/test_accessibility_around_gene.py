@@ -150,3 +150,10 @@ def test_peaks_that_are_there_twice_are_refused_and_so_is_what_is_no_table(links
         pl.accessibility_around_gene(links, twice, "A")
     with pytest.raises(TypeError, match="`accessibility` must be a table, as `tl.group_means`"):
         pl.accessibility_around_gene(links, accessibility.to_numpy(), "A")
+
+
+def test_columns_that_are_no_peaks_are_named_as_those_of_the_table(links, accessibility):
+    accessibility.columns = [*accessibility.columns[:3], "peak_3"]
+    with pytest.raises(ValueError, match=r"`accessibility\.columns = \.\.\.`") as error:
+        pl.accessibility_around_gene(links, accessibility, "A")
+    assert "atac" not in str(error.value)

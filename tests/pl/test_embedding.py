@@ -164,3 +164,11 @@ def test_clusters_of_an_array_are_numbered(probs):
         for table in (probs.to_numpy(), probs)
     )
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("ax", "way_out"), [(np.zeros(2, object), r"Pass one of them, `ax=axes\[0\]`"), ("a", "Leave")]
+)
+def test_what_is_not_one_axes_is_refused(probs, ax, way_out):
+    with pytest.raises(TypeError, match=f"`ax` must be one Axes of matplotlib.*{way_out}"):
+        pl.embedding(COORDINATES, probs, ax=ax)

@@ -300,3 +300,20 @@ def test_united_cells_are_what_the_model_registers(unpaired):
         SCMVPModel.setup_mudata(unpaired, modalities={"rna_layer": "rna", "atac_layer": "atac"})
     united = pp.union_cells(unpaired)
     SCMVPModel.setup_mudata(united, modalities={"rna_layer": "rna", "atac_layer": "atac"})
+
+
+def test_cells_that_were_padded_are_not_measured_by_both(unpaired):
+    again = pp.intersect_cells(pp.union_cells(unpaired))
+    assert set(again.obs_names) == set(pp.intersect_cells(unpaired).obs_names)
+    account = again.uns["scmvp_removed"].iloc[-2:]
+    assert account[["reason", "removed", "kept"]].to_numpy().tolist() == [
+        ["not in `rna`", 2, 4],
+        ["not in `atac`", 1, 3],
+    ]
+
+
+def test_data_in_which_each_cell_is_padded_have_none_that_both_measured(unpaired):
+    united = pp.union_cells(unpaired)
+    padded = united[united.obs["scmvp_measured"] != "both"].copy()
+    with pytest.raises(ValueError, match="Both `rna` and `atac` must have measured some cells"):
+        pp.intersect_cells(padded)
