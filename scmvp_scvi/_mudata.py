@@ -1,13 +1,15 @@
-"""What versions of mudata and anndata do differently."""
+"""What versions of mudata and anndata do differently, and what scipy does not store."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import mudata
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 
 def without_pulling() -> AbstractContextManager[object]:
@@ -50,3 +52,17 @@ def layer_names(adata: AnnData) -> list[str]:
         One modality.
     """
     return [name for name in adata.layers if name is not None]
+
+
+def as_csr(matrix: Any) -> sparse.csr_matrix:
+    """CSR form of a matrix; the stored one where it is that.
+
+    Parameters
+    ----------
+    matrix
+        ``(cells, features)``, dense or sparse. Dense values of half precision, which scipy has no
+        sparse form of, become single ones.
+    """
+    if matrix.dtype == np.float16:
+        matrix = np.asarray(matrix, dtype=np.float32)
+    return sparse.csr_matrix(matrix)

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scmvp_scvi._data import layers_of, registered_features, registered_modalities
 from scmvp_scvi._keys import REGISTRY
-from scmvp_scvi._mudata import layer_names, mudata_of
+from scmvp_scvi._mudata import as_csr, layer_names, mudata_of
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
@@ -335,7 +335,7 @@ def _not_measured(mdata: MuData, names: pd.Index, modality: str, layer: str | No
 
 def _take_columns(matrix: Any, source: NDArray[np.int64]) -> sparse.csr_matrix:
     """Columns of a matrix by position, empty ones for -1, as the product with a selection."""
-    counts = sparse.csr_matrix(matrix)
+    counts = as_csr(matrix)
     wanted = np.flatnonzero(source >= 0)
     selection = sparse.csr_matrix(
         (np.ones(len(wanted), counts.dtype), (source[wanted], wanted)),

@@ -1,11 +1,13 @@
-"""Tests of what versions of mudata and anndata do differently."""
+"""Tests of what versions of mudata and anndata do differently, and what scipy does not store."""
 
 import mudata
 import numpy as np
 import pandas as pd
+import pytest
+import scipy.sparse as sp
 from anndata import AnnData
 
-from scmvp_scvi._mudata import layer_names, without_pulling
+from scmvp_scvi._mudata import as_csr, layer_names, without_pulling
 
 
 def modality(n_features: int, prefix: str) -> AnnData:
@@ -28,3 +30,14 @@ def test_columns_of_modalities_stay_where_they_are(monkeypatch):
 
 def test_x_is_not_among_the_named_layers():
     assert layer_names(modality(2, "gene")) == ["counts"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+def test_dense_values_of_any_type_have_a_sparse_form(dtype):
+    values = np.array([[0, 2047, 3], [255, 0, 0]]).astype(dtype)
+    np.testing.assert_array_equal(as_csr(values).toarray(), values)
+
+
+def test_what_is_sparse_by_row_stays_the_same_memory():
+    matrix = sp.csr_matrix(np.eye(3))
+    assert np.shares_memory(as_csr(matrix).data, matrix.data)

@@ -1102,8 +1102,9 @@ def test_dispersions_of_many_cells_are_fitted_where_asked_for(
     with_and_without_fit, make_mdata, register, train, monkeypatch, asked, is_fitted
 ):
     monkeypatch.setattr(_size_rules, "_FEW_CELLS", 10)
-    plan = {"fit_dispersions": asked, "rna_output_scale": 1.0}  # that of few cells
-    model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan)
+    # the other defaults of few cells
+    plan, of_few = {"fit_dispersions": asked, "rna_output_scale": 1.0}, {"dropout_rate": 0.1}
+    model = train(register(make_mdata()), max_epochs=4, plan_kwargs=plan, architecture=of_few)
     assert torch.equal(dispersions(model), dispersions(with_and_without_fit[not is_fitted]))
 
 

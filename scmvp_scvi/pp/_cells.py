@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scmvp_scvi._mudata import layer_names
+from scmvp_scvi._mudata import as_csr, layer_names
 from scmvp_scvi._validate import shown, warn_about_few_pairs
 from scmvp_scvi.pp._input import check_modalities_of_pair
 from scmvp_scvi.pp._output import Removal, account_for, assemble, take
@@ -202,7 +202,7 @@ def _padded(adata: AnnData, cells: pd.Index) -> AnnData:
 
 def _with_empty_rows(matrix: Any, rows: NDArray[np.int64]) -> sp.csr_matrix:
     """Rows of a matrix by position, empty ones for -1."""
-    matrix = sp.csr_matrix(matrix)
+    matrix = as_csr(matrix)
     empty = sp.csr_matrix((1, matrix.shape[1]), dtype=matrix.dtype)
     return sp.vstack([matrix, empty], format="csr")[rows]
 

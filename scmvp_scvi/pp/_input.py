@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
+from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     PEAK_NAME,
     check_counts,
@@ -22,6 +22,7 @@ from scmvp_scvi._validate import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    import scipy.sparse as sp
     from mudata import MuData
     from numpy.typing import NDArray
 
@@ -191,7 +192,7 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     adata = mdata[key]
     matrix = find_counts(adata, layer, argument=argument, modality=key)
     check_counts(matrix, argument=argument, modality=key, layer=layer, layers=adata.layers)
-    counts = sp.csr_matrix(matrix)
+    counts = as_csr(matrix)
     if not counts.has_canonical_format:
         # what compares it would sort the user's own in place, and columns that layers share
         counts = counts.copy()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
+from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import find_counts, find_grouping, same_names
 from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import check_modalities_of_pair
@@ -16,6 +16,7 @@ from scmvp_scvi.pp._input import check_modalities_of_pair
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import scipy.sparse as sp
     from mudata import MuData
 
 _PER_CELL = ("depth", "features")
@@ -168,7 +169,7 @@ def _check_group_names(groups: Iterable[str]) -> None:
 
 
 def _as_csr(matrix: Any) -> sp.csr_matrix:
-    counts = sp.csr_matrix(matrix)
+    counts = as_csr(matrix)
     if not counts.has_canonical_format or (counts.data == 0).any():
         # what is stored as zero is no count
         counts = counts.copy()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     check_counts,
     check_in_memory,
@@ -217,7 +218,7 @@ def read_values(
         check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
         if argument == "atac_layer":
             warn_about_reads(matrix, modality=key, layer=layer)
-        return _log_normalize(_sum(sp.csr_matrix(matrix), groups)[has_both])
+        return _log_normalize(_sum(as_csr(matrix), groups)[has_both])
 
     of_rna, of_atac = (
         _read_matrix(partial(normalized, matrix, *side))

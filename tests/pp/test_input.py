@@ -55,6 +55,15 @@ def test_views_are_read_as_their_copies_are(pair, function):
     assert view.is_view
 
 
+def test_dense_counts_in_half_precision_are_read_as_others_are(pair, function):
+    half, single = pair.copy(), pair.copy()
+    for key in pair.mod:
+        half[key].X = pair[key].X.toarray().astype(np.float16)
+        single[key].X = pair[key].X.toarray().astype(np.float32)
+    for table, expected in zip(tables(function(half)), tables(function(single)), strict=True):
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+
+
 def test_unknown_modality_is_refused_with_those_there_are(pair, function):
     with pytest.raises(KeyError, match='`atac_key="atak"` is not .* Did you mean `atac`'):
         function(pair, atac_key="atak")
