@@ -86,7 +86,6 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._differential.DifferentialMixin"),
     ("py:class", "scmvp_scvi._minify.MinifyMixin"),
     ("py:class", "scmvp_scvi._likelihood.LikelihoodMixin"),
-    ("py:class", "scmvp_scvi._minibatches.MinibatchMixin"),
     ("py:class", "scmvp_scvi._module.SCMVPLossOutput"),
     ("py:class", "scmvp_scvi._denoised.DenoisedMixin"),
     ("py:class", "scmvp_scvi._embedding.EmbeddingMixin"),
@@ -95,7 +94,6 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._registration.RegistrationMixin"),
     ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
     ("py:class", "scmvp_scvi._logged_plan.LoggedPlan"),
-    ("py:class", "scmvp_scvi._steps.SteppingPlan"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
     ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),
     ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),
@@ -105,8 +103,8 @@ nitpick_ignore = [
     ("py:class", "Tensor"),
     ("py:class", "jaxtyping.Float"),
     ("py:class", "jaxtyping.Int"),
-    # a type variable of scvi-tools, in what the model inherits
-    ("py:class", "AnnOrMuData"),
+    # a type of scvi-tools, in what the model inherits
+    ("py:class", "MinifiedDataType"),
 ]
 nitpick_ignore_regex = [
     # what numpy's `ArrayLike` is made of, and a package without an inventory

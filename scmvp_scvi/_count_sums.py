@@ -19,8 +19,8 @@ class TrainingCounts:
 
     manager: AnnDataManager
     rows: np.ndarray  # (cells,), positions in ascending order
-    depths: dict[str, np.ndarray]  # (cells,)
-    totals: dict[str, np.ndarray]  # (features,)
+    depths: dict[str, np.ndarray]  # of "rna" and "atac", (cells,)
+    totals: dict[str, np.ndarray]  # likewise, (features,)
 
     @classmethod
     def read(cls, manager: AnnDataManager, rows: np.ndarray) -> Self:
@@ -35,19 +35,19 @@ class TrainingCounts:
         """
         rows = np.sort(rows)
         depths, totals = {}, {}
-        for modality, keys in MODALITIES.items():
+        for kind, keys in MODALITIES.items():
             counts = manager.get_from_registry(keys.counts)
             of_blocks, total = [], np.zeros(counts.shape[1])
             for some in _blocks_of(rows):
                 block = counts[some]
                 of_blocks.append(_sums(block, 1))
                 total += _sums(block, 0)
-            depths[modality], totals[modality] = np.concatenate(of_blocks), total
+            depths[kind], totals[kind] = np.concatenate(of_blocks), total
         return cls(manager, rows, depths, totals)
 
-    def lack(self, modality: str) -> bool:
+    def lack(self, kind: str) -> bool:
         """Whether any of the cells has no count in the modality."""
-        return bool((self.depths[modality] == 0).any())
+        return bool((self.depths[kind] == 0).any())
 
     def feature_statistics(self) -> dict[str, Any]:
         """Return what the input transforms need, `SCMVPModule.set_feature_statistics`."""
@@ -57,13 +57,13 @@ class TrainingCounts:
             "atac_totals": self.totals["atac"],
             "n_cells": len(self.rows),
         }
-        for modality, keys in MODALITIES.items():
+        for kind, keys in MODALITIES.items():
             if keys.size_factor in self.manager.data_registry:
-                depth = self.depths[modality]
+                depth = self.depths[kind]
                 factors = self.manager.get_from_registry(keys.size_factor)[self.rows].ravel()
                 # cells that were not measured have a factor too, which may be anything
                 of_depths, of_factors = (_median_of_measured(v, depth) for v in (depth, factors))
-                statistics[f"{modality}_depth_per_size_factor"] = of_depths / of_factors
+                statistics[f"{kind}_depth_per_size_factor"] = of_depths / of_factors
         return statistics
 
 

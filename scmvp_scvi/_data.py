@@ -304,10 +304,15 @@ def data_fields(
     return registered + (minified_fields() if is_minified(mdata) else [])
 
 
+def registered_modality(registry: Mapping[str, Any], kind: str) -> str:
+    """Key of a modality of the data in a registry, of kind ``"rna"`` or ``"atac"``."""
+    key: str = registry["setup_args"]["modalities"][MODALITIES[kind].layer]
+    return key
+
+
 def registered_modalities(registry: Mapping[str, Any]) -> tuple[str, str]:
     """Keys of the RNA and of the ATAC modality in a registry."""
-    modalities = registry["setup_args"]["modalities"]
-    return modalities["rna_layer"], modalities["atac_layer"]
+    return registered_modality(registry, "rna"), registered_modality(registry, "atac")
 
 
 def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:

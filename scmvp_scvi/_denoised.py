@@ -67,7 +67,7 @@ class _Denoiser:
     """Denoised values of the cells of a minibatch."""
 
     module: SCMVPModule
-    modality: ModalityKeys
+    keys: ModalityKeys
     request: _Request
     features: slice | Tensor
     value: _Value
@@ -81,7 +81,7 @@ class _Denoiser:
 
     def count_without_depth(self, outputs: dict[str, Any]) -> int:
         """Number of cells that are asked for a depth and have none."""
-        return int((outputs[self.modality.observed] == 0).sum()) if self._has_own_depth else 0
+        return int((outputs[self.keys.observed] == 0).sum()) if self._has_own_depth else 0
 
     def denoise(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> np.ndarray:
         """``(cells, features)``, or ``(n_samples, cells, features)`` of draws kept apart."""
@@ -99,7 +99,7 @@ class _Denoiser:
     def _own_counts(self, tensors: dict[str, Tensor], device: torch.device) -> Tensor | None:
         if not self.request.own_counts:
             return None
-        return written_out(tensors[self.modality.counts].to(device))
+        return written_out(tensors[self.keys.counts].to(device))
 
     def _at(
         self,
@@ -110,7 +110,7 @@ class _Denoiser:
     ) -> Tensor:
         """``(cells, features)``, the values of cells that are at z, averaged over the batches."""
         inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-        decode, law, batches = self.module.generative, self.modality.law, self.batches
+        decode, law, batches = self.module.generative, self.keys.law, self.batches
         laws = [decode(**inputs, transform_batch=batch)[law] for batch in batches]
         if counts is not None:
             # in whatever batch, the counts are those of the cell's own
@@ -122,8 +122,8 @@ class _Denoiser:
     def _depth(self, outputs: dict[str, Any]) -> Any:
         if not self._has_own_depth:
             return self.request.library_size
-        is_missing = outputs[self.modality.observed][:, None] == 0
-        return outputs[self.modality.library].masked_fill(is_missing, self.missing_depth)
+        is_missing = outputs[self.keys.observed][:, None] == 0
+        return outputs[self.keys.library].masked_fill(is_missing, self.missing_depth)
 
 
 def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
@@ -449,7 +449,7 @@ class DenoisedMixin(MinibatchMixin):
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
 
     def _decoded(
-        self, modality: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
+        self, kind: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
         """Check the request; return the denoised minibatches, lazily, and cells and features.
 
@@ -457,15 +457,15 @@ class DenoisedMixin(MinibatchMixin):
         """
         self._check_if_trained(warn=False)
         self._check_request(request)
-        names = self._feature_names(modality)
+        names = self._feature_names(kind)
         chosen: slice | Tensor = slice(None)
         if request.features is not None:
-            positions = self._feature_positions(modality, request.features)
+            positions = self._feature_positions(kind, request.features)
             names, chosen = names[positions], torch.as_tensor(positions, device=self.device)
         n_latent = self.module.prior.means.shape[1]
         denoiser = _Denoiser(
             self.module,
-            MODALITIES[modality],
+            MODALITIES[kind],
             request,
             chosen,
             value,

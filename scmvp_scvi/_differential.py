@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Normal, StudentT
 
 from scmvp_scvi._count_sums import RawMeans, raw_means
-from scmvp_scvi._data import registered_modalities
+from scmvp_scvi._data import registered_modalities, registered_modality
 from scmvp_scvi._embedding import EmbeddingMixin
 from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._module import SCMVPModule
@@ -346,7 +346,7 @@ class DifferentialMixin(EmbeddingMixin):
     @torch.inference_mode()
     def _compare_features(
         self,
-        modality: str,
+        kind: str,
         adata: MuData | None,
         groups: tuple[Any, ...],
         batch_size: int | None,
@@ -358,18 +358,18 @@ class DifferentialMixin(EmbeddingMixin):
         self._check_if_trained(warn=False)
         if adata is not None:
             check_is_mudata(adata, allow_view=True)
-        keys = MODALITIES[modality]
+        keys = MODALITIES[kind]
         # the chance in the counts is part of the test
-        self._check_has_counts(f"`differential_{_FEATURE[modality]}`", adata)
+        self._check_has_counts(f"`differential_{_FEATURE[kind]}`", adata)
         self._check_settings(how)
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
-        counts, names = manager.get_from_registry(keys.counts), self._feature_names(modality)
+        counts, names = manager.get_from_registry(keys.counts), self._feature_names(kind)
         _, group1, _, idx1, _ = groups
         comparisons = leave_out_unmeasured(
             self._comparisons(adata, *groups),
             seen_cells_and_features(counts)[0],
-            modality=self.registry["setup_args"]["modalities"][keys.layer],
+            modality=registered_modality(self.registry, kind),
             all_groups=group1 is None and idx1 is None,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
@@ -382,7 +382,7 @@ class DifferentialMixin(EmbeddingMixin):
             draws = _Draws(self.module, keys.law, posteriors, self._batch_codes)
             table = _bayes_factors(manager, draws, compared, names, raw1, raw2, how)
             if all_stats:
-                table = table.assign(**_raw_statistics(modality, raw1, raw2))
+                table = table.assign(**_raw_statistics(kind, raw1, raw2))
             results.append(_ranked(table, compared, how))
         return pd.concat(results)
 
@@ -586,8 +586,8 @@ def _log_fold_change(
     return change + noise * counting_noise.astype(np.float32)
 
 
-def _raw_statistics(modality: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
-    if modality == "atac":
+def _raw_statistics(kind: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
+    if kind == "atac":
         return {"emp_mean1": raw1.detected, "emp_mean2": raw2.detected}
     return {
         "raw_mean1": raw1.mean,

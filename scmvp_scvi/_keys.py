@@ -1,4 +1,4 @@
-"""Every string that names a tensor of a minibatch, an output of the module, or a loss part."""
+"""Strings that name tensors, outputs of the module and loss parts; what belongs to a modality."""
 
 from typing import NamedTuple
 
@@ -82,6 +82,7 @@ class ModalityKeys(NamedTuple):
     law: str
 
 
+# by kind, which is the key that a modality has in the data where it has no other
 MODALITIES = {
     "rna": ModalityKeys(
         layer="rna_layer",

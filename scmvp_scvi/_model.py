@@ -437,7 +437,6 @@ class SCMVPModel(
         of_trainer = {**config, **trainer_kwargs}
         check_trainer_arguments(of_trainer)
         check_strategy(devices, of_trainer)
-        named = signature(SCMVPModel.train).parameters
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         splitter_kwargs = dict(datasplitter_kwargs or {})
@@ -454,6 +453,8 @@ class SCMVPModel(
             "surgery": surgery_from(self.surgery_),
             **plan_kwargs,
         }
+        # which count whatever a config says
+        named = signature(SCMVPModel.train).parameters
         super().train(
             max_epochs=int(max_epochs),  # Lightning takes no other integers
             accelerator=accelerator,

@@ -60,9 +60,10 @@ def as_csr(matrix: Any) -> sparse.csr_matrix:
     Parameters
     ----------
     matrix
-        ``(cells, features)``, dense or sparse. Dense values of half precision, which scipy has no
-        sparse form of, become single ones.
+        ``(cells, features)``, dense or sparse. Values of half precision, which scipy does not
+        compute with in sparse form, become single ones.
     """
     if matrix.dtype == np.float16:
-        matrix = np.asarray(matrix, dtype=np.float32)
+        is_sparse = sparse.issparse(matrix)
+        matrix = matrix.astype("f4") if is_sparse else np.asarray(matrix, dtype="f4")
     return sparse.csr_matrix(matrix)

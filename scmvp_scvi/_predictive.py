@@ -9,6 +9,7 @@ import torch
 from mudata import MuData
 from sparse import COO, GCXS, concatenate, stack
 
+from scmvp_scvi._data import registered_modality
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._keys import MODALITIES, OUTPUT
 from scmvp_scvi._validate import check_integer_at_least, check_one_of
@@ -90,9 +91,10 @@ class PredictiveMixin(DenoisedMixin):
                     samples[name].append(_draw(laws[MODALITIES[name].law], chosen[name]))
             for name, parts in samples.items():
                 drawn[name].append(parts[0] if n_samples == 1 else stack(parts, axis=-1))
-        names = self.registry["setup_args"]["modalities"]
         return {
-            names[MODALITIES[name].layer]: GCXS.from_coo(concatenate(parts), compressed_axes=(0,))
+            registered_modality(self.registry, name): GCXS.from_coo(
+                concatenate(parts), compressed_axes=(0,)
+            )
             for name, parts in drawn.items()
         }
 

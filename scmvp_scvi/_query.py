@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scmvp_scvi._data import layers_of, registered_features, registered_modalities
-from scmvp_scvi._keys import REGISTRY
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._mudata import as_csr, layer_names, mudata_of
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import parse_device_args
@@ -39,7 +39,6 @@ _NOT_OFFERED = {
     "freeze_classifier": "the model has no classifier; leave it out",
     "transfer_batch": "new batches are what a query is for; leave it out",
 }
-_CHANNELS = ("rna", "atac")
 
 
 class QueryMixin(RegistrationMixin):
@@ -356,7 +355,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
 
 def _blocks(suffix: str) -> tuple[str, ...]:
     """Names of the two channels' blocks."""
-    return tuple(f"{channel}_{suffix}" for channel in _CHANNELS)
+    return tuple(f"{channel}_{suffix}" for channel in MODALITIES)
 
 
 def _known_batches(reference: QueryMixin) -> str:

@@ -183,7 +183,7 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         setup_method_args: Mapping[str, Any],
     ) -> dict[str, str | None]:
         """Modality of each argument of `setup_mudata`, None for ``mdata`` itself."""
-        needed = ("rna_layer", "atac_layer")
+        needed = [keys.layer for keys in MODALITIES.values()]
         missing = [name for name in needed if name not in modalities]
         if missing:
             found = ", ".join(f"`{key}`" for key in mdata.mod)
@@ -429,15 +429,15 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             )
         return codes[0]
 
-    def _feature_names(self, modality: str) -> pd.Index:
-        return pd.Index(registered_features(self.registry)[MODALITIES[modality].counts])
+    def _feature_names(self, kind: str) -> pd.Index:
+        return pd.Index(registered_features(self.registry)[MODALITIES[kind].counts])
 
-    def _feature_positions(self, modality: str, names: Sequence[str] | None) -> np.ndarray:
+    def _feature_positions(self, kind: str, names: Sequence[str] | None) -> np.ndarray:
         """Positions of the features asked for, those of all where none are."""
-        known = self._feature_names(modality)
+        known = self._feature_names(kind)
         if names is None:
             return np.arange(len(known))
-        return check_names(names, known, argument=MODALITIES[modality].features)
+        return check_names(names, known, argument=MODALITIES[kind].features)
 
 
 def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -448,6 +448,6 @@ def _with_usual_modalities(mdata: MuData, modalities: Mapping[str, str] | None) 
             f'{modalities!r}. Pass `modalities={{"rna_layer": ..., "atac_layer": ...}}`, with '
             f"two of {', '.join(f'`{key}`' for key in mdata.mod)}."
         )
-    usual = {"rna_layer": "rna", "atac_layer": "atac"}
+    usual = {keys.layer: kind for kind, keys in MODALITIES.items()}
     in_data = {name: key for name, key in usual.items() if key in mdata.mod}
     return {**in_data, **(modalities or {})}

@@ -8,7 +8,7 @@ _CELLS_SEEN = 200_000  # by default training shows this many cells to the model,
 # with more, a model of five hundred cells overfits, and predicts held-out counts worse
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 100
 _FEW_CELLS = 5_000  # of the training
-_TRAINING_SHARE = 0.9  # of the cells, unless `train` is told otherwise
+TRAINING_SHARE = 0.9  # of the cells, as scvi-tools has it
 # few cells predict held-out counts better with it; ten thousand neither gain nor lose
 _DROPOUT_OF_FEW = 0.1
 # Standard deviation of the RNA output weights: the wide one overfits few cells, and the narrow one
@@ -46,7 +46,7 @@ def default_dropout_rate(n_cells: int) -> float:
     n_cells
         Number of cells, of which the usual share is taken for training cells.
     """
-    return _DROPOUT_OF_FEW if are_few(math.ceil(_TRAINING_SHARE * n_cells)) else 0.0
+    return _DROPOUT_OF_FEW if are_few(math.ceil(TRAINING_SHARE * n_cells)) else 0.0
 
 
 def default_rna_output_scale(n_training_cells: int) -> float:

@@ -10,13 +10,16 @@ from scvi.train import SaveCheckpoint, Trainer
 
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._plan_arguments import arguments_of_plan
+from scmvp_scvi._size_rules import TRAINING_SHARE
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
 from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_mean
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# taken out of the arguments of the trainer before these are checked
+_OF_TRAIN = ("plan_config", "trainer_config")
 # what scvi-tools takes from among the arguments of the trainer
-_OF_RUNNER = ("plan_config", "trainer_config", "ckpt_path")
+_OF_RUNNER = ("ckpt_path",)
 # arguments of the plan that the model brings, and where users choose them
 _OF_MODEL = {
     "n_clusters": "pass it to `SCMVPModel(...)`",
@@ -67,7 +70,7 @@ def check_split(train_size: float | None, validation_size: float | None) -> None
     if validation_size is None:
         return
     check_fraction(validation_size, name="validation_size")
-    of_training = 0.9 if train_size is None else train_size
+    of_training = TRAINING_SHARE if train_size is None else train_size
     if of_training + validation_size > 1:
         raise ValueError(
             "`train_size` and `validation_size` must be at most 1 together, got "
@@ -102,6 +105,12 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                     f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
                     f'pass `{taker}_kwargs={{"{name}": ...}}`.'
                 )
+    for name in _OF_TRAIN:
+        if name in arguments:
+            raise TypeError(
+                f"`{name}` is an argument of `train`, got it in "
+                "`trainer_config`: pass it beside that."
+            )
     of_checkpoints = signature(SaveCheckpoint).parameters
     known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters} - {"kwargs"}
     for name in arguments.keys() - known - set(_OF_RUNNER):

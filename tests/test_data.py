@@ -449,6 +449,3 @@ def test_registration_leaves_the_global_generators_alone(raw, register):
     register(raw, batch_key="batch")
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
-
-
-# -- sums over the training cells -----------------------------------------------------------------

@@ -596,6 +596,8 @@ def test_config_of_the_trainer_is_checked_as_its_arguments_are(fresh_mdata, smal
     assert asked["strategy"] == "ddp"  # by which scvi-tools splits the cells
     with pytest.raises(TypeError, match="`early_stop`.*Did you mean `early_stopping`"):
         model.train(1, trainer_config={"early_stop": True})
+    with pytest.raises(TypeError, match="`plan_config` is an argument of `train`"):
+        model.train(1, trainer_config={"plan_config": {"n_clusters": 2}})
 
 
 def test_named_arguments_of_training_count_whatever_a_config_says(fresh_mdata, train):

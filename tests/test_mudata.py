@@ -38,6 +38,13 @@ def test_dense_values_of_any_type_have_a_sparse_form(dtype):
     np.testing.assert_array_equal(as_csr(values).toarray(), values)
 
 
+def test_sparse_values_of_half_precision_become_single():
+    half = sp.csr_matrix((np.array([3, 4], np.float16), [0, 1], [0, 1, 2]), shape=(2, 2))
+    found = as_csr(half)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.toarray(), [[3, 0], [0, 4]])
+
+
 def test_what_is_sparse_by_row_stays_the_same_memory():
     matrix = sp.csr_matrix(np.eye(3))
     assert np.shares_memory(as_csr(matrix).data, matrix.data)

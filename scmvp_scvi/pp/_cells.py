@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MEASURED_KEY = "scmvp_measured"
 BOTH = "both"
+_MEASURED = f'mdata.obs["{MEASURED_KEY}"]'
 _WAY_OUT = (
     "Give a cell the same name in both `.obs_names`, for instance without the suffix of the "
     "library, and build the MuData again."
@@ -49,8 +50,8 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     Raises
     ------
     ValueError
-        If no cell is in both, a name is not unique, the modalities are swapped, or they were
-        renamed after `union_cells`.
+        If no cell is in both, a name is not unique, the modalities are swapped, or `union_cells`
+        has padded another pair, or they were renamed since.
 
     Warns
     -----
@@ -66,8 +67,8 @@ def intersect_cells(mdata: MuData, *, rna_key: str = "rna", atac_key: str = "ata
     if len(shared) == 0:
         raise ValueError(
             f"Both `{rna_key}` and `{atac_key}` must have measured some cells, but by "
-            f'`mdata.obs["{MEASURED_KEY}"]` one of them is padded in each of the '
-            f"{mdata.n_obs} cells. Go back to data that have cells with both."
+            f"`{_MEASURED}` one of them is padded in each of the {mdata.n_obs} cells. Go back to "
+            "data that have cells with both."
         )
     warn_about_few_pairs(
         len(shared),
@@ -152,17 +153,24 @@ def measured_by(mdata: MuData, key: str, other: str) -> NDArray[np.bool_]:
     Raises
     ------
     ValueError
-        If the account is of modalities that had other names.
+        If the account is of another pair, or of modalities that had other names.
     """
     if MEASURED_KEY not in mdata.obs:
         return np.ones(mdata.n_obs, bool)
     unknown = pd.Index(mdata.obs[MEASURED_KEY].dropna().unique()).difference([BOTH, key, other])
     if len(unknown) > 0:
-        raise ValueError(
-            f'`mdata.obs["{MEASURED_KEY}"]` says what measured each cell, {BOTH}, `{key}` or '
-            f"`{other}`, but has {shown(unknown)}. If modalities were renamed since, rename them "
-            f'there: `mdata.obs["{MEASURED_KEY}"] = mdata.obs["{MEASURED_KEY}"].cat'
+        way_out = (
+            f"If modalities were renamed since, rename them there: `{_MEASURED} = {_MEASURED}.cat"
             f'.rename_categories({{"{unknown[0]}": ...}})`.'
+        )
+        if unknown.isin(list(mdata.mod)).any():
+            way_out = (
+                "`union_cells` has padded another pair of modalities: pass that one, or remove "
+                f"the account, `del {_MEASURED}`, if padded cells may count as measured."
+            )
+        raise ValueError(
+            f"`{_MEASURED}` says what measured each cell, {BOTH}, `{key}` or `{other}`, but has "
+            f"{shown(unknown)}. {way_out}"
         )
     return (mdata.obs[MEASURED_KEY] != other).to_numpy(dtype=bool, na_value=True)
 

@@ -104,15 +104,24 @@ def has_choice(
     Returns
     -------
     False where all peaks of other chromosomes are matched, as some chromosomes have no more.
-
-    Warns
-    -----
-    UserWarning
-        If there are so few that matched ones are hardly like a peak.
     """
-    named, number = np.unique(chrom[pool].astype(str), return_counts=True)
-    n_on = dict(zip(named, number, strict=True))
-    n_elsewhere = {name: pool.size - n_on.get(name, 0) for name in dict.fromkeys(chrom[peaks])}
+    return min(_peaks_elsewhere(chrom, pool, peaks).values()) > n_matched
+
+
+def warn_about_little_choice(
+    chrom: NDArray[np.object_],
+    pool: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+    n_matched: int,
+) -> None:
+    """Warn where so few peaks are on other chromosomes that matched ones are hardly like a peak.
+
+    Parameters
+    ----------
+    chrom, pool, peaks, n_matched
+        As in `has_choice`.
+    """
+    n_elsewhere = _peaks_elsewhere(chrom, pool, peaks)
     fewest = min(n_elsewhere.values())
     if FEWEST_MATCHED <= fewest < _CHOICE_PER_MATCHED * n_matched:  # below, `match_peaks` refuses
         few = [name for name, n in n_elsewhere.items() if n < _CHOICE_PER_MATCHED * n_matched]
@@ -125,7 +134,15 @@ def has_choice(
             f"of the most accessible peaks are too small. {way_out}, raise `n_background`, pass "
             "the peaks of more chromosomes, or `n_matched=0` to have scores without p-values.",
         )
-    return fewest > n_matched
+
+
+def _peaks_elsewhere(
+    chrom: NDArray[np.object_], pool: NDArray[np.int64], peaks: NDArray[np.int64]
+) -> dict[str, int]:
+    """Peaks of the pool that are on other chromosomes, by the chromosome of a peak."""
+    named, number = np.unique(chrom[pool].astype(str), return_counts=True)
+    n_on = dict(zip(named, number, strict=True))
+    return {name: pool.size - n_on.get(name, 0) for name in dict.fromkeys(chrom[peaks])}
 
 
 def match_peaks(

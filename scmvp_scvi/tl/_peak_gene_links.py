@@ -28,6 +28,7 @@ from scmvp_scvi.tl._background import (
     has_choice,
     match_peaks,
     matching_features,
+    warn_about_little_choice,
 )
 from scmvp_scvi.tl._positions import check_same_chromosomes, gene_positions, pairs_within
 from scmvp_scvi.tl._values import (
@@ -251,8 +252,9 @@ def peak_gene_links(
             peak_table["chrom"].to_numpy(),
             n_matched,
         )
-        peaks = pairs["peak"].to_numpy()
-        if has_choice(background.chrom, background.pool, peaks, n_matched):
+        to_match = background.chrom, background.pool, pairs["peak"].to_numpy(), n_matched
+        warn_about_little_choice(*to_match)
+        if has_choice(*to_match):
             matched_on = ["accessibility"] if gc is None else ["accessibility", "gc"]
 
     scored, null_z_scores = [], []

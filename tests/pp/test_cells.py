@@ -317,3 +317,11 @@ def test_data_in_which_each_cell_is_padded_have_none_that_both_measured(unpaired
     padded = united[united.obs["scmvp_measured"] != "both"].copy()
     with pytest.raises(ValueError, match="Both `rna` and `atac` must have measured some cells"):
         pp.intersect_cells(padded)
+
+
+def test_account_of_another_pair_is_said_to_be_one(unpaired):
+    protein = unpaired["rna"].copy()
+    protein.var_names = [f"protein_{name}" for name in protein.var_names]
+    united = pp.union_cells(MuData({**unpaired.mod, "protein": protein}))
+    with pytest.raises(ValueError, match="has padded another pair of modalities: pass that one"):
+        pp.intersect_cells(united, rna_key="protein")
