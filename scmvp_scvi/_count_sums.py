@@ -1,4 +1,4 @@
-"""Sums and means of registered counts, read in blocks of cells."""
+"""Sums and means of registered counts, read in blocks of cells, and of covariates."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
 
-from scmvp_scvi._keys import MODALITIES
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 
 _ROWS_PER_BLOCK = 4096
 _POISSON_CELLS = 10  # that the variance of a sum is steadied by
@@ -64,6 +64,14 @@ class TrainingCounts:
                 # cells that were not measured have a factor too, which may be anything
                 of_depths, of_factors = (_median_of_measured(v, depth) for v in (depth, factors))
                 statistics[f"{kind}_depth_per_size_factor"] = of_depths / of_factors
+        if REGISTRY.CONTINUOUS_COVARIATES in self.manager.data_registry:
+            table = self.manager.get_from_registry(REGISTRY.CONTINUOUS_COVARIATES)
+            values = np.asarray(table, dtype=float)[self.rows]
+            spread = values.std(0)
+            statistics["continuous_mean"] = values.mean(0)
+            # of a constant its rounding is left, and a constant tells cells apart by nothing
+            is_constant = spread <= 1e-6 * np.abs(values).max(0)
+            statistics["continuous_scale"] = np.where(is_constant, np.inf, spread)
         return statistics
 
 

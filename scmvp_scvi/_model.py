@@ -501,8 +501,11 @@ def _saved_without_first_modality(
 
 def _check_architecture(arguments: Mapping[str, Any]) -> None:
     """Check the arguments of `SCMVPModel.__init__` that its module would choke on."""
-    for name in ("n_latent", "n_hidden", "n_hidden_atac", "n_shared", "n_heads", "max_clusters"):
+    for name in ("n_latent", "n_heads", "max_clusters"):
         check_integer_at_least(arguments[name], 1, name=name)
+    for name in ("n_hidden", "n_hidden_atac", "n_shared"):
+        # LayerNorm makes a constant of one unit
+        check_integer_at_least(arguments[name], 2, name=name)
     if arguments["n_clusters"] is not None:
         check_integer_at_least(arguments["n_clusters"], 1, name="n_clusters")
     for name in ("dropout_rate", "rna_input_dropout", "atac_input_dropout"):

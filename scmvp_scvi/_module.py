@@ -167,6 +167,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self.register_buffer("rna_depth_per_size_factor", torch.tensor(1.0))
         self.register_buffer("atac_depth_per_size_factor", torch.tensor(1.0))
         self.register_buffer("atac_idf", torch.ones(n_peaks))
+        self.register_buffer("continuous_mean", torch.zeros(n_continuous))
+        self.register_buffer("continuous_scale", torch.ones(n_continuous))
         self.register_buffer("feature_statistics_known", torch.tensor(False))
 
     # -- what is learned from the training cells before the first step --------------------------
@@ -181,6 +183,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         n_cells: int,
         rna_depth_per_size_factor: float = 1.0,
         atac_depth_per_size_factor: float = 1.0,
+        continuous_mean: np.ndarray | None = None,
+        continuous_scale: np.ndarray | None = None,
     ) -> None:
         """Store the constants of the input transforms and start the output biases at the mean.
 
@@ -194,10 +198,16 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Number of training cells.
         rna_depth_per_size_factor, atac_depth_per_size_factor
             What turns a size factor into a depth: the ratio of their medians.
+        continuous_mean, continuous_scale
+            ``(covariates,)``, what the continuous covariates are centred and divided by; None
+            leaves them as they are.
         """
         self.rna_median_depth.fill_(rna_median_depth)
         self.rna_depth_per_size_factor.fill_(rna_depth_per_size_factor)
         self.atac_depth_per_size_factor.fill_(atac_depth_per_size_factor)
+        if continuous_mean is not None and continuous_scale is not None:
+            self.continuous_mean.copy_(torch.as_tensor(continuous_mean))
+            self.continuous_scale.copy_(torch.as_tensor(continuous_scale))
         # a feature without counts is treated as if it had been seen in half a cell
         rna, atac = (
             torch.as_tensor(totals, dtype=torch.float32, device=self.device).clamp_min(0.5)
@@ -404,8 +414,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     def _bundled(
         self, batch: Tensor, categorical: Tensor | None, continuous: Tensor | None
     ) -> Covariates:
-        """Covariates of a minibatch, its batch codes first."""
+        """Covariates of a minibatch, its batch codes first, the continuous ones in one unit.
+
+        As they are, a column of large numbers would drown z in the layers that it enters.
+        """
         codes = () if categorical is None else categorical.split(1, dim=-1)
+        if continuous is not None:
+            continuous = (continuous - self.continuous_mean) / self.continuous_scale
         return Covariates((batch, *codes), continuous, self.batch_vectors)
 
     def _libraries(

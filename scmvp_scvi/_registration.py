@@ -95,7 +95,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             over the training cells with counts is scaled to the median depth of these: a common
             factor does not matter, as long as new cells have it too.
         categorical_covariate_keys, continuous_covariate_keys
-            Columns with further covariates.
+            Columns with further covariates. Continuous ones may have any unit: they are centred
+            and scaled by their mean and standard deviation over the training cells.
         modalities
             Argument name to modality: where each of the above is. Of what is left out,
             ``rna_layer`` is in the modality ``rna`` and ``atac_layer`` in ``atac``; keys are

@@ -111,23 +111,22 @@ class SteppingPlan(TrainingPlan):
     ) -> None:
         """Clip the gradients, those of sampled peaks by the rows they hold."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:  # a replay has used them up; torch fails to clip none by value
+        # a replay has used them up; torch fails to clip none by value
+        if not gradient_clip_val or all(p.grad is None for p in parameters):
             return
-        if not gradient_clip_val or not any(gradient.is_sparse for gradient in gradients):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        # torch clips dense gradients alone: stand-ins share the values of the sparse ones
-        stand_ins = []
+        # by torch: Lightning refuses a fused optimiser in mixed precision, scaler or not
+        clipped = []
         for parameter in parameters:
             values = values_of_gradient(parameter)
-            if values is not None:
-                stand_ins.append(torch.nn.Parameter(torch.empty_like(values)))
-                stand_ins[-1].grad = values
+            if values is not None and values is not parameter.grad:
+                # torch clips no sparse gradient: a stand-in shares its values
+                parameter = torch.nn.Parameter(torch.empty_like(values))
+                parameter.grad = values
+            clipped.append(parameter)
         if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(stand_ins, gradient_clip_val)
+            torch.nn.utils.clip_grad_value_(clipped, gradient_clip_val)
         else:
-            torch.nn.utils.clip_grad_norm_(stand_ins, gradient_clip_val)
+            torch.nn.utils.clip_grad_norm_(clipped, gradient_clip_val)
 
     # -- which way ------------------------------------------------------------------------------
 

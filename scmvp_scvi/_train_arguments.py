@@ -16,6 +16,14 @@ from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_m
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# arguments of the trainer that can have it take no step
+_NONE_OF_IT = ("max_steps", "limit_train_batches")
+# those that make loaders or a trainer of their own kind
+_NOT_OFFERED = {
+    "overfit_batches": "for its loaders cannot read sparse counts; train on fewer cells, named by "
+    '`datasplitter_kwargs={"external_indexing": [rows]}`',
+    "barebones": "for it keeps nothing of what is logged",
+}
 # taken out of the arguments of the trainer before these are checked
 _OF_TRAIN = ("plan_config", "trainer_config")
 # what scvi-tools takes from among the arguments of the trainer
@@ -91,6 +99,8 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     ------
     TypeError
         If there is no such argument, or it is one of the plan, the data splitter or a callback.
+    ValueError
+        If it leaves no step to train by, or is not offered.
     """
     if "datamodule" in arguments:
         raise TypeError(
@@ -105,6 +115,15 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                     f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
                     f'pass `{taker}_kwargs={{"{name}": ...}}`.'
                 )
+    for name in _NONE_OF_IT:
+        value = arguments.get(name)
+        if value is not None and not isinstance(value, bool) and value == 0:
+            raise ValueError(
+                f"`{name}` must leave steps to train by, got {value}: raise it, or leave it out."
+            )
+    for name, reason in _NOT_OFFERED.items():
+        if arguments.get(name):
+            raise ValueError(f"`{name}` is not offered, {reason}: leave it out.")
     for name in _OF_TRAIN:
         if name in arguments:
             raise TypeError(

@@ -58,8 +58,9 @@ class SCMVPTrainRunner(TrainRunner):
             [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         )
         _check_precision(trainer_kwargs.get("precision"))
+        if (reason := _no_validation_because(data_splitter, trainer_kwargs)) is not None:
+            _check_needs_no_validation(training_plan, trainer_kwargs, reason)
         if data_splitter.n_val == 0:
-            _check_needs_no_validation(training_plan, trainer_kwargs)
             trainer_kwargs["check_val_every_n_epoch"] = None
         n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
         if data_splitter.drop_last and data_splitter.n_train < data_splitter.batch_size:
@@ -85,12 +86,15 @@ class SCMVPTrainRunner(TrainRunner):
         before = [bool(flag) for flag in flags]
         try:
             super().__call__()
-        except BaseException:
+        except BaseException as error:
             # the next training is the first one still: its mixture and the statistics of its
             # features are those of its own training cells
             if not self._was_trained:
                 for flag, was_set in zip(flags, before, strict=True):
                     flag.fill_(was_set)
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                # Lightning ends the process, where a notebook or a script may want to go on
+                raise KeyboardInterrupt from error
             raise
         finally:
             # trainers and tracebacks keep the plan, and a recorded step holds much memory
@@ -140,9 +144,27 @@ def _check_precision(precision: str | int | None) -> None:
         )
 
 
+def _no_validation_because(
+    data_splitter: DataSplitter, trainer_kwargs: Mapping[str, Any]
+) -> str | None:
+    """Why there will be no validation, and the way out; None if there will be one."""
+    every, max_epochs = trainer_kwargs.get("check_val_every_n_epoch"), trainer_kwargs["max_epochs"]
+    if data_splitter.n_val == 0:
+        return "there are none: lower `train_size`, or leave it out"
+    if trainer_kwargs.get("limit_val_batches") == 0:
+        return "`limit_val_batches=0` leaves none of them: leave it out"
+    if every is not None and every > max_epochs:
+        return (
+            f"the first one would follow epoch {every} of {max_epochs}: lower "
+            "`check_val_every_n_epoch`"
+        )
+    return None
+
+
 def _check_needs_no_validation(
-    training_plan: SCMVPTrainingPlan, trainer_kwargs: Mapping[str, Any]
+    training_plan: SCMVPTrainingPlan, trainer_kwargs: Mapping[str, Any], reason: str
 ) -> None:
+    """Refuse what acts after validations where there are none."""
     asked = {
         "early_stopping": trainer_kwargs.get("early_stopping"),
         "enable_checkpointing": trainer_kwargs.get("enable_checkpointing"),
@@ -154,5 +176,5 @@ def _check_needs_no_validation(
     if names:
         raise ValueError(
             f"`{'`, `'.join(names)}` acts after each validation on cells that are held out, and "
-            "there are none: lower `train_size`, or leave it out."
+            f"{reason}."
         )

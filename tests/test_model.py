@@ -52,9 +52,6 @@ def saved(model, tmp_path_factory):
     ("argument", "value"),
     [
         ("n_latent", 0),
-        ("n_hidden", 0),
-        ("n_hidden_atac", 0),
-        ("n_shared", 0),
         ("n_heads", 0),
         ("max_clusters", 0),
         ("n_clusters", 0),
@@ -1016,3 +1013,65 @@ def test_parts_that_are_no_split_are_refused(fresh_mdata, train, parts, match):
 def test_share_of_the_cells_that_is_none_is_refused_by_name(fresh_mdata, train, sizes, match):
     with pytest.raises(ValueError, match=match):
         train(fresh_mdata, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_steps": 0}, "`max_steps` must leave steps to train by, got 0"),
+        ({"limit_train_batches": 0.0}, "`limit_train_batches` must leave steps to train by"),
+        ({"overfit_batches": 2}, "`overfit_batches` is not offered.*external_indexing"),
+        ({"barebones": True}, "`barebones` is not offered"),
+    ],
+)
+def test_trainer_that_would_take_no_step_or_read_no_counts_is_refused(
+    fresh_mdata, train, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        train(fresh_mdata, **options)
+
+
+@pytest.mark.parametrize("width", ["n_hidden", "n_hidden_atac", "n_shared"])
+def test_layers_of_one_unit_are_refused(mdata, small, width):
+    with pytest.raises(ValueError, match=f"`{width}` must be at least 2, got 1"):
+        SCMVPModel(mdata, **{**small, "n_heads": 1, width: 1})
+
+
+def trained_with_covariate(make_mdata, register, train, values, **arguments) -> SCMVPModel:
+    mdata = make_mdata()
+    mdata.obs["age"] = values
+    register(mdata, continuous_covariate_keys=["age"])
+    return train(mdata, **arguments)
+
+
+@pytest.mark.parametrize("encode_covariates", [False, True])
+def test_unit_of_a_continuous_covariate_does_not_matter(
+    make_mdata, register, train, rng, encode_covariates
+):
+    age = rng.integers(20, 80, 300).astype(float)
+    arguments = {"architecture": {"encode_covariates": encode_covariates}}
+    years, others, moved = (
+        trained_with_covariate(make_mdata, register, train, values, **arguments)
+        for values in (age, 2048 * age, age + 65536)  # a power of two changes no digit
+    )
+    expected = years.get_latent_representation()
+    np.testing.assert_array_equal(others.get_latent_representation(), expected)
+    # rounding of the mean, through two epochs
+    np.testing.assert_allclose(moved.get_latent_representation(), expected, atol=0.05)
+
+
+def test_constant_covariate_adds_nothing(make_mdata, register, train):
+    one, other = (
+        trained_with_covariate(make_mdata, register, train, value) for value in (1e6, 0.1)
+    )
+    np.testing.assert_array_equal(
+        one.get_normalized_expression(), other.get_normalized_expression()
+    )
+
+
+def test_continuous_covariates_are_scaled_by_the_training_cells(make_mdata, register, train, rng):
+    values = rng.normal(5, 3, 300)
+    model = trained_with_covariate(make_mdata, register, train, values, train_size=0.5)
+    of_training = values[model.train_indices]
+    np.testing.assert_allclose(model.module.continuous_mean, of_training.mean(), rtol=1e-5)
+    np.testing.assert_allclose(model.module.continuous_scale, of_training.std(), rtol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from scvi.train import SaveCheckpoint, TrainerConfig, TrainingPlanConfig
 
-from scmvp_scvi import _train_runner
+from scmvp_scvi import SCMVPModel, _train_runner
 
 STOP_AT_ONCE = {
     "early_stopping": True,
@@ -186,3 +186,32 @@ def test_history_begins_with_the_first_training_that_leaves_one(
     train_more(model, max_epochs=2)
     train_more(model, max_epochs=1)
     assert list(model.history["elbo_train"].index) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"limit_val_batches": 0}, "`limit_val_batches=0` leaves none"),
+        ({"check_val_every_n_epoch": 5, "max_epochs": 4}, "follow epoch 5 of 4: lower"),
+    ],
+)
+def test_early_stopping_without_a_validation_is_refused_before_training(
+    fresh_mdata, train, options, reason
+):
+    with pytest.raises(ValueError, match=f"`early_stopping` acts after each validation.*{reason}"):
+        train(fresh_mdata, early_stopping=True, **options)
+
+
+class Interrupt(Callback):
+    """A user who loses patience."""
+
+    def on_train_batch_start(self, *args: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_interrupted_training_does_not_end_the_process(fresh_mdata, small, train_more):
+    model = SCMVPModel(fresh_mdata, **small, n_clusters=4)
+    with pytest.raises(KeyboardInterrupt):
+        train_more(model, callbacks=[Interrupt()])
+    train_more(model)
+    assert model.is_trained

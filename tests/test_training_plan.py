@@ -897,6 +897,21 @@ def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_ba
         torch.testing.assert_close(model.module.get_parameter(weight), averaged)
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_in_half_precision_without_a_scaler(fresh_mdata, train, algorithm):
+    clipped = {"gradient_clip_val": 1e-12, "gradient_clip_algorithm": algorithm}
+    sgd = {"optimizer": "Adam", "eps": 1.0, "lr_schedule": "constant", "weight_decay": 0.0}
+    sgd |= {"rna_output_scale": 1e6, "atac_output_scale": 1e6}
+    still, moved = (
+        train(
+            fresh_mdata, max_epochs=n, precision="bf16-mixed", plan_kwargs=sgd, **clipped
+        ).module.joint_encoder.shared.weight.detach()
+        for n in (1, 3)
+    )
+    # with an epsilon of one, steps are as small as the gradients
+    torch.testing.assert_close(still, moved, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("changes", "is_refused"),
     [
