@@ -69,8 +69,8 @@ class TrainingCounts:
             values = np.asarray(table, dtype=float)[self.rows]
             spread = values.std(0)
             statistics["continuous_mean"] = values.mean(0)
-            # of a constant its rounding is left, and a constant tells cells apart by nothing
-            is_constant = spread <= 1e-6 * np.abs(values).max(0)
+            # in single precision, as it is read, such a column is a constant
+            is_constant = spread <= np.finfo(np.float32).eps * np.abs(values).max(0)
             statistics["continuous_scale"] = np.where(is_constant, np.inf, spread)
         return statistics
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from inspect import signature
 from typing import Any
@@ -36,7 +37,7 @@ from scmvp_scvi._minified import (
     is_minified,
 )
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._scvi import DATA_UUID_KEY, is_latest, register_again
+from scmvp_scvi._scvi import DATA_UUID_KEY, is_latest, register_again, without_advice_on_training
 from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
@@ -147,7 +148,10 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             setup_method_args=setup_method_args,
             validation_checks=_CHECKED_BY_US,
         )
-        manager.register_fields(mdata, **kwargs)
+        # of a saved model, which has learned its categories, unless there are new ones to learn
+        is_learned = "source_registry" in kwargs and not kwargs.get("extend_categories")
+        with without_advice_on_training() if is_learned else nullcontext():
+            manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 
     @classmethod
@@ -279,7 +283,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             self._renew_registration(mdata)
         else:
             self._check_new_data(mdata)
-        validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        with without_advice_on_training():
+            validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
         # which scvi-tools leaves out of what it transfers, and needs of a model's own data
         manager = self.get_anndata_manager(validated)
         manager.registry.setdefault("setup_method_name", self.registry["setup_method_name"])
@@ -384,7 +389,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             setup_method_args={key: self.registry[key] for key in setup},
             validation_checks=_CHECKED_BY_US,
         )
-        manager.register_fields(mdata, source_registry=self.registry)
+        with without_advice_on_training():
+            manager.register_fields(mdata, source_registry=self.registry)
         return manager
 
     def _make_data_loader(

@@ -1,5 +1,8 @@
 """The one door to private names of scvi-tools: what its next version may break."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 from scvi.data import AnnDataManager
@@ -20,7 +23,16 @@ __all__ = [
     "parse_device_args",
     "register_again",
     "tag_by_expected_fdr",
+    "without_advice_on_training",
 ]
+
+
+@contextmanager
+def without_advice_on_training() -> Iterator[None]:
+    """Silence scvi-tools on categories of few cells where no model is to learn them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
+        yield
 
 
 def is_latest(manager: AnnDataManager) -> bool:
@@ -55,7 +67,8 @@ def register_again(manager: AnnDataManager) -> None:
     mdata, manager.adata = manager.adata, None  # scvi-tools refuses to register data twice
     try:
         mdata.uns[DATA_UUID_KEY] = manager.registry[DATA_UUID_KEY]
-        manager.register_fields(mdata, manager._source_registry, **manager._transfer_kwargs)
+        with without_advice_on_training():
+            manager.register_fields(mdata, manager._source_registry, **manager._transfer_kwargs)
     finally:
         manager.adata = mdata
     for adata in mdata.mod.values():

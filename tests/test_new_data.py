@@ -266,3 +266,21 @@ def test_warnings_point_at_the_line_that_calls_the_model(make_mdata, trained_mod
         trained_model.get_latent_representation(mdata, modality="atac")
     for text in ("3 of 300 cells have no counts in `atac`", "3 cells have no atac counts"):
         assert {w.filename for w in caught if text in str(w.message)} == {__file__}
+
+
+def test_batches_of_few_cells_are_warned_of_only_where_they_are_learned(
+    trained_model, some_cells, tmp_path
+):
+    """Two cells of either batch, asked about in three ways; a set-up of them warns."""
+    with without_pulling():
+        few = some_cells[np.r_[0:2, some_cells.n_obs - 2 : some_cells.n_obs]].copy()
+    few.obs["batch"] = trained_model._categories("batch").astype(str)[[0, 0, 1, 1]]
+    trained_model.get_latent_representation(few)
+    few.obs["batch"] = few.obs["batch"].to_numpy()[::-1]  # as it is now, after registration
+    trained_model.get_latent_representation(few)
+    trained_model.save(tmp_path / "model")
+    SCMVPModel.load(tmp_path / "model", adata=few.copy())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        SCMVPModel.setup_mudata(few.copy(), batch_key="batch")
+    assert any("has fewer than 3 cells" in str(warning.message) for warning in told)
