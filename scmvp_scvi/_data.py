@@ -319,8 +319,8 @@ def registered_features(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Feature names of both modalities in a registry, by registry key."""
     states = registry["field_registries"]
     return {
-        key: np.asarray(states[key]["state_registry"]["column_names"])
-        for key in (keys.counts for keys in MODALITIES.values())
+        keys.counts: np.asarray(states[keys.counts]["state_registry"]["column_names"])
+        for keys in MODALITIES.values()
     }
 
 

@@ -11,7 +11,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scmvp_scvi._data import layers_of, registered_features, registered_modalities
+from scmvp_scvi._data import layers_of, registered_modalities
 from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._mudata import as_csr, layer_names, mudata_of
 from scmvp_scvi._registration import RegistrationMixin
@@ -204,10 +204,7 @@ class QueryMixin(RegistrationMixin):
         reference = cls._reference(reference_model)
         arguments = reference.registry["setup_args"]
         modalities = dict(arguments["modalities"])
-        features = registered_features(reference.registry).values()
-        names = dict(
-            zip(registered_modalities(reference.registry), map(pd.Index, features), strict=True)
-        )
+        names = {key: pd.Index(known) for key, known in reference.get_var_names().items()}
         if return_reference_var_names:
             return names
         check_is_mudata(mdata)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from inspect import signature
 from typing import Any
@@ -37,7 +36,7 @@ from scmvp_scvi._minified import (
     is_minified,
 )
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._scvi import DATA_UUID_KEY, is_latest, register_again, without_advice_on_training
+from scmvp_scvi._scvi import DATA_UUID_KEY, MuDataManager, is_latest, register_again
 from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
@@ -143,15 +142,12 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         earlier = cls._setup_adata_manager_store.get(mdata.uns.get(DATA_UUID_KEY))
         if earlier is not None and earlier.adata is not mdata:
             forget_registration(mdata)  # inherited from the data they were copied from
-        manager = AnnDataManager(
+        manager = MuDataManager(
             fields=data_fields(mdata, arguments, where),
             setup_method_args=setup_method_args,
             validation_checks=_CHECKED_BY_US,
         )
-        # of a saved model, which has learned its categories, unless there are new ones to learn
-        is_learned = "source_registry" in kwargs and not kwargs.get("extend_categories")
-        with without_advice_on_training() if is_learned else nullcontext():
-            manager.register_fields(mdata, **kwargs)
+        manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 
     @classmethod
@@ -283,8 +279,7 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             self._renew_registration(mdata)
         else:
             self._check_new_data(mdata)
-        with without_advice_on_training():
-            validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
+        validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
         # which scvi-tools leaves out of what it transfers, and needs of a model's own data
         manager = self.get_anndata_manager(validated)
         manager.registry.setdefault("setup_method_name", self.registry["setup_method_name"])
@@ -384,13 +379,12 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         if mdata.uns.get(DATA_UUID_KEY) in self._per_instance_manager_store.get(self.id, {}):
             forget_registration(mdata)  # inherited from the data they were copied from
         setup = ("model_name", "setup_method_name", "setup_args")
-        manager = AnnDataManager(
+        manager = MuDataManager(
             fields=data_fields(mdata, self.registry["setup_args"], where),
             setup_method_args={key: self.registry[key] for key in setup},
             validation_checks=_CHECKED_BY_US,
         )
-        with without_advice_on_training():
-            manager.register_fields(mdata, source_registry=self.registry)
+        manager.register_fields(mdata, source_registry=self.registry)
         return manager
 
     def _make_data_loader(

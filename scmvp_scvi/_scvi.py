@@ -1,9 +1,8 @@
 """The one door to private names of scvi-tools: what its next version may break."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 from scvi.data import AnnDataManager
 from scvi.data._constants import _ADATA_MINIFY_TYPE_UNS_KEY as MINIFY_TYPE_UNS_KEY
@@ -17,22 +16,30 @@ __all__ = [
     "DATA_UUID_KEY",
     "MANAGER_UUID_KEY",
     "MINIFY_TYPE_UNS_KEY",
+    "MuDataManager",
     "SAVE_KEYS",
     "is_latest",
     "keep_codes",
     "parse_device_args",
     "register_again",
     "tag_by_expected_fdr",
-    "without_advice_on_training",
 ]
 
 
-@contextmanager
-def without_advice_on_training() -> Iterator[None]:
-    """Silence scvi-tools on categories of few cells where no model is to learn them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
-        yield
+class MuDataManager(AnnDataManager):
+    """Scvi-tools' manager, that warns of categories of few cells where they are to be learned.
+
+    Data that are read by the registry of a model are asked about: it has learned its categories.
+    """
+
+    def register_fields(
+        self, adata: Any, source_registry: dict[str, Any] | None = None, **transfer_kwargs: Any
+    ) -> None:
+        """Register the data, as of the super class."""
+        with warnings.catch_warnings():
+            if source_registry is not None and not transfer_kwargs.get("extend_categories"):
+                warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
+            super().register_fields(adata, source_registry, **transfer_kwargs)
 
 
 def is_latest(manager: AnnDataManager) -> bool:
@@ -67,8 +74,7 @@ def register_again(manager: AnnDataManager) -> None:
     mdata, manager.adata = manager.adata, None  # scvi-tools refuses to register data twice
     try:
         mdata.uns[DATA_UUID_KEY] = manager.registry[DATA_UUID_KEY]
-        with without_advice_on_training():
-            manager.register_fields(mdata, manager._source_registry, **manager._transfer_kwargs)
+        manager.register_fields(mdata, manager._source_registry, **manager._transfer_kwargs)
     finally:
         manager.adata = mdata
     for adata in mdata.mod.values():

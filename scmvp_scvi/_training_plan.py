@@ -307,11 +307,12 @@ class SCMVPTrainingPlan(LoggedPlan):
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         n_epochs = math.ceil(n_steps / per_epoch)
         if not bool(self.module.prior.is_fitted):
-            if self.current_epoch >= self.schedule.first_mixture_epoch(n_epochs):
-                self._fit_mixture()
-        elif not self.continues_training:
-            if self.current_epoch == self.schedule.second_mixture_epoch(n_epochs):
-                self._fit_mixture()
+            is_due = self.current_epoch >= self.schedule.first_mixture_epoch(n_epochs)
+        else:
+            second = self.schedule.second_mixture_epoch(n_epochs)
+            is_due = not self.continues_training and self.current_epoch == second
+        if is_due:
+            self._fit_mixture()
 
     def on_train_end(self) -> None:
         """Fit the mixture if training ended before its time, and the dispersions of few cells."""

@@ -126,7 +126,9 @@ def qc(
     sides = (("rna", rna_key, rna_layer, atac_key), ("atac", atac_key, atac_layer, rna_key))
     for name, key, layer, other in sides:
         adata = mdata[key]
-        counts = _as_csr(find_counts(adata, layer, argument=f"{name}_layer", modality=key))
+        counts = _without_stored_zeros(
+            find_counts(adata, layer, argument=f"{name}_layer", modality=key)
+        )
         measured = pd.Series(measured_by(mdata, key, other), mdata.obs_names)[adata.obs_names]
         if not measured.all():  # cells that `union_cells` has filled up
             counts = counts[measured.to_numpy()]
@@ -168,7 +170,7 @@ def _check_group_names(groups: Iterable[str]) -> None:
             )
 
 
-def _as_csr(matrix: Any) -> sp.csr_matrix:
+def _without_stored_zeros(matrix: Any) -> sp.csr_matrix:
     counts = as_csr(matrix)
     if not counts.has_canonical_format or (counts.data == 0).any():
         # what is stored as zero is no count

@@ -11,6 +11,8 @@ from scipy.spatial import KDTree
 from scmvp_scvi._validate import shown, warn_user
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -86,42 +88,33 @@ def draw_pool(
     return np.sort(accessible[np.argsort(sampling_key)[:n_background]])
 
 
-def has_choice(
-    chrom: NDArray[np.object_],
-    pool: NDArray[np.int64],
-    peaks: NDArray[np.int64],
-    n_matched: int,
-) -> bool:
-    """Whether each peak has more on other chromosomes than are to be matched with it.
+def count_elsewhere(
+    chrom: NDArray[np.object_], pool: NDArray[np.int64], peaks: NDArray[np.int64]
+) -> dict[str, int]:
+    """Count the peaks to choose from that are on other chromosomes, by the chromosome of a peak.
 
     Parameters
     ----------
-    chrom, pool, n_matched
+    chrom, pool
         As in `match_peaks`.
     peaks
         Positions of all peaks to match, on any chromosomes.
-
-    Returns
-    -------
-    False where all peaks of other chromosomes are matched, as some chromosomes have no more.
     """
-    return min(_peaks_elsewhere(chrom, pool, peaks).values()) > n_matched
+    named, number = np.unique(chrom[pool].astype(str), return_counts=True)
+    n_on = dict(zip(named, number, strict=True))
+    return {name: pool.size - n_on.get(name, 0) for name in dict.fromkeys(chrom[peaks])}
 
 
-def warn_about_little_choice(
-    chrom: NDArray[np.object_],
-    pool: NDArray[np.int64],
-    peaks: NDArray[np.int64],
-    n_matched: int,
-) -> None:
+def warn_about_little_choice(n_elsewhere: Mapping[str, int], n_matched: int) -> None:
     """Warn where so few peaks are on other chromosomes that matched ones are hardly like a peak.
 
     Parameters
     ----------
-    chrom, pool, peaks, n_matched
-        As in `has_choice`.
+    n_elsewhere
+        What `count_elsewhere` returned.
+    n_matched
+        Peaks to match with each.
     """
-    n_elsewhere = _peaks_elsewhere(chrom, pool, peaks)
     fewest = min(n_elsewhere.values())
     if FEWEST_MATCHED <= fewest < _CHOICE_PER_MATCHED * n_matched:  # below, `match_peaks` refuses
         few = [name for name, n in n_elsewhere.items() if n < _CHOICE_PER_MATCHED * n_matched]
@@ -134,15 +127,6 @@ def warn_about_little_choice(
             f"of the most accessible peaks are too small. {way_out}, raise `n_background`, pass "
             "the peaks of more chromosomes, or `n_matched=0` to have scores without p-values.",
         )
-
-
-def _peaks_elsewhere(
-    chrom: NDArray[np.object_], pool: NDArray[np.int64], peaks: NDArray[np.int64]
-) -> dict[str, int]:
-    """Peaks of the pool that are on other chromosomes, by the chromosome of a peak."""
-    named, number = np.unique(chrom[pool].astype(str), return_counts=True)
-    n_on = dict(zip(named, number, strict=True))
-    return {name: pool.size - n_on.get(name, 0) for name in dict.fromkeys(chrom[peaks])}
 
 
 def match_peaks(

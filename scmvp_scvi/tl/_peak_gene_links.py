@@ -23,9 +23,9 @@ from scmvp_scvi.tl._background import (
     FEWEST_MATCHED,
     NullScores,
     compare_with_null,
+    count_elsewhere,
     draw_pool,
     empirical_p_values,
-    has_choice,
     match_peaks,
     matching_features,
     warn_about_little_choice,
@@ -252,9 +252,9 @@ def peak_gene_links(
             peak_table["chrom"].to_numpy(),
             n_matched,
         )
-        to_match = background.chrom, background.pool, pairs["peak"].to_numpy(), n_matched
-        warn_about_little_choice(*to_match)
-        if has_choice(*to_match):
+        n_elsewhere = count_elsewhere(background.chrom, background.pool, pairs["peak"].to_numpy())
+        warn_about_little_choice(n_elsewhere, n_matched)
+        if min(n_elsewhere.values()) > n_matched:  # else all are matched, like it or not
             matched_on = ["accessibility"] if gc is None else ["accessibility", "gc"]
 
     scored, null_z_scores = [], []
