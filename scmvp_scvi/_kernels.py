@@ -163,6 +163,7 @@ def zero_inflated_poisson(
     rows: Integers,
     per_column: Integers,
     values: Floats,
+    log_factorials: Floats,
     sums: Floats,
     with_slopes: bool,
 ) -> None:
@@ -171,8 +172,8 @@ def zero_inflated_poisson(
     Shapes are not checked.
 
     The rate of a peak is ``library * sigmoid(rate_logit)``, and a zero takes its place with
-    probability ``sigmoid(exclusion_logit)``. Left out are ``y log(library)`` and ``log(y!)``, in
-    which there is no parameter.
+    probability ``sigmoid(exclusion_logit)``. The terms of an entry are large, and cancel: they are
+    added up before they enter the sum of their cell.
 
     Parameters
     ----------
@@ -186,6 +187,8 @@ def zero_inflated_poisson(
         ``(peaks,)``, factor on the terms of each peak.
     rows, per_column, values
         The counts, peak by peak: cell and value of each entry, once, and how many a peak has.
+    log_factorials
+        ``(entries,)``, log(y!).
     sums
         ``(cells,)``, becomes the weighted sums.
     with_slopes
@@ -197,19 +200,24 @@ def zero_inflated_poisson(
     # Entries with a count: what their term has over that of a zero, and their slopes. In arrays of
     # their own: of the rows of one numba does not know that they are apart.
     excess, rate_at = np.empty_like(values), np.empty_like(values)
-    excluded_at = np.empty_like(values)
+    excluded_at, log_library_at = np.empty_like(values), np.empty_like(values)
+    log_library = np.empty_like(library)
+    for cell in range(n_cells):
+        log_library[cell] = _log(library[cell])
     k = 0
     for peak in range(n_peaks):
         for _ in range(per_column[peak]):
             rate_at[k] = rate_logit[rows[k], peak]
             excluded_at[k] = exclusion_logit[rows[k], peak]
             excess[k] = library[rows[k]]
+            log_library_at[k] = log_library[rows[k]]
             k += 1
     for k in range(len(values)):
         a, b = rate_at[k], excluded_at[k]
         share, excluded = _sigmoid(a), _sigmoid(b)
         rate = excess[k] * share
-        log_count = values[k] * _log_sigmoid(a) + _log_sigmoid(-b) - rate
+        log_rate = log_library_at[k] + _log_sigmoid(a)
+        log_count = values[k] * log_rate - log_factorials[k] + _log_sigmoid(-b) - rate
         excess[k] = log_count - _log(_zero_probability(excluded, rate))
         rate_at[k] = (one - share) * (values[k] - rate)
         excluded_at[k] = excluded
@@ -267,7 +275,7 @@ def negative_binomial(
     Shapes are not checked.
 
     With s = log(mean / theta), the terms are ``-theta softplus(s) + x logsigmoid(s)`` and those of
-    the gamma function. Left out is ``log(x!)``, in which there is no parameter.
+    the gamma function.
 
     Parameters
     ----------
@@ -282,7 +290,8 @@ def negative_binomial(
     columns, offsets, values
         The counts, cell by cell: gene and value of each entry, and where those of a cell begin.
     gamma_terms, gamma_slopes
-        ``(entries,)``, lgamma(x + theta) - lgamma(theta), and its derivative by log(theta).
+        ``(entries,)``, lgamma(x + theta) - lgamma(theta) - log(x!), and its derivative by
+        log(theta).
     sums
         ``(cells,)``, becomes the sums, without the weights.
     d_log_scale
@@ -330,16 +339,17 @@ def negative_binomial(
 
         # entries with a count have further terms
         entries = slice(offsets[cell], offsets[cell + 1])
-        genes, x, gamma_slope = columns[entries], values[entries], gamma_slopes[entries]
+        genes, x = columns[entries], values[entries]
+        gamma_term, gamma_slope = gamma_terms[entries], gamma_slopes[entries]
         n = len(genes)
         for k in range(n):
             j = genes[k]
             ratio_at[k] = log_scale[cell, j] - log_theta[own, j] + log_library[cell]
         for k in range(n):
             slope_at[k] = x[k] * _sigmoid(-ratio_at[k])
-            term_at[k] = x[k] * _log_sigmoid(ratio_at[k])
+            term_at[k] = x[k] * _log_sigmoid(ratio_at[k]) + gamma_term[k]
         for k in range(n if with_slopes else 0):
             j = genes[k]
             d_log_scale[cell, j] += weight * slope_at[k]
             d_log_theta[own, j] += weight * (gamma_slope[k] - slope_at[k])
-        sums[cell] = total + _sum(term_at[:n]) + _sum(gamma_terms[entries])
+        sums[cell] = total + _sum(term_at[:n])

@@ -3,7 +3,8 @@
 With ``theta`` the inverse dispersion and ``s = log(mean / theta)``, the log ratio, an entry's
 log-likelihood is
 ``-theta softplus(s) + x logsigmoid(s) + lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)``: the
-first term is that of a zero, the others are zero there.
+first term is that of a zero, the others are zero there. Those of a large count are large and
+cancel, so that they are added up entry by entry.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from scmvp_scvi._side_by_side import side_by_side
 from scmvp_scvi.distributions._blockwise import (
     cell_blocks,
     check_shape,
-    sum_of_log_factorials,
     summed_likelihood,
 )
 
@@ -55,7 +55,7 @@ class _NegativeBinomialSweep:
             sums, derivatives = _sum_sparse(*given, counts)
         else:
             sums, derivatives = _sum_written_out(*given, counts)
-        log_prob = (sums - sum_of_log_factorials(counts)) * self.cell_weights
+        log_prob = sums * self.cell_weights
         if not derivatives:
             return log_prob, ()
         d_log_scale, d_log_theta = derivatives
@@ -152,7 +152,7 @@ def _sum_written_out(
 
 
 def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor]:
-    """Return lgamma(x + theta) - lgamma(theta) and its derivative by log(theta), of each value.
+    """Return lgamma(x + theta) - lgamma(theta) - log(x!), and its slope by log(theta).
 
     A count of one, as most are, has log(theta) and 1; one that is stored and zero has 0 and 0.
     """
@@ -175,19 +175,21 @@ def _gamma_terms_of_any(
 ) -> tuple[Tensor, Tensor]:
     theta = log_theta.exp()
     total = values + theta
-    # Of a large theta both functions are large, and float32 has no digits for their difference:
-    # there it is that of Stirling's series, written without differences.
-    is_large = theta > _STIRLING_FROM
-    log_growth = torch.log1p(values / theta)
-    series = (theta - 0.5) * log_growth + values * (total.log() - 1)
-    series -= values / (12 * theta * total)
-    terms = torch.where(is_large, series, torch.lgamma(total) - torch.lgamma(theta))
+    # theta and x + 1 take the same part. Of a large one the gamma functions are large, and float32
+    # has no digits for their difference: there it is that of Stirling's series, written without
+    # differences.
+    larger, smaller = torch.maximum(theta, values + 1), torch.minimum(theta, values + 1)
+    beyond = smaller - 1
+    series = (larger - 0.5) * torch.log1p(beyond / larger) + beyond * (total.log() - 1)
+    series -= beyond / (12 * larger * total)
+    differences = torch.lgamma(total) - torch.lgamma(larger)
+    terms = torch.where(larger > _STIRLING_FROM, series, differences) - torch.lgamma(smaller)
     if not with_slopes:
         return terms, torch.zeros_like(terms)
-    slope_of_series = theta * log_growth + values / (2 * total)
+    slope_of_series = theta * torch.log1p(values / theta) + values / (2 * total)
     slope_of_series += values * (total + theta) / (12 * theta * total**2)
     slopes = theta * (torch.digamma(total) - torch.digamma(theta))
-    return terms, torch.where(is_large, slope_of_series, slopes)
+    return terms, torch.where(theta > _STIRLING_FROM, slope_of_series, slopes)
 
 
 def negative_binomial_sum(

@@ -26,7 +26,7 @@ from scmvp_scvi.distributions._blockwise import (
     Gradients,
     check_shape,
     column_blocks,
-    sum_of_log_factorials,
+    log_factorials,
     summed_likelihood,
 )
 
@@ -82,9 +82,8 @@ class _ZeroInflatedPoissonSweep:
     ) -> tuple[Tensor, Gradients]:
         hidden, *layers = parameters
         rate_weight, rate_bias, inclusion_weight, inclusion_bias = layers
-        log_prob = self._constant_terms(counts)
         blocks = column_blocks(counts)
-        sums, slopes = log_prob.new_empty(len(blocks), *log_prob.shape), None
+        sums, slopes = hidden.new_empty(len(blocks), len(hidden)), None
         if upstream is not None:
             upstream = upstream * self.cell_weights
             slopes = _Slopes(
@@ -97,7 +96,7 @@ class _ZeroInflatedPoissonSweep:
 
         sum_block = partial(self._sum_block, hidden, layers, sums, slopes)
         side_by_side(sum_block, list(enumerate(blocks)), hidden.device, from_n_blocks=2)
-        log_prob = (log_prob + sums.sum(0)) * self.cell_weights
+        log_prob = sums.sum(0) * self.cell_weights
         if slopes is None:
             return log_prob, ()
         g_hidden = slopes.of_hidden.sum(0) * slopes.upstream.unsqueeze(-1)
@@ -138,14 +137,6 @@ class _ZeroInflatedPoissonSweep:
             torch.mv(slope.T, slopes.upstream, out=of_bias[block.columns])
             of_weight.put(block.columns, weight_gradient(slope, slopes.weighted_hidden))
 
-    def _constant_terms(self, counts: Counts) -> Tensor:
-        """Sum of y log(library) - log(y!) of each cell, which no parameter enters."""
-        log_library = self.library[:, 0].log()
-        if self.peak_weights is None:
-            return counts.depth[:, 0] * log_library - sum_of_log_factorials(counts)
-        weighted = counts.sums(counts.values * counts.of_features(self.peak_weights))
-        return weighted * log_library - sum_of_log_factorials(counts, self.peak_weights)
-
 
 # What a sum over a block returns: the sums, ``(cells,)``, and the derivatives by the logits of
 # rate and inclusion, ``(cells, peaks)``. The logits that it is given are overwritten.
@@ -172,6 +163,7 @@ def _sum_sparse(
         block.rows.numpy(),
         block.per_column.numpy(),
         block.values.to(dtype).numpy(),
+        log_factorials(block.values.to(dtype)).numpy(),
         sums.numpy(),
         with_derivatives,
     )
@@ -189,7 +181,9 @@ def _sum_written_out(
     """On an accelerator: both terms of every entry, of which the one that holds is chosen."""
     counts, has_count = block.values, block.values > 0
     minus_library, one = -library, library.new_ones(())
-    log_count = counts * F.logsigmoid(rate_logit) + F.logsigmoid(-exclusion_logit)
+    log_count = F.logsigmoid(rate_logit).add_(library.log()).mul_(counts)
+    log_count += F.logsigmoid(-exclusion_logit)
+    log_count -= log_factorials(counts)
 
     share = rate_logit.sigmoid_()
     excluded = exclusion_logit.sigmoid_()  # 1 - tau

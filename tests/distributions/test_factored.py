@@ -20,6 +20,7 @@ from scmvp_scvi.distributions import (
     _blockwise,
     _negative_binomial_sum,
 )
+from scmvp_scvi.distributions._negative_binomial_sum import negative_binomial_sum
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 N_CELLS, N_HIDDEN = 6, 3
@@ -530,15 +531,41 @@ def test_gamma_terms_keep_their_digits_whatever_theta(dtype, theta):
     values = torch.tensor([0, 1, 2, 17, 5_000], dtype=dtype)
     log_theta = torch.full_like(values, math.log(theta))
     terms, slopes = _negative_binomial_sum._gamma_terms(values, log_theta, with_slopes=True)
-    # of whole x the difference is log(theta (theta + 1) ... (theta + x - 1))
+    # of whole x the term is log(theta / 1 (theta + 1) / 2 ... (theta + x - 1) / x)
     own = math.exp(float(log_theta[0]))
     factors = [own + np.arange(int(x)) for x in values]
-    expected = [math.fsum(np.log(some)) for some in factors]
+    expected = [math.fsum(np.log(some / np.arange(1, len(some) + 1))) for some in factors]
     by_log = [math.fsum(own / some) for some in factors]
     # float32 keeps log(theta) itself to seven digits, and below a thousand the difference to four
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5 if theta > 1_000 else 2e-3
     np.testing.assert_allclose(terms, expected, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(slopes, by_log, rtol=tolerance, atol=tolerance)
+
+
+# the terms of a cell of a million counts add up to 1e7, and cancel but for some hundreds of nats
+@pytest.mark.parametrize("theta", [0.3, 30.0, 900.0])
+def test_nb_of_deep_cells_keeps_its_digits_in_float32(rng, read, theta):
+    log_scale = tensor(rng.normal(size=(N_CELLS, N_GENES))).log_softmax(-1).float()
+    mean = 1e6 * log_scale.double().exp().numpy()
+    counts = tensor(rng.poisson(mean * rng.gamma(theta, 1 / theta, mean.shape))).float()
+    expected = nbinom(theta, theta / (theta + mean)).logpmf(counts.numpy()).sum(1)
+    log_theta, library = torch.full((N_GENES,), math.log(theta)), torch.full((N_CELLS, 1), 1e6)
+    found = negative_binomial_sum(log_scale, log_theta, library, torch.ones(N_CELLS), read(counts))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
+
+
+def test_zip_of_deep_cells_keeps_its_digits_in_float32(rng, atac_law, read):
+    law = replace(atac_law, library=torch.full_like(atac_law.library, 5e3))
+    written = law.distribution()
+    included = rng.random(written.rate.shape) < written.inclusion_probs.numpy()
+    values = tensor(rng.poisson(written.rate) * included)
+    assert values.sum(1).min() > 1e6
+    single, counts = in_float32(law, read(values))
+    # the plain law of the parameters as single precision holds them, in double precision; a logit
+    # that is off by a unit in the last place, of a million counts, is half a nat
+    same = replace(single, **{f.name: getattr(single, f.name).double() for f in fields(single)})
+    expected = plain_log_prob(same, read(values))
+    np.testing.assert_allclose(single.log_prob(counts), expected, rtol=0, atol=1.5)
 
 
 def test_nb_takes_a_dispersion_for_each_cell(rng, rna_law, rna_counts):
