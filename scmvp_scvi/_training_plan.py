@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from scmvp_scvi._count_sums import TrainingCounts
 from scmvp_scvi._counts import read_counts
+from scmvp_scvi._data import registered_modality
 from scmvp_scvi._dispersion_fit import fit_dispersions
-from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._logged_plan import LoggedPlan
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._optimizer import RowAdam
@@ -28,7 +29,7 @@ from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._schedule import Schedule, cosine_factor
 from scmvp_scvi._size_rules import are_few, default_rna_output_scale
 from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
-from scmvp_scvi._validate import check_one_of, check_positive, shown
+from scmvp_scvi._validate import check_one_of, check_positive, shown, warn_about_deep_cells
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
@@ -265,7 +266,19 @@ class SCMVPTrainingPlan(LoggedPlan):
         self.module.rna_encoder.some_unobserved = counts.lack("rna")
         self.module.atac_encoder.some_unobserved = counts.lack("atac")
         if not bool(self.module.feature_statistics_known):
+            self._warn_about_deep_cells(counts)
             self.module.set_feature_statistics(**counts.feature_statistics())
+
+    @staticmethod
+    def _warn_about_deep_cells(counts: TrainingCounts) -> None:
+        """Warn of ATAC counts that outweigh those of other cells; deep RNA does no harm."""
+        registry, mdata = counts.manager.registry, counts.manager.adata
+        warn_about_deep_cells(
+            counts.depths["atac"],
+            cell_names=mdata.obs_names[counts.rows],
+            modality=registered_modality(registry, "atac"),
+            layer=registry["setup_args"][MODALITIES["atac"].layer],
+        )
 
     def _check_enough_cells(self, data: DataSplitter) -> None:
         """Refuse, before the first epoch, a mixture that the training cells are too few for."""

