@@ -58,7 +58,7 @@ bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all
 	$(BENCH) --data cortex-4k --protocols clusters robustness
 	$(BENCH) --data cortex-4k-shares --protocols embedding --methods "RNA PCA" scmvp "scmvp, centred batches"
 	$(BENCH) --data $(SMALL) --seeds 0 1 2 3 4
-	$(BENCH) --data generated-20-deep --protocols embedding held-out --seeds 0 1 2
+	$(BENCH) --data generated-20-deep --protocols embedding held-out --seeds 0 1 2 3 4
 
 bench-quick: BENCH_RESULTS := benchmarks/quick/runs
 bench-quick: $(BENCH_INSTALLED) ## a small part of it, all anew in benchmarks/quick

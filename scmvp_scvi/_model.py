@@ -33,6 +33,7 @@ from scmvp_scvi._train_arguments import (
     check_split,
     check_strategy,
     check_trainer_arguments,
+    check_trainer_config,
 )
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
@@ -414,7 +415,7 @@ class SCMVPModel(
             Passed to :class:`scvi.train.Trainer`. Checkpoints go by the validation ELBO unless
             ``checkpointing_monitor`` says otherwise: the weight of the KL in the loss changes.
             What scvi-tools' ``plan_config`` and ``trainer_config``, as mappings, say counts where
-            it is not an argument here.
+            it is not passed here.
 
         Raises
         ------
@@ -433,6 +434,7 @@ class SCMVPModel(
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         check_plan_arguments(plan_kwargs)
         config = mapping_of(trainer_kwargs.pop("trainer_config", None), name="trainer_config")
+        check_trainer_config(config, signature(SCMVPModel.train).parameters)
         # merged here, for scvi-tools splits cells over devices by a strategy that it is passed
         of_trainer = {**config, **trainer_kwargs}
         check_trainer_arguments(of_trainer)
@@ -453,8 +455,6 @@ class SCMVPModel(
             "surgery": surgery_from(self.surgery_),
             **plan_kwargs,
         }
-        # which count whatever a config says
-        named = signature(SCMVPModel.train).parameters
         super().train(
             max_epochs=int(max_epochs),  # Lightning takes no other integers
             accelerator=accelerator,
@@ -468,7 +468,7 @@ class SCMVPModel(
             load_sparse_tensor=load_sparse_tensor,
             datasplitter_kwargs=splitter_kwargs,
             plan_kwargs=plan,
-            **{name: value for name, value in of_trainer.items() if name not in named},
+            **of_trainer,
         )
 
 

@@ -1,6 +1,6 @@
 """Arguments of `SCMVPModel.train` that would be ignored, or fail late and in other words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -24,8 +24,8 @@ _NOT_OFFERED = {
     '`datasplitter_kwargs={"external_indexing": [rows]}`',
     "barebones": "for it keeps nothing of what is logged",
 }
-# taken out of the arguments of the trainer before these are checked
-_OF_TRAIN = ("plan_config", "trainer_config")
+# arguments of `train` that are among those of the trainer
+_CONFIGS = ("plan_config", "trainer_config")
 # what scvi-tools takes from among the arguments of the trainer
 _OF_RUNNER = ("ckpt_path",)
 # arguments of the plan that the model brings, and where users choose them
@@ -124,12 +124,6 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     for name, reason in _NOT_OFFERED.items():
         if arguments.get(name):
             raise ValueError(f"`{name}` is not offered, {reason}: leave it out.")
-    for name in _OF_TRAIN:
-        if name in arguments:
-            raise TypeError(
-                f"`{name}` is an argument of `train`, got it in "
-                "`trainer_config`: pass it beside that."
-            )
     of_checkpoints = signature(SaveCheckpoint).parameters
     known = {*signature(Trainer).parameters, *signature(pl.Trainer).parameters} - {"kwargs"}
     for name in arguments.keys() - known - set(_OF_RUNNER):
@@ -144,6 +138,29 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
             f"`train` takes no argument `{name}`, and neither does the trainer."
             f"{did_you_mean(name, known)}"
         )
+
+
+def check_trainer_config(config: Mapping[str, Any], of_train: Iterable[str]) -> None:
+    """Refuse what `train` has arguments for, whose defaults would count in its place.
+
+    Parameters
+    ----------
+    config
+        What ``trainer_config`` says.
+    of_train
+        Names of the arguments of `train`.
+
+    Raises
+    ------
+    TypeError
+        If it names one of them.
+    """
+    for name in (*of_train, *_CONFIGS):
+        if name in config:
+            raise TypeError(
+                f"`{name}` is an argument of `train`, got it in "
+                "`trainer_config`: pass it beside that."
+            )
 
 
 def check_plan_arguments(arguments: Mapping[str, Any]) -> None:

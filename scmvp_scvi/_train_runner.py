@@ -63,12 +63,6 @@ class SCMVPTrainRunner(TrainRunner):
         if data_splitter.n_val == 0:
             trainer_kwargs["check_val_every_n_epoch"] = None
         n_batches = math.ceil(data_splitter.n_train / data_splitter.batch_size)
-        if data_splitter.drop_last and data_splitter.n_train < data_splitter.batch_size:
-            raise ValueError(
-                "`drop_last` leaves no minibatch where there are fewer training cells, "
-                f"{data_splitter.n_train}, than `batch_size`, {data_splitter.batch_size}: lower "
-                "it, or leave `drop_last` out."
-            )
         per_epoch = _validations_per_epoch(trainer_kwargs, n_batches)
         trainer_kwargs = {
             "checkpointing_monitor": "elbo_validation",
@@ -77,6 +71,19 @@ class SCMVPTrainRunner(TrainRunner):
             **trainer_kwargs,
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
+        self._check_some_minibatch_is_full()
+
+    def _check_some_minibatch_is_full(self) -> None:
+        """Refuse to drop all there is: what each process has is known to the trainer alone."""
+        splitter, n_processes = self.data_splitter, self.trainer.world_size
+        n_cells = math.ceil(splitter.n_train / n_processes)
+        if (splitter.drop_last or n_cells == 1) and n_cells < splitter.batch_size:
+            of_process = f" of each of {n_processes} processes" if n_processes > 1 else ""
+            raise ValueError(
+                "`drop_last` leaves no minibatch where there are fewer training "
+                f"cells{of_process}, {n_cells}, than `batch_size`, {splitter.batch_size}: lower "
+                "it, or leave `drop_last` out."
+            )
 
     def __call__(self) -> None:
         """Train; a model that was trained before answers on, however this training ends."""

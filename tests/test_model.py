@@ -597,10 +597,14 @@ def test_config_of_the_trainer_is_checked_as_its_arguments_are(fresh_mdata, smal
         model.train(1, trainer_config={"plan_config": {"n_clusters": 2}})
 
 
-def test_named_arguments_of_training_count_whatever_a_config_says(fresh_mdata, train):
-    config = {"max_epochs": 4, "check_val_every_n_epoch": 3, "accelerator": "gpu"}
-    model = train(fresh_mdata, max_epochs=2, trainer_config=config)
-    assert len(model.history["elbo_train"]) == len(model.history["elbo_validation"]) == 2
+@pytest.mark.parametrize("name", ["max_epochs", "early_stopping", "batch_size", "plan_kwargs"])
+def test_config_of_the_trainer_that_names_an_argument_of_training_is_refused(
+    fresh_mdata, small, name
+):
+    model = SCMVPModel(fresh_mdata, **small)
+    with pytest.raises(TypeError, match=f"`{name}` is an argument of `train`, got it in"):
+        model.train(1, trainer_config={name: 2})
+    assert not model.is_trained
 
 
 def test_minibatch_that_all_training_cells_do_not_fill_is_not_dropped(fresh_mdata, train):

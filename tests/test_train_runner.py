@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,3 +216,22 @@ def test_interrupted_training_does_not_end_the_process(fresh_mdata, small, train
         train_more(model, callbacks=[Interrupt()])
     train_more(model)
     assert model.is_trained
+
+
+@pytest.mark.parametrize(
+    ("n_train", "drop_last", "is_refused"),
+    [(200, True, False), (198, True, True), (2, False, True)],
+)
+def test_minibatch_that_the_cells_of_a_process_do_not_fill_is_not_dropped(
+    n_train, drop_last, is_refused
+):
+    runner = SimpleNamespace(
+        trainer=SimpleNamespace(world_size=2),
+        data_splitter=SimpleNamespace(n_train=n_train, drop_last=drop_last, batch_size=100),
+    )
+    with (
+        pytest.raises(ValueError, match=f"of each of 2 processes, {n_train // 2}, than.*100")
+        if is_refused
+        else nullcontext()
+    ):
+        _train_runner.SCMVPTrainRunner._check_some_minibatch_is_full(runner)
