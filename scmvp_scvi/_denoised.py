@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
-from scmvp_scvi._keys import MODALITIES, OUTPUT, ModalityKeys
+from scmvp_scvi._keys import MODALITIES, ModalityKeys
 from scmvp_scvi._minibatches import (
     POSTERIOR_OF,
     MinibatchMixin,
@@ -109,12 +109,11 @@ class _Denoiser:
         z: Tensor,
     ) -> Tensor:
         """``(cells, features)``, the values of cells that are at z, averaged over the batches."""
-        inputs = self.module._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-        decode, law, batches = self.module.generative, self.keys.law, self.batches
-        laws = [decode(**inputs, transform_batch=batch)[law] for batch in batches]
+        decode, law = partial(self.module.decode, tensors, outputs, z=z), self.keys.law
+        laws = [decode(transform_batch=batch)[law] for batch in self.batches]
         if counts is not None:
             # in whatever batch, the counts are those of the cell's own
-            own = laws[0] if batches == [None] else decode(**inputs)[law]
+            own = laws[0] if self.batches == [None] else decode()[law]
             laws = [own.given(counts, of_batch) for of_batch in laws]
         depth = self._depth(outputs)
         return _mean_of((self.value(of, self.features, depth) for of in laws), len(laws))
@@ -481,7 +480,7 @@ class DenoisedMixin(MinibatchMixin):
         """Denoise one minibatch after the other; warn at the end of what cells lacked."""
         request, n_empty, n_without_depth = denoiser.request, 0, 0
         for tensors in self._minibatches(request.adata, request.indices, request.batch_size):
-            outputs = self.module.inference(**self.module._get_inference_input(tensors))
+            outputs = self.module.embed(tensors)
             n_empty += count_empty(outputs, request.from_modality)
             n_without_depth += denoiser.count_without_depth(outputs)
             yield denoiser.denoise(tensors, outputs)

@@ -13,7 +13,7 @@ _N_ITERATIONS = 30
 _FIRST_STEP, _STEPS = 0.3, (1e-3, 1.0)
 
 
-def fit_dispersions(
+def move_to_mode(
     log_inverse_dispersion: torch.nn.Parameter, gradient: Callable[[], Tensor]
 ) -> None:
     """Move the logarithms of the inverse dispersions to the mode of their posterior, in place.

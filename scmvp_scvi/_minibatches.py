@@ -64,9 +64,9 @@ class MinibatchMixin(RegistrationMixin):
         batch_size: int | None,
         dataloader: Iterable[dict[str, Tensor]] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Yield what `inference` returns for each minibatch."""
+        """Yield what the module finds in each minibatch."""
         for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):
-            yield self.module.inference(**self.module._get_inference_input(tensors))
+            yield self.module.embed(tensors)
 
     def _cell_names(
         self, adata: MuData | None, indices: Sequence[int] | np.ndarray | None

@@ -513,6 +513,45 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         py = self.atac_decoder(z, atac_weights, covariates, atac_library, atac_observed)
         return {OUTPUT.PX: px, OUTPUT.PY: py, OUTPUT.CLUSTER_PROBS: cluster_probs}
 
+    # -- both, of a minibatch as it is loaded ----------------------------------------------------
+
+    def embed(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """Embed a minibatch, `inference` of what it holds.
+
+        Parameters
+        ----------
+        tensors
+            The minibatch.
+        """
+        outputs: dict[str, Any] = self.inference(**self._get_inference_input(tensors))
+        return outputs
+
+    def decode(
+        self,
+        tensors: dict[str, Tensor],
+        embedded: dict[str, Any],
+        *,
+        z: Float[Tensor, "cells latent"] | None = None,
+        transform_batch: int | None = None,
+    ) -> dict[str, Any]:
+        """Decode the cells of a minibatch, `generative` of where they are embedded.
+
+        Parameters
+        ----------
+        tensors
+            The minibatch.
+        embedded
+            What `embed` returned of it.
+        z
+            Points of the latent space; None for those that were drawn.
+        transform_batch
+            As in `generative`.
+        """
+        at = embedded if z is None else {**embedded, OUTPUT.Z: z}
+        inputs = self._get_generative_input(tensors, at)
+        outputs: dict[str, Any] = self.generative(**inputs, transform_batch=transform_batch)
+        return outputs
+
     # -- cycle (section 3.6) --------------------------------------------------------------------
 
     def reencode(
@@ -772,14 +811,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         -------
         On the CPU.
         """
-        outputs = self.inference(**self._get_inference_input(tensors))
+        outputs = self.embed(tensors)
         qz = outputs[OUTPUT.QZ]
         log_weights = []
         for _ in range(n_mc_samples):
             z = qz.sample()
-            decoded = self.generative(
-                **self._get_generative_input(tensors, {**outputs, OUTPUT.Z: z})
-            )
+            decoded = self.decode(tensors, outputs, z=z)
             log_likelihood = decoded[OUTPUT.PX].log_prob(outputs[OUTPUT.RNA_COUNTS])
             log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_COUNTS])
             log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))

@@ -81,12 +81,11 @@ class PredictiveMixin(DenoisedMixin):
         batch = self._one_batch_code(transform_batch)
         drawn: dict[str, list[COO]] = {name: [] for name in asked}
         for tensors in self._minibatches(adata, indices, batch_size):
-            outputs = self.module.inference(**self.module._get_inference_input(tensors))
+            outputs = self.module.embed(tensors)
             samples: dict[str, list[COO]] = {name: [] for name in asked}
             for _ in range(n_samples):
-                outputs[OUTPUT.Z] = outputs[OUTPUT.QZ].sample()
-                inputs = self.module._get_generative_input(tensors, outputs)
-                laws = self.module.generative(**inputs, transform_batch=batch)
+                z = outputs[OUTPUT.QZ].sample()
+                laws = self.module.decode(tensors, outputs, z=z, transform_batch=batch)
                 for name in asked:
                     samples[name].append(_draw(laws[MODALITIES[name].law], chosen[name]))
             for name, parts in samples.items():

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from scmvp_scvi._count_sums import TrainingCounts
 from scmvp_scvi._counts import read_counts
 from scmvp_scvi._data import registered_modality
-from scmvp_scvi._dispersion_fit import fit_dispersions
+from scmvp_scvi._dispersion_fit import move_to_mode
 from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._logged_plan import LoggedPlan
 from scmvp_scvi._module import SCMVPModule
@@ -399,7 +399,7 @@ class SCMVPTrainingPlan(LoggedPlan):
         data = self.trainer.datamodule
         for tensors in data.all_training_cells():
             tensors = data.on_after_batch_transfer(tensors, 0)
-            yield tensors, self.module.inference(**self.module._get_inference_input(tensors))
+            yield tensors, self.module.embed(tensors)
 
     def _fit_dispersions(self) -> None:
         """Fit the dispersions to one draw of each training cell, of all processes."""
@@ -407,21 +407,24 @@ class SCMVPTrainingPlan(LoggedPlan):
         dispersions = module.rna_decoder.log_inverse_dispersion
         if not dispersions.requires_grad:  # the user holds them still
             return
-
-        def gradient() -> Tensor:
-            total = torch.zeros_like(dispersions)
-            for inputs, counts in cells:
-                law = module.generative(**inputs)[OUTPUT.PX]
-                log_prob = law.log_prob(
-                    read_counts(counts.to(self.device)), law.log_scale().detach(), for_mean=True
-                )
-                total += len(log_prob) * torch.autograd.grad(log_prob.mean(), dispersions)[0]
-            return self.trainer.strategy.reduce(total, reduce_op="sum")
-
         with self._evaluating():
-            with torch.no_grad():
+            with torch.no_grad():  # drawn once, and decoded anew for each gradient
                 cells = [
                     (module._get_generative_input(tensors, outputs), tensors[REGISTRY.RNA])
                     for tensors, outputs in self._embedded_training_cells()
                 ]
-            fit_dispersions(dispersions, gradient)
+
+            def gradient() -> Tensor:
+                total = torch.zeros_like(dispersions)
+                for inputs, counts in cells:
+                    law = module.generative(**inputs)[OUTPUT.PX]
+                    log_prob = law.log_prob(
+                        read_counts(counts.to(self.device)),
+                        law.log_scale().detach(),
+                        for_mean=True,
+                    )
+                    mean_slope = torch.autograd.grad(log_prob.mean(), dispersions)[0]
+                    total += len(log_prob) * mean_slope
+                return self.trainer.strategy.reduce(total, reduce_op="sum")
+
+            move_to_mode(dispersions, gradient)

@@ -195,11 +195,10 @@ def test_profiles_are_the_mean_of_those_decoded_at_fixed_points_of_the_posterior
     module, law = trained_model.module, {"rna": "px", "atac": "py"}[modality]
     (tensors,) = trained_model._make_data_loader(trained_model.adata, batch_size=N_CELLS)
     with torch.inference_mode():
-        outputs = module.inference(**module._get_inference_input(tensors))
+        outputs = module.embed(tensors)
         qz, decoded = outputs["qz"], []
         for point in cubature_points(n_points, N_LATENT):
-            outputs["z"] = qz.loc + qz.scale * point
-            laws = module.generative(**module._get_generative_input(tensors, outputs))
+            laws = module.decode(tensors, outputs, z=qz.loc + qz.scale * point)
             of_counts = laws[law].distribution()
             decoded.append((of_counts.mean if modality == "rna" else of_counts.rate).numpy())
     found = {

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom, norm
 
-from scmvp_scvi._dispersion_fit import fit_dispersions
+from scmvp_scvi._dispersion_fit import move_to_mode
 
 PRIOR_SCALE = 2.0
 
@@ -21,7 +21,7 @@ def fit(start, counts, means):
         log_prob = law.log_prob(torch.as_tensor(counts, dtype=torch.float64))
         return torch.autograd.grad(log_prob.sum(), parameter)[0]
 
-    fit_dispersions(parameter, gradient)
+    move_to_mode(parameter, gradient)
     assert parameter.grad is None
     return parameter.detach().numpy()[0]
 

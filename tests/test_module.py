@@ -98,14 +98,10 @@ def forward(module: SCMVPModule, minibatch, **weights):
         return module(minibatch, loss_kwargs=weights)
 
 
-def embed(module: SCMVPModule, minibatch) -> dict:
-    return module.inference(**module._get_inference_input(minibatch))
-
-
 def decode(module: SCMVPModule, minibatch, z=None, **arguments) -> dict:
-    outputs = embed(module, minibatch)
-    outputs[OUTPUT.Z] = outputs[OUTPUT.QZ].loc if z is None else z
-    return module.generative(**module._get_generative_input(minibatch, outputs), **arguments)
+    outputs = module.embed(minibatch)
+    z = outputs[OUTPUT.QZ].loc if z is None else z
+    return module.decode(minibatch, outputs, z=z, **arguments)
 
 
 # -- counts that are written out, as on an accelerator --------------------------------------------
@@ -151,13 +147,12 @@ def test_components_in_another_order_decode_to_the_same_profiles(
     means = 30 * np.eye(3)
     weights, variances = np.array([0.5, 0.3, 0.2]), rng.uniform(0.5, 2, (3, 3))
     module.take_mixture(MixtureFit(weights, means, variances))
-    inference = module.inference(**module._get_inference_input(minibatch))
+    embedded = module.embed(minibatch)
     near = torch.tensor(means + rng.normal(size=(3, 3))).float().repeat(4, 1)
-    inputs = module._get_generative_input(minibatch, {**inference, OUTPUT.Z: near})
-    before = module.generative(**inputs)
+    before = module.decode(minibatch, embedded, z=near)
     order = [2, 0, 1]
     module.take_mixture(MixtureFit(weights[order], means[order], variances[order]))
-    after = module.generative(**inputs)
+    after = module.decode(minibatch, embedded, z=near)
     for law in (OUTPUT.PX, OUTPUT.PY):
         torch.testing.assert_close(after[law].scale(), before[law].scale())
     torch.testing.assert_close(
@@ -385,7 +380,7 @@ def test_cycle_terms_are_left_out_if_their_weights_are_zero(minibatch):
 
 def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     module = build().train()
-    embedded, decoded = embed(module, minibatch), decode(module, minibatch)
+    embedded, decoded = module.embed(minibatch), decode(module, minibatch)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     profile = module.imputed_atac(decoded[OUTPUT.PY])
     rna_profile = module.imputed_rna(decoded[OUTPUT.PX].log_scale())
@@ -431,7 +426,7 @@ def test_imputed_tfidf_of_a_cell_without_atac_is_as_deep_as_that_of_the_others()
 
 def test_tfidf_target_reconstructs_the_transformed_profile(minibatch):
     module = build(atac_target="tfidf")
-    embedded = embed(module, minibatch)
+    embedded = module.embed(minibatch)
     profile = module.atac_profile(SparseCounts.from_tensor(minibatch[REGISTRY.ATAC]))
     torch.testing.assert_close(embedded[OUTPUT.ATAC_COUNTS].to_dense(), profile.to_dense())
     torch.testing.assert_close(embedded[OUTPUT.ATAC_LIBRARY], profile.depth)
@@ -442,7 +437,7 @@ def test_tfidf_target_reconstructs_the_transformed_profile(minibatch):
 
 @pytest.mark.parametrize(("key", "left"), [(REGISTRY.ATAC, "rna"), (REGISTRY.RNA, "atac")])
 def test_cell_without_a_modality_takes_the_posterior_of_the_other_channel(minibatch, key, left):
-    embedded = embed(build(), without(minibatch, key, 3))
+    embedded = build().embed(without(minibatch, key, 3))
     channel = embedded[f"qz_{left}"]
     assert torch.equal(embedded[OUTPUT.QZ].loc[3], channel.loc[3])
     assert torch.equal(embedded[OUTPUT.QZ].scale[3], channel.scale[3])
@@ -462,7 +457,7 @@ def test_missing_modality_costs_no_reconstruction(minibatch, key, part):
 @pytest.mark.parametrize("key", [REGISTRY.ATAC, REGISTRY.RNA])
 def test_missing_modality_takes_no_part_in_the_alignment(minibatch, key):
     module, incomplete = build(), without(minibatch, key, 3)
-    embedded = embed(module, incomplete)
+    embedded = module.embed(incomplete)
     found = forward(module, incomplete)[2].parts
     for part, channel in (
         (LOSS.ALIGNMENT_RNA, OUTPUT.QZ_RNA),
@@ -556,7 +551,7 @@ def test_prior_parameters_get_gradients_only_after_the_fit(minibatch):
 
 
 def test_denoised_rna_sums_to_the_library(minibatch):
-    embedded, decoded = embed(build(), minibatch), decode(build(), minibatch)
+    embedded, decoded = build().embed(minibatch), decode(build(), minibatch)
     mean = decoded[OUTPUT.PX].distribution().mean
     torch.testing.assert_close(mean.sum(1, keepdim=True), embedded[OUTPUT.RNA_LIBRARY])
     torch.testing.assert_close(embedded[OUTPUT.RNA_LIBRARY][:, 0], minibatch[REGISTRY.RNA].sum(1))
@@ -568,7 +563,7 @@ def test_size_factors_replace_the_depths(minibatch):
     module = build()
     module.rna_depth_per_size_factor.fill_(2.0)
     module.atac_depth_per_size_factor.fill_(3.0)
-    embedded = embed(module, minibatch)
+    embedded = module.embed(minibatch)
     assert (embedded[OUTPUT.RNA_LIBRARY] == 10).all()
     assert (embedded[OUTPUT.ATAC_LIBRARY] == 18).all()
 
@@ -583,8 +578,8 @@ def test_decoding_is_the_same_twice(minibatch, changes):
 
 def test_embedding_of_a_cell_does_not_depend_on_its_minibatch(minibatch):
     module = build()
-    whole = embed(module, minibatch)[OUTPUT.QZ].loc
-    part = embed(module, {key: value[3:5] for key, value in minibatch.items()})[OUTPUT.QZ].loc
+    whole = module.embed(minibatch)[OUTPUT.QZ].loc
+    part = module.embed({key: value[3:5] for key, value in minibatch.items()})[OUTPUT.QZ].loc
     torch.testing.assert_close(part, whole[3:5])
 
 
@@ -633,7 +628,7 @@ def test_covariates_change_the_latent_only_if_they_are_encoded(minibatch):
     moved = {**minibatch, REGISTRY.BATCH: 1 - minibatch[REGISTRY.BATCH]}
     for encoded in (False, True):
         module = build(encode_covariates=encoded)
-        first, second = (embed(module, m)[OUTPUT.QZ].loc for m in (minibatch, moved))
+        first, second = (module.embed(m)[OUTPUT.QZ].loc for m in (minibatch, moved))
         assert torch.equal(first, second) is not encoded
 
 
@@ -691,7 +686,7 @@ def test_latent_point_of_wrong_width_is_refused(minibatch):
 
 
 def test_posterior_is_normal_of_cells_by_latent(minibatch):
-    qz = embed(build(), minibatch)[OUTPUT.QZ]
+    qz = build().embed(minibatch)[OUTPUT.QZ]
     assert isinstance(qz, Normal)
     assert qz.loc.shape == qz.scale.shape == (N_CELLS, 3)
 
@@ -717,8 +712,8 @@ def mean_and_error(values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tens
 
 def test_atac_likelihood_of_sampled_peaks_is_unbiased(minibatch):
     module = build(**NO_DROPOUT).train()
-    embedded = embed(module, minibatch)
-    decoded = module.generative(**module._get_generative_input(minibatch, embedded))
+    embedded = module.embed(minibatch)
+    decoded = module.decode(minibatch, embedded)
 
     def cost(n_peaks_per_step: int | None) -> torch.Tensor:
         weights = {"cycle_weight": 0.0, "cycle_cluster_weight": 0.0}
@@ -755,7 +750,7 @@ def test_rows_of_sampled_peaks_have_the_gradient_that_they_have_among_all(miniba
 @pytest.mark.parametrize("by_abundance", [True, False])
 def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(minibatch, by_abundance):
     module = build(**NO_DROPOUT)
-    py, covariates = decode(module, minibatch)[OUTPUT.PY], embed(module, minibatch)["covariates"]
+    py, covariates = decode(module, minibatch)[OUTPUT.PY], module.embed(minibatch)["covariates"]
     layer, idf = module.atac_encoder.first_layer, module.atac_idf
     abundance = idf.reciprocal() if by_abundance else torch.ones_like(idf)
 
@@ -773,7 +768,7 @@ def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(miniba
 def test_imputed_profile_of_sampled_genes_is_unbiased_for_the_first_layer(minibatch):
     module = build(**NO_DROPOUT)
     log_scale = decode(module, minibatch)[OUTPUT.PX].log_scale()
-    layer, covariates = module.rna_encoder.first_layer, embed(module, minibatch)["covariates"]
+    layer, covariates = module.rna_encoder.first_layer, module.embed(minibatch)["covariates"]
     module.train()
 
     def linear(n_genes: int) -> torch.Tensor:
@@ -831,11 +826,11 @@ def test_dropped_counts_leave_the_mean_of_the_first_layer_near_that_of_all_count
     module, found = build(**NO_DROPOUT | {f"{modality}_input_dropout": 0.5}), []
     layer = getattr(module, f"{modality}_encoder").first_layer
     layer.register_forward_hook(lambda *given: found.append(given[-1].detach()))
-    embed(module, minibatch)
+    module.embed(minibatch)
     module.train()
     torch.manual_seed(0)
     for _ in range(300):
-        embed(module, minibatch)
+        module.embed(minibatch)
     mean, error = mean_and_error(found[1:])
     assert (error > 0).all()
     assert ((mean - found[0]).abs() < 5 * error).all()
@@ -845,7 +840,7 @@ def test_alignment_leaves_the_joint_posterior_alone_in_place_and_spread(
     minibatch,
 ):
     module = build()
-    terms = module._alignment_terms(embed(module, minibatch))
+    terms = module._alignment_terms(module.embed(minibatch))
     sum(terms.values()).sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in module.joint_encoder.parameters())
     for encoder in (module.rna_encoder, module.atac_encoder):
@@ -866,7 +861,7 @@ def test_accessibility_that_the_cycle_reads_is_unbiased_for_the_first_layer(
     minibatch, n_peaks_per_step
 ):
     module = build(**NO_DROPOUT)
-    py, covariates = decode(module, minibatch)[OUTPUT.PY], embed(module, minibatch)["covariates"]
+    py, covariates = decode(module, minibatch)[OUTPUT.PY], module.embed(minibatch)["covariates"]
     layer = module.atac_encoder.first_layer
     whole = layer.of_blocks(module.imputed_atac(py), covariates).detach()
     module.train()
@@ -903,7 +898,7 @@ def test_other_covariates_are_encoded_where_batches_are_centred(minibatch, key, 
         center_batches=True, encode_covariates=encoded, n_categories=(2,), n_continuous=1
     )
     moved = {**minibatch, key: 1 - minibatch[key]}
-    first, second = (embed(module, m)[OUTPUT.QZ].loc for m in (minibatch, moved))
+    first, second = (module.embed(m)[OUTPUT.QZ].loc for m in (minibatch, moved))
     assert torch.equal(first, second) is not encoded
 
 

@@ -159,10 +159,9 @@ class SCMVP(Projector, Predictor, Clusterer):
         module = self.model.module
         depths = torch.as_tensor(depth, dtype=torch.float32, device=module.device)[:, None]
         [tensors] = self.model._minibatches(None, rows, batch_size=len(rows))
-        outputs = module.inference(**module._get_inference_input(tensors))
+        outputs = {**module.embed(tensors), library: depths}
         for _ in range(n_draws):
-            drawn = {**outputs, OUTPUT.Z: outputs[OUTPUT.QZ].sample(), library: depths}
-            decoded = module.generative(**module._get_generative_input(tensors, drawn))
+            decoded = module.decode(tensors, outputs, z=outputs[OUTPUT.QZ].sample())
             yield decoded[law].distribution()
 
 
