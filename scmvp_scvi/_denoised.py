@@ -25,11 +25,10 @@ from scmvp_scvi._minibatches import (
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._registration import Batch
 from scmvp_scvi._validate import (
+    check_in,
     check_integer_at_least,
     check_is_mudata,
-    check_not_negative,
     check_one_of,
-    check_positive,
     warn_user,
 )
 from scmvp_scvi._zarr import write_table
@@ -254,7 +253,7 @@ class DenoisedMixin(MinibatchMixin):
         ``(cells, genes)`` in nats, a DataFrame indexed by cell and gene;
         ``(n_samples, cells, genes)``, an array, for draws that are not averaged.
         """
-        check_positive(target_sum, name="target_sum")
+        check_in(target_sum, "(0, inf)", name="target_sum")
         median = float(self.module.rna_median_depth)
         blocks, cells, names = self._decoded(
             "rna",
@@ -330,7 +329,7 @@ class DenoisedMixin(MinibatchMixin):
             If ``threshold`` is given for draws that are not averaged, or is negative.
         """
         if threshold is not None:
-            check_not_negative(threshold, name="threshold")
+            check_in(threshold, "[0, inf)", name="threshold")
             if n_samples is not None and n_samples > 1 and not return_mean:
                 raise ValueError(
                     "`threshold` gives a sparse matrix, which draws of several samples are not: "
@@ -397,7 +396,7 @@ class DenoisedMixin(MinibatchMixin):
             If there is something at ``path`` and it may not be replaced.
         """
         if threshold is not None:
-            check_not_negative(threshold, name="threshold")
+            check_in(threshold, "[0, inf)", name="threshold")
         blocks, cells, names = self._decoded(
             "atac",
             _Request(
@@ -430,7 +429,7 @@ class DenoisedMixin(MinibatchMixin):
                 f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
             )
         if not isinstance(request.library_size, str):
-            check_positive(request.library_size, name="library_size")
+            check_in(request.library_size, "(0, inf)", name="library_size")
         elif request.library_size != "observed":
             raise ValueError(
                 '`library_size` must be a positive number or "observed", got '

@@ -25,13 +25,11 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._scvi import tag_by_expected_fdr
 from scmvp_scvi._validate import (
     Comparison,
-    check_fraction,
+    check_in,
     check_indices,
     check_integer_at_least,
     check_is_mudata,
-    check_not_negative,
     check_one_of,
-    check_positive,
     compare_groups,
     compare_rows,
     did_you_mean,
@@ -320,7 +318,7 @@ class DifferentialMixin(EmbeddingMixin):
         if num_cells_posterior is not None:
             check_integer_at_least(num_cells_posterior, 2, name="num_cells_posterior")
         if dof is not None:
-            check_positive(dof, name="dof")
+            check_in(dof, "(0, inf)", name="dof")
         adata = self._validate_anndata(adata)
         column = self._grouping(adata, sample_key, "sample_key").astype("category")
         means, variances = self.get_latent_representation(
@@ -415,18 +413,18 @@ class DifferentialMixin(EmbeddingMixin):
 
     def _check_settings(self, how: _Settings) -> None:
         check_one_of(how.mode, ("vanilla", "change"), name="mode")
-        check_not_negative(how.delta, name="delta")
-        check_fraction(how.fdr_target, name="fdr_target")
+        check_in(how.delta, "[0, inf)", name="delta")
+        check_in(how.fdr_target, "[0, 1)", name="fdr_target")
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:
-            check_positive(how.pseudocounts, name="pseudocounts")
+            check_in(how.pseudocounts, "(0, inf)", name="pseudocounts")
         if isinstance(how.cred_interval_lvls, (int, float)):
             raise TypeError(
                 "`cred_interval_lvls` must be a list of levels, got "
                 f"{how.cred_interval_lvls}: pass [{how.cred_interval_lvls}]."
             )
         for level in () if how.cred_interval_lvls is None else how.cred_interval_lvls:
-            check_fraction(level, name="cred_interval_lvls")
+            check_in(level, "[0, 1)", name="cred_interval_lvls")
         for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
             if batches is None:
                 continue

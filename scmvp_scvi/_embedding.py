@@ -24,7 +24,7 @@ from scmvp_scvi._minibatches import (
     count_empty,
     warn_about_empty,
 )
-from scmvp_scvi._validate import check_integer_at_least, check_one_of, check_positive
+from scmvp_scvi._validate import check_in, check_integer_at_least, check_one_of
 
 
 class EmbeddingMixin(MinibatchMixin, VAEMixin):
@@ -176,7 +176,7 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
             None for the Gaussian posteriors themselves.
         """
         if dof is not None:
-            check_positive(dof, name="dof")
+            check_in(dof, "(0, inf)", name="dof")
         means, variances = self.get_latent_representation(
             adata, indices, batch_size=batch_size, return_dist=True
         )

@@ -38,7 +38,7 @@ from scmvp_scvi._train_arguments import (
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
 from scmvp_scvi._validate import (
-    check_fraction,
+    check_in,
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
@@ -509,7 +509,7 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
     if arguments["n_clusters"] is not None:
         check_integer_at_least(arguments["n_clusters"], 1, name="n_clusters")
     for name in ("dropout_rate", "rna_input_dropout", "atac_input_dropout"):
-        check_fraction(arguments[name], name=name)
+        check_in(arguments[name], "[0, 1)", name=name)
     check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
     check_one_of(arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion")
     check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")

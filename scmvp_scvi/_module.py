@@ -12,7 +12,6 @@ from jaxtyping import Float
 from scvi.module.base import BaseMinifiedModeModuleClass, LossOutput, auto_move_data
 from torch import Tensor
 from torch.distributions import Normal
-from torch.nn import functional as F
 
 from scmvp_scvi._counts import Counts, read_counts
 from scmvp_scvi._feature_sample import (
@@ -23,6 +22,12 @@ from scmvp_scvi._feature_sample import (
 )
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi._profiles import (
+    log_normalized,
+    log_normalized_of_shares,
+    log_tfidf,
+    log_tfidf_of_shares,
+)
 from scmvp_scvi._rows import split_uses
 from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
@@ -36,7 +41,6 @@ DEFAULT_CYCLE_PEAKS = 8192
 _DEFAULT_CYCLE_GENES = 2048
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
-_TF_SCALE = 1e4  # term frequencies are counts per ten thousand
 
 
 @dataclass
@@ -216,7 +220,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self.atac_idf.copy_(n_cells / atac)
         self.rna_decoder.start_at(rna / rna.sum())
         if self.atac_target == "tfidf":  # what a single count of each peak typically becomes
-            atac = atac * torch.log1p(_TF_SCALE * self.atac_idf * n_cells / atac.sum())
+            one = (n_cells / atac.sum()).expand_as(atac)
+            atac = atac * log_tfidf_of_shares(one, self.atac_idf)
         self.atac_decoder.start_at(atac / atac.sum())
         self.feature_statistics_known.fill_(True)
 
@@ -258,14 +263,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         depth
             Of the cells; None for the sum of these counts.
         """
-        return counts.with_values(_scaled(counts, depth, self.rna_median_depth).log1p_())
+        return log_normalized(counts, self.rna_median_depth, depth)
 
     def atac_profile(
         self, counts: Counts, depth: Float[Tensor, "cells 1"] | None = None
     ) -> Counts:
         """Encoder input: log1p of TF-IDF, zero stays zero; parameters as of `rna_profile`."""
-        tfidf = _scaled(counts, depth, _TF_SCALE).mul_(counts.of_features(self.atac_idf))
-        return counts.with_values(tfidf.log1p_())
+        return log_tfidf(counts, self.atac_idf, depth)
 
     # -- inference: q(z | x, y) and the single channels (equations 1 to 10) ---------------------
 
@@ -589,13 +593,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         sample
             Genes that stand for all, by their weights.
         """
-        log_depth = self.rna_median_depth.log()
         if sample is None:
-            yield slice(None), F.softplus(log_scale + log_depth)  # log1p(share * depth)
+            yield slice(None), log_normalized_of_shares(log_scale, self.rna_median_depth)
             return
         # by rows: the gradient of a choice of columns takes several times as long
         chosen = log_scale.gather(1, sample.columns.expand(len(log_scale), -1))
-        yield sample.columns, F.softplus(chosen + log_depth) * sample.weights
+        profile = log_normalized_of_shares(chosen, self.rna_median_depth)
+        yield sample.columns, profile * sample.weights
 
     def imputed_atac(
         self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None = None
@@ -625,7 +629,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             # of a cell without counts the library is no more than a placeholder
             typical = (seen * py.library).sum() / seen.sum().clamp(min=1)
             return py.scale() * torch.where(seen > 0, py.library, typical)
-        return torch.log1p(py.scale() * (_TF_SCALE * idf))
+        return log_tfidf_of_shares(py.scale(), idf)
 
     # -- objective (section 3.7) ----------------------------------------------------------------
 
@@ -822,14 +826,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))
         stacked = torch.stack(log_weights).cpu()
         return stacked.logsumexp(0) - math.log(n_mc_samples)
-
-
-def _scaled(
-    counts: Counts, depth: Float[Tensor, "cells 1"] | None, to_depth: float | Tensor
-) -> Tensor:
-    """Counts scaled to a depth, as they are stored; those of an empty cell stay zero."""
-    depth = counts.depth if depth is None else depth
-    return counts.values * counts.spread(to_depth / depth.clamp_min(1e-8).view(-1))
 
 
 def _stack(*posteriors: Normal) -> Normal:

@@ -8,10 +8,9 @@ from scvi.train import TrainingPlan
 
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
+    check_in,
     check_integer_at_least,
-    check_not_negative,
     check_one_of,
-    check_positive,
     did_you_mean,
 )
 
@@ -98,7 +97,7 @@ def check_arguments_of_loss(arguments: Mapping[str, Any]) -> None:
         If a weight is negative, or a number of features is none.
     """
     for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight"):
-        check_not_negative(arguments.get(name, 0.0), name=name)
+        check_in(arguments.get(name, 0.0), "[0, inf)", name=name)
     for name in ("n_cycle_genes", "n_cycle_peaks"):
         check_integer_at_least(arguments.get(name, 1), 1, name=name)
     if arguments.get("n_peaks_per_step") is not None:
@@ -132,13 +131,13 @@ def check_optimizer(
         for what only those of the plan do.
     """
     check_one_of(optimizer, ("Adam", "AdamW", "Custom"), name="optimizer")
-    check_positive(lr, name="lr")
-    check_positive(eps, name="eps")
-    check_not_negative(weight_decay, name="weight_decay")
+    check_in(lr, "(0, inf)", name="lr")
+    check_in(eps, "(0, inf)", name="eps")
+    check_in(weight_decay, "[0, inf)", name="weight_decay")
     for name, scale in scales.items():
         if scale is None:
             continue
-        check_positive(scale, name=name)
+        check_in(scale, "(0, inf)", name=name)
         if optimizer == "Custom":
             raise ValueError(
                 f"`{name}` is a weight decay of the plan's optimizers, which a custom one "

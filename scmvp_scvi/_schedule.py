@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scmvp_scvi._validate import check_positive, check_positive_share, check_share
+from scmvp_scvi._validate import check_in
 
 _MIXTURE_WARMUP = 0.1  # share of the steps over which the KL to a new mixture gains its weight
 _LR_WARMUP = 0.05  # share of the steps over which they become as long as asked for
@@ -26,8 +26,10 @@ class Schedule:
 
     Raises
     ------
+    TypeError
+        If one is no number.
     ValueError
-        If a share is none, or the weights do not rise.
+        If one is out of its range, or the weights do not rise.
     """
 
     mixture_start: float
@@ -38,20 +40,19 @@ class Schedule:
     max_kl_weight: float
 
     def __post_init__(self) -> None:
-        check_positive(self.gaussian_kl_weight, name="gaussian_kl_weight")
-        check_positive_share(self.mixture_start, name="mixture_start")
-        check_share(self.kl_warmup, name="kl_warmup")
-        if self.mixture_refit is not None and not 0 < self.mixture_refit < 1:
-            raise ValueError(
-                "`mixture_refit` is a share of the epochs with the mixture, above 0 and below 1, "
-                f"or None to fit the mixture once, got {self.mixture_refit}."
-            )
+        check_in(self.mixture_start, "(0, 1]", name="mixture_start")
+        check_in(self.kl_warmup, "[0, 1]", name="kl_warmup")
+        if self.mixture_refit is not None:  # which fits the mixture once
+            check_in(self.mixture_refit, "(0, 1)", name="mixture_refit")
+        check_in(self.min_kl_weight, "[0, inf)", name="min_kl_weight")
+        check_in(self.gaussian_kl_weight, "(0, inf)", name="gaussian_kl_weight")
+        check_in(self.max_kl_weight, "(0, inf)", name="max_kl_weight")
         weights = self.min_kl_weight, self.gaussian_kl_weight, self.max_kl_weight
-        if not 0 <= weights[0] <= weights[1] <= weights[2] < math.inf:
+        if not weights[0] <= weights[1] <= weights[2]:
             raise ValueError(
                 "The weight of the KL rises from `min_kl_weight` by `gaussian_kl_weight` to "
-                f"`max_kl_weight`, none negative, got {weights[0]}, {weights[1]} and "
-                f"{weights[2]}: set the others as well."
+                f"`max_kl_weight`, got {weights[0]}, {weights[1]} and {weights[2]}: set the "
+                "others as well."
             )
 
     def first_mixture_epoch(self, n_epochs: int) -> int:

@@ -12,7 +12,7 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._plan_arguments import arguments_of_plan
 from scmvp_scvi._size_rules import TRAINING_SHARE
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
-from scmvp_scvi._validate import check_fraction, check_positive_share, did_you_mean
+from scmvp_scvi._validate import check_in, did_you_mean
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
@@ -74,10 +74,10 @@ def check_split(train_size: float | None, validation_size: float | None) -> None
         If one is no share, or if they are more than all cells together.
     """
     if train_size is not None:
-        check_positive_share(train_size, name="train_size")
+        check_in(train_size, "(0, 1]", name="train_size")
     if validation_size is None:
         return
-    check_fraction(validation_size, name="validation_size")
+    check_in(validation_size, "[0, 1)", name="validation_size")
     of_training = TRAINING_SHARE if train_size is None else train_size
     if of_training + validation_size > 1:
         raise ValueError(

@@ -29,7 +29,7 @@ from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._schedule import Schedule, cosine_factor
 from scmvp_scvi._size_rules import are_few, default_rna_output_scale
 from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
-from scmvp_scvi._validate import check_one_of, check_positive, shown, warn_about_deep_cells
+from scmvp_scvi._validate import check_in, check_one_of, shown, warn_about_deep_cells
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
@@ -148,7 +148,7 @@ class SCMVPTrainingPlan(LoggedPlan):
             samples_peaks=kwargs.get("n_peaks_per_step") is not None,
         )
         check_arguments_of_loss(kwargs)
-        check_positive(cluster_resolution, name="cluster_resolution")
+        check_in(cluster_resolution, "(0, inf)", name="cluster_resolution")
         schedule = Schedule(
             mixture_start,
             mixture_refit,

@@ -62,6 +62,7 @@ LAYERS = (
         "_dispersion_fit",
         "_losses",
         "_prior_fit",
+        "_profiles",
         "_schedule",
         "_surgery",
     },

@@ -514,9 +514,9 @@ def test_empty_choice_of_cells_is_refused(model, cells):
     [
         ("mode", "changes", "`mode` must be one of 'vanilla', 'change'"),
         ("delta", None, "`delta` must be a number"),
-        ("delta", -1, "`delta` must be a finite number of at least 0"),
+        ("delta", -1, "`delta` must be at least 0 and finite"),
         ("fdr_target", 1.5, "`fdr_target` must be at least 0 and below 1"),
-        ("pseudocounts", -1, "`pseudocounts` must be a finite number above 0"),
+        ("pseudocounts", -1, "`pseudocounts` must be above 0 and finite"),
         ("n_samples_overall", 1, "`n_samples_overall` must be at least 2"),
     ],
 )
@@ -533,9 +533,9 @@ def test_column_in_the_place_of_the_data_is_refused(model, feature):
 
 @pytest.mark.parametrize("dof", [0, -1.0, np.nan])
 def test_degrees_of_freedom_that_no_law_has_are_refused(model, dof):
-    with pytest.raises(ValueError, match="`dof` must be a finite number above 0"):
+    with pytest.raises(ValueError, match="`dof` must be above 0 and finite"):
         model.differential_abundance(sample_key="batch", dof=dof)
-    with pytest.raises(ValueError, match="`dof` must be a finite number above 0"):
+    with pytest.raises(ValueError, match="`dof` must be above 0 and finite"):
         model.get_aggregated_posterior(dof=dof)
 
 

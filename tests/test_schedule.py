@@ -83,3 +83,9 @@ def test_learning_rate_rises_by_a_line_and_falls_by_a_cosine():
 def test_shares_and_weights_out_of_range_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         changed(**values)
+
+
+@pytest.mark.parametrize("name", ["mixture_start", "mixture_refit", "kl_warmup", "max_kl_weight"])
+def test_shares_and_weights_that_are_no_numbers_are_refused_by_name(name):
+    with pytest.raises(TypeError, match=f"`{name}` must be a number, got 'half'"):
+        changed(**{name: "half"})

@@ -66,101 +66,36 @@ def check_is_among(
         )
 
 
-def check_positive(value: object, *, name: str) -> None:
-    """Refuse anything but a finite number above zero.
+def check_in(value: object, interval: str, *, name: str) -> None:
+    """Refuse anything but a number in an interval.
 
     Parameters
     ----------
-    value, name
-        What the user passed, and the argument as the user spells it.
+    value
+        What the user passed.
+    interval
+        As it is written in mathematics: ``"[0, 1)"`` with 0 and without 1, ``"(0, inf)"`` of
+        finite numbers.
+    name
+        The argument as the user spells it.
 
     Raises
     ------
     TypeError
         If `value` is not a number.
     ValueError
-        If it is zero, negative, infinite or NaN.
+        If it is outside of the interval, or NaN.
     """
     number = _as_number(value, name)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")
-
-
-def check_not_negative(value: object, *, name: str) -> None:
-    """Refuse anything but a finite number that is not below zero.
-
-    Parameters
-    ----------
-    value, name
-        What the user passed, and the argument as the user spells it.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a number.
-    ValueError
-        If it is negative, infinite or NaN.
-    """
-    number = _as_number(value, name)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
-
-
-def check_fraction(value: object, *, name: str) -> None:
-    """Refuse anything but a number in [0, 1).
-
-    Parameters
-    ----------
-    value, name
-        What the user passed, and the argument as the user spells it.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a number.
-    ValueError
-        If it is below 0, not below 1, or NaN.
-    """
-    if not 0 <= _as_number(value, name) < 1:
-        raise ValueError(f"`{name}` must be at least 0 and below 1, got {value!r}.")
-
-
-def check_share(value: object, *, name: str) -> None:
-    """Refuse anything but a number in [0, 1].
-
-    Parameters
-    ----------
-    value, name
-        What the user passed, and the argument as the user spells it.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a number.
-    ValueError
-        If it is below 0, above 1, or NaN.
-    """
-    if not 0 <= _as_number(value, name) <= 1:
-        raise ValueError(f"`{name}` must be at least 0 and at most 1, got {value!r}.")
-
-
-def check_positive_share(value: object, *, name: str) -> None:
-    """Refuse anything but a number in (0, 1].
-
-    Parameters
-    ----------
-    value, name
-        What the user passed, and the argument as the user spells it.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a number.
-    ValueError
-        If it is not above 0, above 1, or NaN.
-    """
-    if not 0 < _as_number(value, name) <= 1:
-        raise ValueError(f"`{name}` must be above 0 and at most 1, got {value!r}.")
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    is_above = low < number if interval[0] == "(" else low <= number
+    is_below = number < high if interval[-1] == ")" else number <= high
+    if is_above and is_below:
+        return
+    below = "below" if interval[-1] == ")" else "at most"
+    above = "above" if interval[0] == "(" else "at least"
+    end = "finite" if high == math.inf else f"{below} {high:g}"
+    raise ValueError(f"`{name}` must be {above} {low:g} and {end}, got {value!r}.")
 
 
 def check_integer_at_least(value: object, minimum: int, *, name: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scmvp_scvi._mudata import without_pulling
-from scmvp_scvi._validate import check_integer_at_least, check_not_negative, check_share
+from scmvp_scvi._validate import check_in, check_integer_at_least
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -328,9 +328,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         if name in (*numbers, "links_per_gene", "window"):
             check_integer_at_least(value, 1, name=name)
         elif name in magnitudes:
-            check_not_negative(value, name=name)
+            check_in(value, "[0, inf)", name=name)
         elif name in (*fractions, "batch_confounding", "missing_rna", "missing_atac"):
-            check_share(value, name=name)
+            check_in(value, "[0, 1]", name=name)
     for name, most in (
         ("n_types", "n_cells"),
         ("n_batches", "n_cells"),

@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scmvp_scvi._neighbors import leiden_partitions
 from scmvp_scvi._validate import (
+    check_in,
     check_integer_at_least,
-    check_not_negative,
     check_probabilities,
     check_same_cells,
     finite_table,
@@ -78,7 +78,7 @@ def leiden_agreement(
         raise TypeError(f"`resolutions` must be a list, got {resolutions!r}: [{resolutions!r}]?")
     resolutions = list(resolutions)
     for resolution in resolutions:
-        check_not_negative(resolution, name="resolutions")
+        check_in(resolution, "[0, inf)", name="resolutions")
     _check_labelled(latent, labels, "latent", "labels")
     partitions = leiden_partitions(latent, resolutions, n_neighbors, seed)
     return partition_agreement(partitions, labels, resolutions)

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from scmvp_scvi._validate import (
     check_has_columns,
+    check_in,
     check_integer_at_least,
-    check_positive_share,
     check_table_of_features,
     did_you_mean,
     parse_peaks,
@@ -83,7 +83,7 @@ def accessibility_around_gene(
     check_has_columns(links, needed, argument="links", made_by="tl.peak_gene_links")
     check_table_of_features(accessibility, argument="accessibility", made_by="tl.group_means")
     if max_q_value is not None:
-        check_positive_share(max_q_value, name="max_q_value")
+        check_in(max_q_value, "(0, 1]", name="max_q_value")
     of_gene = links[links["gene"] == gene]
     if len(of_gene) == 0:
         names = links["gene"].unique()

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from scipy.special import entr
 
 from scmvp_scvi._validate import (
+    check_in,
     check_one_of,
-    check_positive,
     check_probabilities,
     check_same_cells,
 )
@@ -86,7 +86,7 @@ def embedding(
     check_same_cells(probs, coordinates, argument="probs", other="coordinates")
     check_probabilities(values, name="probs", way_out=_PASS_PROBABILITIES)
     if size is not None:
-        check_positive(size, name="size")
+        check_in(size, "(0, inf)", name="size")
     cluster, certainty = values.argmax(axis=1), _certainty(values)
     size = float(np.clip(30_000 / max(len(points), 1), 3, 30)) if size is None else size
     colors = category_colors(values.shape[1])

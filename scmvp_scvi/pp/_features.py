@@ -9,10 +9,10 @@ import pandas as pd
 import scanpy as sc
 
 from scmvp_scvi._validate import (
+    check_in,
     check_integer_at_least,
     check_one_of,
     check_paired,
-    check_positive_share,
     find_grouping,
     warn_about_reads,
 )
@@ -114,7 +114,7 @@ def select_features(
         If reads are read where `reads_to_fragments` has estimated fragments.
     """
     check_one_of(peaks_by, get_args(PeakRanking), name="peaks_by")
-    check_positive_share(span, name="span")
+    check_in(span, "(0, 1]", name="span")
     check_modalities_of_pair(mdata, rna_key, atac_key)
     check_paired(mdata, rna_key, atac_key)
     _check_numbers(mdata, {rna_key: ("n_genes", n_genes), atac_key: ("n_peaks", n_peaks)})

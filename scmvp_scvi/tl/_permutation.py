@@ -14,8 +14,8 @@ from mudata import MuData
 from scmvp_scvi._mudata import mudata_of
 from scmvp_scvi._validate import (
     check_has_columns,
+    check_in,
     check_integer_at_least,
-    check_positive_share,
     find_grouping,
     seen_cells_and_features,
     shown,
@@ -205,7 +205,7 @@ def permuted_excess(
     """
     check_integer_at_least(n_permutations, 1, name="n_permutations")
     check_integer_at_least(seed, 0, name="seed")
-    check_positive_share(max_q_value, name="max_q_value")
+    check_in(max_q_value, "(0, 1]", name="max_q_value")
     find_links = find_links or partial(
         peak_gene_links,
         rna_layer=rna_layer,

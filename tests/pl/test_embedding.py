@@ -154,7 +154,7 @@ def test_cells_without_coordinates_are_counted(probs):
 
 @pytest.mark.parametrize("size", [-1, 0, np.nan])
 def test_dots_have_a_size(probs, size):
-    with pytest.raises(ValueError, match="`size` must be a finite number above 0"):
+    with pytest.raises(ValueError, match="`size` must be above 0 and finite"):
         pl.embedding(COORDINATES, probs, size=size)
 
 

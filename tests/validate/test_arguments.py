@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 
 from scmvp_scvi._validate import (
-    check_fraction,
+    check_in,
     check_integer_at_least,
-    check_not_negative,
     check_one_of,
-    check_positive,
-    check_share,
 )
 
 
@@ -21,46 +18,43 @@ def test_check_one_of_names_the_options():
 
 @pytest.mark.parametrize("value", [1, 1e-9, np.float32(2.0), np.int64(3)])
 def test_positive_numbers_of_any_kind_pass(value):
-    check_positive(value, name="delta")
+    check_in(value, "(0, inf)", name="delta")
 
 
 @pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf])
-def test_check_positive_refuses_zero_negative_and_not_finite(value):
-    with pytest.raises(ValueError, match="`delta` must be a finite number above 0, got"):
-        check_positive(value, name="delta")
+def test_numbers_above_zero_are_neither_zero_negative_nor_infinite(value):
+    with pytest.raises(ValueError, match="`delta` must be above 0 and finite, got"):
+        check_in(value, "(0, inf)", name="delta")
 
 
 @pytest.mark.parametrize("value", [-1e-9, -np.inf, np.nan, np.inf])
-def test_check_not_negative_refuses_negative_and_not_finite_ones(value):
-    check_not_negative(0, name="delta")
-    check_not_negative(1e9, name="delta")
-    with pytest.raises(ValueError, match="`delta` must be a finite number of at least 0, got"):
-        check_not_negative(value, name="delta")
+def test_numbers_of_at_least_zero_are_neither_negative_nor_infinite(value):
+    check_in(0, "[0, inf)", name="delta")
+    check_in(1e9, "[0, inf)", name="delta")
+    with pytest.raises(ValueError, match="`delta` must be at least 0 and finite, got"):
+        check_in(value, "[0, inf)", name="delta")
 
 
 @pytest.mark.parametrize("value", ["1", None, True])
-@pytest.mark.parametrize(
-    "check", [check_positive, check_not_negative, check_fraction, check_share]
-)
-def test_number_checks_refuse_what_is_no_number(check, value):
+def test_check_in_refuses_what_is_no_number(value):
     with pytest.raises(TypeError, match="`delta` must be a number, got"):
-        check(value, name="delta")
+        check_in(value, "[0, 1]", name="delta")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, np.nan])
-def test_check_fraction_refuses_values_outside_the_half_open_interval(value):
-    check_fraction(0, name="dropout_rate")
-    check_fraction(0.999, name="dropout_rate")
+def test_half_open_interval_is_without_its_end(value):
+    check_in(0, "[0, 1)", name="dropout_rate")
+    check_in(0.999, "[0, 1)", name="dropout_rate")
     with pytest.raises(ValueError, match="`dropout_rate` must be at least 0 and below 1, got"):
-        check_fraction(value, name="dropout_rate")
+        check_in(value, "[0, 1)", name="dropout_rate")
 
 
 @pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9, np.nan])
-def test_check_share_refuses_values_outside_the_closed_interval(value):
-    check_share(0, name="missing_rna")
-    check_share(1, name="missing_rna")
+def test_closed_interval_is_with_its_ends(value):
+    check_in(0, "[0, 1]", name="missing_rna")
+    check_in(1, "[0, 1]", name="missing_rna")
     with pytest.raises(ValueError, match="`missing_rna` must be at least 0 and at most 1, got"):
-        check_share(value, name="missing_rna")
+        check_in(value, "[0, 1]", name="missing_rna")
 
 
 def test_check_integer_at_least_refuses_smaller_ones():
