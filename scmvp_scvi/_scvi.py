@@ -10,7 +10,6 @@ from scvi.data._constants import _MANAGER_UUID_KEY as MANAGER_UUID_KEY
 from scvi.data._constants import _SCVI_UUID_KEY as DATA_UUID_KEY
 from scvi.model._utils import parse_device_args
 from scvi.model.base._constants import SAVE_KEYS
-from scvi.model.base._de_core import _fdr_de_prediction as tag_by_expected_fdr
 
 __all__ = [
     "DATA_UUID_KEY",
@@ -22,7 +21,6 @@ __all__ = [
     "keep_codes",
     "parse_device_args",
     "register_again",
-    "tag_by_expected_fdr",
 ]
 
 

@@ -1,5 +1,6 @@
 """Differences between groups of cells: planted ones are found, chance is not tagged."""
 
+import itertools
 import warnings
 from types import SimpleNamespace
 
@@ -98,6 +99,33 @@ def test_share_of_false_tags_is_within_the_target(of_types, planted_change):
     false = (np.abs(truth) < DELTA) | (np.sign(truth) != np.sign(tagged["lfc_mean"]))
     assert len(tagged) >= 15
     assert false.sum() <= binom.ppf(0.99, len(tagged), FDR)
+
+
+@pytest.mark.parametrize("batch_correction", [False, True])
+def test_share_of_false_tags_is_within_the_target_where_types_are_compared_in_pairs(
+    compare, planted, modality, batch_correction
+):
+    types = planted.obs["cell_type"].cat.categories
+    profile = planted[modality].varm["type_profile"].astype(float)
+    share = pd.DataFrame(profile, planted[modality].var_names, types)
+    n_tagged = n_false = 0
+    for name, other in itertools.combinations(types, 2):
+        found = compare(
+            groupby="cell_type", group1=name, group2=other, batch_correction=batch_correction
+        )
+        tagged = found[found[f"is_de_fdr_{FDR}"]]
+        truth = np.log2(share[name] / share[other])[tagged.index]
+        false = (truth.abs() < DELTA) | (np.sign(truth) != np.sign(tagged["lfc_mean"]))
+        n_tagged, n_false = n_tagged + len(tagged), n_false + false.sum()
+    assert n_tagged >= 60
+    assert n_false <= binom.ppf(0.99, n_tagged, FDR)
+
+
+def test_features_are_tagged_that_are_each_as_probable_as_the_target_asks(compare, planted):
+    for target in (0.05, 0.2):
+        found = compare(groupby="cell_type", group1="type_0", fdr_target=target)
+        tag = found[next(name for name in found if name.startswith("is_de_fdr"))]
+        assert tag.equals((found["proba_de"] >= 1 - target).rename(tag.name))
 
 
 def test_nothing_is_tagged_where_labels_are_permuted(compare, planted, rng):
