@@ -62,6 +62,7 @@ class _LossParts(NamedTuple):
     CYCLE_ATAC: str = "cycle_latent_atac"
     CYCLE_CLUSTER_RNA: str = "cycle_cluster_rna"
     CYCLE_CLUSTER_ATAC: str = "cycle_cluster_atac"
+    LABELS: str = "label_surprise"
 
 
 REGISTRY = _RegistryKeys()

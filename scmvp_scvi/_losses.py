@@ -1,6 +1,6 @@
 """The terms of the objective that are not a likelihood, one function each, `(cells,)`, in nats."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -42,3 +42,22 @@ def cluster_divergence(
     joint = joint_log_probs.clamp_min(MIN_LOG_PROB)
     channel = channel_log_probs.clamp_min(MIN_LOG_PROB)
     return (joint.exp() * (joint - channel)).sum(-1)
+
+
+def label_surprise(
+    cluster_log_probs: Float[Tensor, "cells clusters"], components: Int[Tensor, "cells"]
+) -> Float[Tensor, "cells"]:
+    """-log p(c | z) of the component that the label of a cell names.
+
+    With it, the negative ELBO of the counts becomes that of the counts and the label
+    :cite:p:`Kingma2014`.
+
+    Parameters
+    ----------
+    cluster_log_probs
+        log p(c | z) at a draw of z.
+    components
+        The component of each cell's label; negative for cells without one, which have 0.
+    """
+    named = cluster_log_probs.gather(-1, components.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    return -named.masked_fill(components < 0, 0.0)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scvi.module.base import BaseMinifiedModeModuleClass, LossOutput, auto_move_data
 from torch import Tensor
 from torch.distributions import Normal
@@ -21,7 +21,7 @@ from scmvp_scvi._feature_sample import (
     sample_features,
 )
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
-from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
 from scmvp_scvi._profiles import (
     log_normalized,
     log_normalized_of_shares,
@@ -643,6 +643,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         alignment_weight: float = 1.0,
         cycle_weight: float = 0.015,
         cycle_cluster_weight: float = 0.015,
+        label_weight: float = 1.0,
+        component_of_label: Int[Tensor, "labels"] | None = None,
         n_cycle_genes: int = _DEFAULT_CYCLE_GENES,
         n_cycle_peaks: int = DEFAULT_CYCLE_PEAKS,
         n_peaks_per_step: int | None = None,
@@ -668,6 +670,11 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Weight of the same divergence on the imputed profiles.
         cycle_cluster_weight
             Weight of the divergence between the cluster posteriors of both.
+        label_weight
+            Weight of -log p(c | z) of the component that a cell's label names. At 1 the ELBO is
+            that of the counts and the labels.
+        component_of_label
+            The component of each label, -1 for those that name none; None where no label does.
         n_cycle_genes, n_cycle_peaks
             Features of the imputed profiles, drawn anew in each step, that are embedded again;
             the others are dropped as input values are.
@@ -680,7 +687,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             Takes the gradients of the ATAC decoder's output weights block by block, and is told
             which rows the cycle reads as well; None leaves them to autograd.
         """
-        del tensors
         inferred, decoded = inference_outputs, generative_outputs
         qz, px, py = inferred[OUTPUT.QZ], decoded[OUTPUT.PX], decoded[OUTPUT.PY]
 
@@ -715,6 +721,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         }
         kl = self.prior.kl(qz, inferred[OUTPUT.Z])
         alignment = self._alignment_terms(inferred)
+        labelled: dict[str, Tensor] = {}
+        if component_of_label is not None:
+            components = component_of_label[tensors[REGISTRY.LABELS].squeeze(-1).long()]
+            log_probs = self.prior.cluster_log_probs(inferred[OUTPUT.Z])
+            # before the fit of the mixture no component is a label's
+            labelled = {LOSS.LABELS: label_surprise(log_probs, components) * self.prior.is_fitted}
 
         total = (
             sum(reconstruction.values())
@@ -722,8 +734,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             + alignment_weight * sum(alignment.values())
             + cycle_weight * sum(latent.values())
             + cycle_cluster_weight * sum(cluster.values())
+            + label_weight * sum(labelled.values())
         )
-        parts = {**reconstruction, LOSS.KL: kl, **alignment, **latent, **cluster}
+        parts = {**reconstruction, LOSS.KL: kl, **alignment, **latent, **cluster, **labelled}
         return SCMVPLossOutput(
             loss=total.mean(),
             reconstruction_loss=reconstruction,

@@ -20,7 +20,7 @@ _NOT_ASKED = {
     *("self", "module", "loss_kwargs", "kwargs", "update_only_decoder", "fused_optimizer"),
     "compile_kwargs",
     *("tensors", "inference_outputs", "generative_outputs"),
-    *("peak_probabilities", "wide_gradients"),
+    *("peak_probabilities", "wide_gradients", "component_of_label"),
 }
 
 
@@ -84,7 +84,7 @@ def check_names_of_arguments(
 
 
 def check_arguments_of_loss(arguments: Mapping[str, Any]) -> None:
-    """Check the weights of the consistency terms, and the numbers of features.
+    """Check the weights of the terms beside the ELBO, and the numbers of features.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def check_arguments_of_loss(arguments: Mapping[str, Any]) -> None:
     TypeError, ValueError
         If a weight is negative, or a number of features is none.
     """
-    for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight"):
+    for name in ("alignment_weight", "cycle_weight", "cycle_cluster_weight", "label_weight"):
         check_in(arguments.get(name, 0.0), "[0, inf)", name=name)
     for name in ("n_cycle_genes", "n_cycle_peaks"):
         check_integer_at_least(arguments.get(name, 1), 1, name=name)

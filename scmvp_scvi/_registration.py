@@ -89,7 +89,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         batch_key
             Column with the batch of each cell.
         labels_key
-            Column with labels; they seed the components of the mixture prior.
+            Column with labels, of all cells or of some; they seed the components of the mixture
+            prior, and train it with the counts.
         rna_size_factor_key, atac_size_factor_key
             Columns with size factors, positive, used in place of the observed depth. Their median
             over the training cells with counts is scaled to the median depth of these: a common

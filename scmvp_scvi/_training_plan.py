@@ -100,10 +100,10 @@ class SCMVPTrainingPlan(LoggedPlan):
     surgery
         What the model of a query learns; None if everything does.
     **kwargs
-        Passed to :class:`scvi.train.TrainingPlan`; the weights of the consistency terms
-        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``) and the numbers of
-        features (``n_cycle_genes``, ``n_cycle_peaks``, ``n_peaks_per_step``) go on to
-        `SCMVPModule.loss`.
+        Passed to :class:`scvi.train.TrainingPlan`; the weights of the terms beside the ELBO
+        (``alignment_weight``, ``cycle_weight``, ``cycle_cluster_weight``, ``label_weight``) and
+        the numbers of features (``n_cycle_genes``, ``n_cycle_peaks``, ``n_peaks_per_step``) go on
+        to `SCMVPModule.loss`.
     """
 
     def __init__(
@@ -300,8 +300,16 @@ class SCMVPTrainingPlan(LoggedPlan):
             )
 
     def on_train_start(self) -> None:
-        """Prepare what the peaks of a step are drawn by."""
+        """Prepare what the peaks of a step are drawn by, and what the labels name."""
         super().on_train_start()
+        # those of a query may be made up, where labels are what the reference is asked for
+        if self.seeding_labels is not None and self.surgery is None:
+            n_labels = self.trainer.datamodule.adata_manager.summary_stats["n_labels"]
+            component_of = torch.full((n_labels,), -1, device=self.device)
+            component_of[self.seeding_labels] = torch.arange(
+                len(self.seeding_labels), device=self.device
+            )
+            self.loss_kwargs["component_of_label"] = component_of
         n_sampled = self.loss_kwargs.get("n_peaks_per_step")
         if n_sampled is not None:
             self.loss_kwargs["peak_probabilities"] = self.module.peak_probabilities(n_sampled)

@@ -1,13 +1,14 @@
-"""The consistency terms are divergences: zero on equals, and equal to scipy and quadrature."""
+"""Terms of consistency are zero on equals, and all terms equal to SciPy and quadrature."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.special import xlogy
 from scipy.stats import entropy, norm
 from torch.distributions import Normal
 
-from scmvp_scvi._losses import cluster_divergence, latent_divergence
+from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -107,3 +108,15 @@ def test_cluster_divergence_is_finite_for_certain_cells_that_disagree():
     assert divergence.isfinite()
     assert divergence > 10
     assert disagreeing.grad.isfinite().all()
+
+
+def test_label_surprise_is_scipys_log_loss_of_the_cells_with_a_label(rng):
+    log_probs = with_unused(random_log_probs(rng)).requires_grad_()
+    components = torch.tensor([0, 4, -1, 2, 2, -1])
+    surprise = label_surprise(log_probs, components)
+    probs, labelled = log_probs.detach().exp().numpy(), components.numpy() >= 0
+    truth = np.eye(probs.shape[1])[components.clamp_min(0)]
+    expected = np.where(labelled, -xlogy(truth, probs).sum(1), 0)
+    np.testing.assert_allclose(surprise.detach(), expected, **EXACT)
+    [gradient] = torch.autograd.grad(surprise.sum(), log_probs)
+    assert np.array_equal(gradient, -truth * labelled[:, None])

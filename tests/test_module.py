@@ -1,5 +1,6 @@
 """The module alone: its transforms, its masks, its objective and its gradients."""
 
+import math
 import warnings
 
 import numpy as np
@@ -242,6 +243,34 @@ def test_alignment_weighs_as_much_as_the_elbo_by_default(minibatch):
     without_it = forward(build(), minibatch, **none, alignment_weight=0.0)[2]
     expected = loss.parts[LOSS.ALIGNMENT_RNA] + loss.parts[LOSS.ALIGNMENT_ATAC]
     torch.testing.assert_close(loss.loss - without_it.loss, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_labels_weigh_what_they_add_to_the_negative_elbo(minibatch):
+    """By default as much as the ELBO, which is then that of the counts and the labels."""
+    component_of_label = torch.tensor([1, -1, 0])  # the second label stands for cells without
+    labelled = {**minibatch, REGISTRY.LABELS: torch.arange(N_CELLS).unsqueeze(1) % 3}
+    module = build(fitted=True)
+    inferred, _, plain = forward(module, labelled)
+    losses = [
+        forward(module, labelled, component_of_label=component_of_label, **weight)[2]
+        for weight in ({}, {"label_weight": 7.0})
+    ]
+    probs = module.prior.cluster_probs(inferred[OUTPUT.Z]).detach()
+    of_cells = [-math.log(probs[i, (1, 0)[i % 3 == 2]]) for i in range(N_CELLS) if i % 3 != 1]
+    expected = torch.tensor(sum(of_cells) / N_CELLS)
+    for loss, weight in zip(losses, (1, 7), strict=True):
+        torch.testing.assert_close(loss.parts[LOSS.LABELS], expected)
+        torch.testing.assert_close(loss.loss - plain.loss, weight * expected, rtol=1e-3, atol=1e-4)
+    assert LOSS.LABELS not in plain.parts
+
+
+def test_labels_weigh_nothing_before_the_mixture_is_fitted(minibatch):
+    plain, labelled = (
+        forward(build(), minibatch, component_of_label=of)[2]
+        for of in (None, torch.tensor([0, 1, 2]))
+    )
+    assert labelled.parts[LOSS.LABELS] == 0
+    torch.testing.assert_close(labelled.loss, plain.loss)
 
 
 def test_terms_of_the_elbo_have_one_entry_a_cell(minibatch):

@@ -694,7 +694,7 @@ def test_new_categories_of_another_type_are_refused_and_those_of_the_same_are_no
 
 @pytest.mark.parametrize("holder", [None, "rna"])
 def test_query_without_labels_for_a_reference_whose_labels_are_numbers_is_told_the_way_out(
-    cells_of, register, train, query, holder
+    cells_of, register, train, train_more, query, holder
 ):
     def table(mdata: MuData) -> pd.DataFrame:
         return (mdata if holder is None else mdata[holder]).obs
@@ -712,6 +712,10 @@ def test_query_without_labels_for_a_reference_whose_labels_are_numbers_is_told_t
     exec(way_out, {"mdata": query})
     model = load(SCMVPModel.prepare_query_mudata(query, reference), reference)
     assert list(model._cluster_names()) == ["4", "5", "6"]
+    train_more(model, max_epochs=1)
+    # made up as they are, they are nothing to learn
+    assert "label_surprise_train" in reference.history
+    assert "label_surprise_train" not in model.history
 
 
 def test_numbers_of_unlabeled_cells_are_filled_in_beside_labels_that_are_numbers(

@@ -464,6 +464,30 @@ def test_unlabeled_cells_seed_no_component(make_mdata, register, train):
     np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_labels_of_some_cells_train_the_model_as_much_as_they_are_asked_to(
+    make_mdata, register, train
+):
+    """Groups that hold unlike types, which counts alone do not put together."""
+    mdata = make_mdata()
+    is_first = mdata.obs["cell_type"].isin(["type_0", "type_3"])
+    is_known = np.arange(300) % 3 > 0
+    mdata.obs["label"] = np.where(is_known, np.where(is_first, "first", "second"), "Unknown")
+    register(mdata, labels_key="label")
+    of_unknown, surprise = [], []
+    for weight in (0.0, 50.0):
+        model = train(
+            mdata,
+            architecture={"n_clusters": None},
+            max_epochs=40,
+            plan_kwargs={"label_weight": weight},
+        )
+        found = model.predict_clusters()[~is_known] == "first"
+        of_unknown.append((found == is_first[~is_known]).mean())
+        surprise.append(float(model.history["label_surprise_train"].iloc[-1, 0]))
+    assert surprise[1] < 0.5 * surprise[0]
+    assert of_unknown[1] > of_unknown[0] + 0.05
+
+
 def test_unlabeled_category_may_have_another_name(make_mdata, register, train):
     mdata = make_mdata()
     names = mdata.obs["cell_type"].cat.categories
@@ -1188,7 +1212,8 @@ def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
         ({"weight_decay": -1}, "`weight_decay` must be at least 0 and finite, got -1"),
         ({"alignment_weight": -5.0}, "`alignment_weight` must be at least 0 and finite"),
         ({"cycle_weight": -5.0}, "`cycle_weight` must be at least 0 and finite"),
-        ({"cycle_cluster_weight": math.nan}, "`cycle_cluster_weight` must be a finite number"),
+        ({"cycle_cluster_weight": math.nan}, "`cycle_cluster_weight` must be at least 0 and"),
+        ({"label_weight": -1}, "`label_weight` must be at least 0 and finite, got -1"),
         ({"optimizer": "SGD"}, "`optimizer` must be one of 'Adam', 'AdamW', 'Custom', got 'SGD'"),
     ],
 )
