@@ -17,7 +17,7 @@ from scmvp_scvi._data import (
     columns_of,
     registered_features,
 )
-from scmvp_scvi._keys import MODALITIES
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._minified import is_minified
 from scmvp_scvi._validate import (
     begins_with_counts,
@@ -139,7 +139,21 @@ def is_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> 
         # of data without batches or labels, which are all of one
         and all(name in values and not np.any(values[name] != 0) for name in of_one)
         and _changed_column(manager, modalities, values) is None
+        and all(_whole(codes) is codes for codes in _codes_of_covariates(values))
     )
+
+
+def _codes_of_covariates(values: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """Yield the codes of each further categorical covariate."""
+    table = values.get(REGISTRY.CATEGORICAL_COVARIATES, pd.DataFrame())
+    yield from (table[key].to_numpy() for key in table)
+
+
+def _whole(codes: np.ndarray) -> np.ndarray:
+    """Codes as integers, where mudata has made floating-point numbers of them in an update."""
+    if codes.dtype.kind == "f" and bool((codes == np.floor(codes)).all()):
+        return codes.astype(int)
+    return codes
 
 
 def check_columns_as_registered(
@@ -193,7 +207,7 @@ def _changed_column(
         else:
             is_joint = argument == "categorical_covariate_keys"
             state = manager.get_state_registry(name)
-            codes = registered[key].to_numpy() if is_joint else registered.ravel()
+            codes = _whole(registered[key].to_numpy() if is_joint else registered.ravel())
             names = state["mappings"][key] if is_joint else state["categorical_mapping"]
             # other set-ups have other codes, and cells that were renamed have none
             is_same = (

@@ -652,17 +652,34 @@ def _log_density(loc: Tensor, scale: Tensor, members: Tensor, dof: float | None)
     return torch.cat(blocks)
 
 
+def _chosen_by(table: pd.DataFrame, query: str, argument: str) -> np.ndarray:
+    """``(cells,)``, boolean: the rows that a query chooses."""
+    rule = f"`{argument}={query!r}` must be a query of the columns of `adata.obs`"
+    try:
+        chosen = table.eval(query)
+    except pd.errors.UndefinedVariableError as error:
+        [name] = re.findall("'(.*)'", str(error))
+        name = name.removeprefix("BACKTICK_QUOTED_STRING_")  # what pandas makes of a name
+        raise KeyError(
+            f"{rule}, {shown(table.columns)}, got `{name}`.{did_you_mean(name, table.columns)} "
+            "For columns of a modality and variables of your own, pass a mask: "
+            f'`{argument}=mdata["rna"].obs[...] > ...`.'
+        ) from error
+    except Exception as error:  # pandas' parser and whatever the query calls
+        raise ValueError(
+            f"{rule}, but pandas cannot evaluate it: {type(error).__name__}, {error}. Write a "
+            "condition such as `\"batch == 'a'\"`, or pass a mask."
+        ) from error
+    if np.shape(chosen) != (len(table),) or np.asarray(chosen).dtype.kind != "b":
+        raise ValueError(
+            f"{rule} that is true or false of each cell, got values of another kind: write a "
+            "condition, such as `\"batch == 'a'\"`."
+        )
+    return np.asarray(chosen)
+
+
 def _rows(adata: MuData, cells: Cells, argument: str) -> np.ndarray:
     """Positions of cells given by positions, by a mask, or by a query of ``.obs``."""
     if isinstance(cells, str):
-        try:
-            chosen = adata.obs.query(cells)
-        except pd.errors.UndefinedVariableError as error:
-            [name] = re.findall("'(.*)'", str(error))
-            raise KeyError(
-                f"`{argument}={cells!r}` must be a query of the columns of `adata.obs`, "
-                f"{shown(adata.obs.columns)}, got `{name}`."
-                f"{did_you_mean(name, adata.obs.columns)}"
-            ) from error
-        cells = adata.obs.index.isin(chosen.index)
+        cells = _chosen_by(adata.obs, cells, argument)
     return check_indices(cells, adata.n_obs, argument=argument, cells=adata.obs_names)

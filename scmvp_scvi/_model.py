@@ -29,8 +29,10 @@ from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
 from scmvp_scvi._size_rules import default_dropout_rate, default_max_epochs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_arguments import (
+    check_no_split,
     check_plan_arguments,
     check_split,
+    check_splitter_arguments,
     check_strategy,
     check_trainer_arguments,
     check_trainer_config,
@@ -164,6 +166,7 @@ class SCMVPModel(
         super().__init__(mdata, registry)
         if mdata is not None:
             keep_codes(self.adata_manager)
+            self._take_back_codes()
             self._keep_values()
         silence_csr_warnings()
         if dropout_rate is None:  # recorded as a number: a query has another number of cells
@@ -250,12 +253,13 @@ class SCMVPModel(
             check_is_mudata(adata)
         if adata is None:
             adata = _saved_without_first_modality(dir_path, *args, **kwargs)
-        if isinstance(adata, MuData) and _lacks_first_modality(adata):
-            # which scvi-tools would take for minified data
-            model = super().load(dir_path, False, *args, **kwargs)
-            model._validate_anndata(adata)
-        else:
-            model = super().load(dir_path, adata, *args, **kwargs)
+        with without_pulling():
+            if isinstance(adata, MuData) and _lacks_first_modality(adata):
+                # which scvi-tools would take for minified data
+                model = super().load(dir_path, False, *args, **kwargs)
+                model._validate_anndata(adata)
+            else:
+                model = super().load(dir_path, adata, *args, **kwargs)
         if model.adata is not None:
             check_minified_by(model.adata, model.module.state_dict())
         return model
@@ -286,6 +290,8 @@ class SCMVPModel(
 
         Raises
         ------
+        TypeError
+            If there are arguments of what writes the data, which are not to be written.
         ValueError
             If the folder is there, or if the data are no longer those of the set-up or there are
             none to write.
@@ -295,9 +301,16 @@ class SCMVPModel(
                 "`save_anndata=True` writes the data of the model, which was loaded without: set "
                 "`model.adata = mdata` first, or leave `save_anndata` out."
             )
+        of_writing = kwargs.keys() - signature(super().save).parameters
+        if of_writing and not save_anndata:
+            raise TypeError(
+                f"`{min(of_writing)}` can be an argument of what writes the data, which "
+                "`save_anndata=False` does not: pass `save_anndata=True`, or leave it out."
+            )
         if save_anndata:
             self._validate_anndata()  # changed data would be saved with a model they do not fit
-        super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
+        with without_pulling():
+            super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     # -- clusters -------------------------------------------------------------------------------
 
@@ -430,6 +443,9 @@ class SCMVPModel(
         if max_epochs is None:
             max_epochs = default_max_epochs(mdata.n_obs)
         check_integer_at_least(max_epochs, 1, name="max_epochs")
+        if check_val_every_n_epoch is not None:
+            check_integer_at_least(check_val_every_n_epoch, 1, name="check_val_every_n_epoch")
+            check_val_every_n_epoch = int(check_val_every_n_epoch)  # Lightning takes no other ones
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         check_plan_arguments(plan_kwargs)
@@ -441,10 +457,12 @@ class SCMVPModel(
         check_strategy(devices, of_trainer)
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
-        splitter_kwargs = dict(datasplitter_kwargs or {})
+        splitter_kwargs = mapping_of(datasplitter_kwargs, name="datasplitter_kwargs")
+        check_splitter_arguments(splitter_kwargs, signature(SCMVPModel.train).parameters)
         if splitter_kwargs.get("external_indexing") is None:
             check_split(train_size, validation_size)
         else:
+            check_no_split(train_size, validation_size)
             splitter_kwargs["external_indexing"] = checked_parts(
                 splitter_kwargs["external_indexing"], mdata.n_obs, cells=mdata.obs_names
             )

@@ -74,10 +74,14 @@ class PredictiveMixin(DenoisedMixin):
                 'A model with `atac_target="tfidf"` has no law of ATAC counts to draw from: pass '
                 '`modality="rna"`.'
             )
-        chosen = {
-            "rna": self._feature_positions("rna", gene_list),
-            "atac": self._feature_positions("atac", region_list),
-        }
+        lists = {"rna": gene_list, "atac": region_list}
+        for kind, names in lists.items():
+            if names is not None and kind not in asked:
+                raise ValueError(
+                    f"`{MODALITIES[kind].features}` chooses features that `modality={modality!r}` "
+                    "does not draw: leave one of them out."
+                )
+        chosen = {kind: self._feature_positions(kind, names) for kind, names in lists.items()}
         batch = self._one_batch_code(transform_batch)
         drawn: dict[str, list[COO]] = {name: [] for name in asked}
         for tensors in self._minibatches(adata, indices, batch_size):

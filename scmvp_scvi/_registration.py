@@ -36,6 +36,7 @@ from scmvp_scvi._minified import (
     is_minified,
 )
 from scmvp_scvi._module import SCMVPModule
+from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._scvi import DATA_UUID_KEY, MuDataManager, is_latest, register_again
 from scmvp_scvi._validate import (
     check_integer_at_least,
@@ -44,6 +45,7 @@ from scmvp_scvi._validate import (
     check_one_of,
     did_you_mean,
     has_views,
+    shown,
 )
 
 Batch = str | int | float
@@ -233,7 +235,32 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         hide_state_registries
             Leave out the details of each field.
         """
-        super().view_anndata_setup(self._data(adata), hide_state_registries)
+        mdata = self._data(adata)
+        if has_views(mdata):  # which scvi-tools would make a copy of in place
+            with without_pulling():
+                mdata = mdata.copy()
+        super().view_anndata_setup(mdata, hide_state_registries)
+
+    def transfer_fields(self, adata: MuData, **kwargs: Any) -> AnnDataManager:
+        """Register other data with the fields of the model, once they are checked as new data are.
+
+        Parameters
+        ----------
+        adata
+            The data.
+        **kwargs
+            Passed to :meth:`scvi.data.AnnDataManager.transfer_fields`.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError
+            As in `get_latent_representation`, or if the model was loaded without data.
+        """
+        self._data()
+        check_is_mudata(adata)
+        self._check_against_setup(adata)
+        manager: AnnDataManager = super().transfer_fields(adata, **kwargs)
+        return manager
 
     # -- the model's own data and others --------------------------------------------------------
 
@@ -273,7 +300,8 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
                     "`adata` is a view of data on disk, which cannot be copied to be registered. "
                     "Pass the data themselves and the cells as `indices`, or read them first."
                 )
-            mdata = adata = mdata.copy()
+            with without_pulling():
+                mdata = adata = mdata.copy()
         # a copy carries the mark of registered data, whatever was done to it since
         if self._is_registered(mdata):
             check_still_as_registered(mdata, self.registry)
@@ -296,6 +324,16 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         """Whether this very object, not one it was copied from, is registered with the model."""
         managers = self._per_instance_manager_store.get(self.id, {}).values()
         return any(manager.adata is mdata for manager in managers)
+
+    def _take_back_codes(self) -> None:
+        """Write the codes of the set-up, where a later one of the same data has put its own."""
+        manager = self.adata_manager
+        if is_latest(manager):
+            return
+        with warnings.catch_warnings():  # of what the set-up has warned of
+            warnings.simplefilter("ignore")
+            self._check_against_setup(manager.adata)
+            register_again(manager)
 
     def _keep_values(self) -> None:
         """Keep codes and covariates of the model's own data, which are those of its registry."""
@@ -416,8 +454,13 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         asked: list[Any] = list(np.atleast_1d(np.asarray(batches, dtype=object)))
         if not asked:
             raise ValueError(f"`{argument}` must name at least one batch, got none.")
-        known = list(self._categories(REGISTRY.BATCH))
+        known = np.asarray(self._categories(REGISTRY.BATCH)).tolist()
         for batch in asked:
+            if isinstance(batch, (bool, np.bool_)) and not isinstance(known[0], bool):
+                raise TypeError(
+                    f"`{argument}` must name batches, got {batch}, as in a mask: pass the names "
+                    f"of those that are meant, of {shown(known)}."
+                )
             check_one_of(batch, known, name=argument)
         return [known.index(batch) for batch in asked]
 

@@ -1,6 +1,6 @@
 """Arguments of `SCMVPModel.train` that would be ignored, or fail late and in other words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -12,10 +12,19 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._plan_arguments import arguments_of_plan
 from scmvp_scvi._size_rules import TRAINING_SHARE
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
-from scmvp_scvi._validate import check_in, did_you_mean
+from scmvp_scvi._validate import check_in, did_you_mean, shown
 
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
+# further ones of the loader that leave its minibatches as the model reads them
+_OF_LOADER = (
+    "generator",
+    "multiprocessing_context",
+    "persistent_workers",
+    "prefetch_factor",
+    "timeout",
+    "worker_init_fn",
+)
 # arguments of the trainer that can have it take no step
 _NONE_OF_IT = ("max_steps", "limit_train_batches")
 # those that make loaders or a trainer of their own kind
@@ -85,6 +94,56 @@ def check_split(train_size: float | None, validation_size: float | None) -> None
             f"{of_training}{' by default' if train_size is None else ''} and {validation_size}. "
             f"Lower one: `train_size={1 - validation_size:.4g}` leaves no cell out."
         )
+
+
+def check_no_split(train_size: float | None, validation_size: float | None) -> None:
+    """Refuse shares of the cells where the cells of each part are named.
+
+    Parameters
+    ----------
+    train_size, validation_size
+        Shares of the cells, None where they were not given.
+
+    Raises
+    ------
+    ValueError
+        If one was given.
+    """
+    for name, share in (("train_size", train_size), ("validation_size", validation_size)):
+        if share is not None:
+            raise ValueError(
+                f"`{name}` splits the cells by chance, got {share!r} beside `external_indexing`, "
+                "which names the cells of each part: leave one of them out."
+            )
+
+
+def check_splitter_arguments(arguments: Mapping[str, Any], of_train: Collection[str]) -> None:
+    """Refuse what neither the data splitter nor its loader takes, or takes from `train`.
+
+    Parameters
+    ----------
+    arguments
+        What ``datasplitter_kwargs`` says.
+    of_train
+        Names of the arguments of `train`.
+
+    Raises
+    ------
+    TypeError
+        If there is no such argument, or it is one of `train`.
+    """
+    known = (*_OF_SPLITTER, *_OF_LOADER)
+    for name in arguments:
+        if name in of_train:
+            raise TypeError(
+                f"`{name}` is an argument of `train`, got it in `datasplitter_kwargs`: pass it "
+                "beside that."
+            )
+        if name not in known:
+            raise TypeError(
+                f"`datasplitter_kwargs` must name arguments of the data splitter or of PyTorch's "
+                f"loader, {shown(known)}, got `{name}`.{did_you_mean(name, known)}"
+            )
 
 
 def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
@@ -164,7 +223,7 @@ def check_trainer_config(config: Mapping[str, Any], of_train: Iterable[str]) -> 
 
 
 def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse what the plan is told by the model, which would not know that it is another.
+    """Refuse what the plan is told by the model, and what nothing would read.
 
     Parameters
     ----------
@@ -175,6 +234,8 @@ def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
     ------
     TypeError
         If one is the model's to give.
+    ValueError
+        If one is of an optimizer or of a schedule that is not in use.
     """
     for name, way_out in _OF_MODEL.items():
         if name in arguments:
@@ -182,6 +243,29 @@ def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
                 f"`plan_kwargs` takes no `{name}`, which the model brings, got "
                 f"{arguments[name]!r}: {way_out}."
             )
+    is_custom = arguments.get("optimizer") == "Custom"
+    if "optimizer_creator" in arguments and not is_custom:
+        raise ValueError(
+            '`optimizer_creator` is called where `optimizer="Custom"`, got '
+            f"{arguments.get('optimizer', 'Adam')!r}: pass both, or leave it out."
+        )
+    for name in ("lr", "weight_decay", "eps") if is_custom else ():
+        if name in arguments:
+            raise ValueError(
+                f"`{name}` is of the plan's own optimizers, got it beside "
+                '`optimizer="Custom"`: set it in `optimizer_creator`.'
+            )
+    on_plateau = arguments.get("reduce_lr_on_plateau")
+    for name in ("lr_factor", "lr_patience", "lr_threshold", "lr_scheduler_metric", "lr_min"):
+        if name in arguments and not on_plateau:
+            raise ValueError(
+                f"`{name}` says how the learning rate falls on a plateau, which nothing watches: "
+                "pass `reduce_lr_on_plateau=True` as well, or leave it out."
+            )
+    if on_plateau and "lr_schedule" in arguments:
+        raise ValueError(
+            "`reduce_lr_on_plateau` takes the place of `lr_schedule`, got both: leave one out."
+        )
 
 
 def _n_devices(devices: int | list[int] | str) -> int:

@@ -264,6 +264,28 @@ def test_groups_may_be_rows_masks_or_queries(compare, planted):
     pd.testing.assert_frame_equal(tables[0], tables[2])
 
 
+@pytest.mark.parametrize(
+    ("query", "error", "message"),
+    [
+        ("depth >", ValueError, "pandas cannot evaluate it: SyntaxError"),
+        ("", ValueError, "pandas cannot evaluate it: ValueError"),
+        ("  ", ValueError, "true or false of each cell, got values of another kind"),
+        ("cell_type > 3", ValueError, "pandas cannot evaluate it: TypeError"),
+        ("rna_depth", ValueError, "true or false of each cell, got values of another kind"),
+        ("rna_depth > @least", KeyError, "got `least`.*variables of your own, pass a mask"),
+        ("`my col` > 3", KeyError, "got `my_col`"),
+    ],
+)
+def test_query_that_chooses_no_cells_is_refused_in_our_words(compare, query, error, message):
+    with pytest.raises(error, match=f"(?s)`idx1=.*must be a query of the columns.*{message}"):
+        compare(idx1=query)
+
+
+def test_groups_that_are_named_twice_are_refused(compare):
+    with pytest.raises(ValueError, match="`group1` must name each group once, got `type_0` again"):
+        compare(groupby="cell_type", group1=["type_0", "type_1", "type_0"])
+
+
 def test_query_of_a_column_that_does_not_exist_is_refused_with_near_matches(compare):
     with pytest.raises(KeyError, match="`idx1=.*got `celltype`. Did you mean `cell_type`?"):
         compare(idx1='celltype == "type_0"')

@@ -720,6 +720,97 @@ def test_config_of_the_plan_is_heeded_where_arguments_say_nothing_else(fresh_mda
     assert (plan.lr, plan.weight_decay) == (0.25, 0.75)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"plan_kwargs": {"optimizer_creator": torch.optim.SGD}}, "`optimizer_creator` is called"),
+        (
+            {"plan_kwargs": {"optimizer": "Custom", "optimizer_creator": print, "lr": 0.1}},
+            "`lr` is of the plan's own optimizers",
+        ),
+        ({"plan_kwargs": {"lr_patience": 3}}, "`lr_patience` says how the learning rate falls"),
+        (
+            {"plan_kwargs": {"reduce_lr_on_plateau": True, "lr_schedule": "cosine"}},
+            "`reduce_lr_on_plateau` takes the place of `lr_schedule`",
+        ),
+        ({"check_val_every_n_epoch": 0}, "`check_val_every_n_epoch` must be at least 1, got 0"),
+        ({"datasplitter_kwargs": {"foo": 1}}, "must name arguments of the data.*got `foo`"),
+        ({"datasplitter_kwargs": {"batch_size": 9}}, "`batch_size` is an argument of `train`"),
+        ({"datasplitter_kwargs": [1]}, "`datasplitter_kwargs` must be a mapping, got list: pass"),
+        (
+            {"train_size": 0.5, "datasplitter_kwargs": {"external_indexing": [range(300)]}},
+            "`train_size` splits the cells by chance, got 0.5 beside `external_indexing`",
+        ),
+    ],
+)
+def test_arguments_of_training_that_nothing_would_read_are_refused(
+    fresh_mdata, small, arguments, message
+):
+    model = SCMVPModel(fresh_mdata, **small)
+    with pytest.raises((TypeError, ValueError), match=message):
+        model.train(1, **arguments)
+    assert not model.is_trained
+
+
+def test_numpy_integers_are_taken_as_the_epochs_between_validations(fresh_mdata, train):
+    model = train(fresh_mdata, max_epochs=4, check_val_every_n_epoch=np.int64(2))
+    assert len(model.history["elbo_validation"]) == 2
+
+
+def test_arguments_of_what_writes_the_data_are_refused_where_none_are_written(
+    trained_model, tmp_path
+):
+    with pytest.raises(TypeError, match="`save_adata` can be an argument of what writes"):
+        trained_model.save(tmp_path / "model", save_adata=True)
+    trained_model.save(tmp_path / "model", save_anndata=True, compression="gzip")
+    assert (tmp_path / "model" / "mdata.h5mu").exists()
+
+
+def test_saving_with_the_data_and_asking_about_views_leave_the_data_as_they_are(
+    make_mdata, register, small, tmp_path
+):
+    mdata = make_mdata()
+    mdata["rna"].obs["qc"] = 1.0
+    model = SCMVPModel(register(mdata), **small)
+    columns, view = list(mdata.obs), mdata[:20]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "From 0.4 .update")  # of columns that are copied
+        model.save(tmp_path / "model", save_anndata=True)
+        model.view_anndata_setup(view, hide_state_registries=True)
+        SCMVPModel.load(tmp_path / "model")
+    assert list(mdata.obs) == columns
+    assert view.is_view
+
+
+def test_model_that_is_built_after_another_set_up_of_its_data_has_its_own_codes(
+    make_mdata, register, train, train_more, small
+):
+    mdata = make_mdata()
+    mdata.obs["other"] = np.arange(mdata.n_obs) % 3
+    first = train(register(mdata, batch_key="batch"), max_epochs=1)
+    register(mdata, batch_key="other")
+    first.get_latent_representation()  # which writes the codes of its own set-up again
+    second = SCMVPModel(mdata, **small)
+    train_more(second, max_epochs=1)
+    codes = second.adata_manager.get_from_registry(REGISTRY.BATCH).ravel()
+    assert np.array_equal(codes, mdata.obs["other"])
+
+
+def test_codes_that_an_update_has_made_floating_point_numbers_of_are_codes_still(
+    make_mdata, register, train, train_more
+):
+    mdata = make_mdata()
+    mdata.obs["site"] = np.where(np.arange(mdata.n_obs) % 2, "a", "b")
+    model = train(register(mdata, categorical_covariate_keys=["site"]), max_epochs=1)
+    expected = model.get_normalized_expression()
+    key = "_scvi_extra_categorical_covs"
+    mdata.obsm[key] = mdata.obsm[key].astype(float)  # as of mudata, which aligns them anew
+    pd.testing.assert_frame_equal(model.get_normalized_expression(), expected)
+    assert mdata.obsm[key].dtypes["site"].kind == "i"
+    mdata.obsm[key] = mdata.obsm[key].astype(float)
+    train_more(model, max_epochs=1)
+
+
 def test_datamodule_is_refused_by_name(fresh_mdata, train):
     with pytest.raises(TypeError, match="`datamodule` is not offered"):
         train(fresh_mdata, datamodule=object())

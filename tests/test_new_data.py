@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mudata import MuData
+from scvi.dataloaders import AnnDataLoader
 
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._mudata import without_pulling
@@ -146,6 +147,19 @@ def test_way_out_of_other_features_brings_those_of_the_model(trained_model, some
     exec(line, scope)
     found = trained_model.get_latent_representation(scope["mdata"])
     np.testing.assert_allclose(found, latent, rtol=1e-4, atol=1e-5)
+
+
+def test_fields_are_transferred_to_data_that_are_checked_as_new_data_are(
+    trained_model, some_cells, latent, rng
+):
+    loader = AnnDataLoader(trained_model.transfer_fields(some_cells), batch_size=64)
+    found = trained_model.get_latent_representation(dataloader=loader)
+    np.testing.assert_allclose(found, latent[30:230], atol=1e-5)
+    with without_pulling():
+        modalities = {**some_cells.mod, "rna": shuffled(some_cells["rna"], rng)}
+        permuted = MuData(modalities, obs=some_cells.obs)
+    with pytest.raises(ValueError, match="`rna` has the features .* in another order"):
+        trained_model.transfer_fields(permuted)
 
 
 def test_anndata_is_refused_as_new_data(trained_model, some_cells):

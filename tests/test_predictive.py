@@ -136,6 +136,17 @@ def test_bad_requests_for_draws_are_refused(trained_model):
         trained_model.posterior_predictive_sample(modality="joint")
 
 
+@pytest.mark.parametrize(
+    ("modality", "names"), [("atac", {"gene_list": ["gene_3"]}), ("rna", {"region_list": []})]
+)
+def test_features_of_a_modality_that_is_not_drawn_are_refused(trained_model, modality, names):
+    [name] = names
+    with pytest.raises(
+        ValueError, match=f"`{name}` chooses features that `modality='{modality}'`"
+    ):
+        trained_model.posterior_predictive_sample(modality=modality, **names)
+
+
 def test_untrained_model_is_refused(fresh_mdata, small):
     with pytest.raises(RuntimeError, match="[Tt]rain"):
         SCMVPModel(fresh_mdata, **small).posterior_predictive_sample()

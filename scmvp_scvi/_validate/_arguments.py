@@ -178,7 +178,7 @@ def check_probabilities(probs: NDArray[Any], *, name: str, way_out: str) -> None
 
 
 def mapping_of(config: Any, *, name: str) -> dict[str, Any]:
-    """Return what a ``plan_config`` or ``trainer_config`` says, nothing for None.
+    """Return what a ``plan_config`` or the like says, nothing for None.
 
     Scvi-tools' own config objects name every argument there is, and cannot tell which of them
     the user set.
@@ -198,9 +198,11 @@ def mapping_of(config: Any, *, name: str) -> dict[str, Any]:
     if config is None:
         return {}
     if not isinstance(config, Mapping):
+        reason = ""
+        if hasattr(config, "to_kwargs"):  # scvi-tools' own
+            reason = ", which would put the defaults of scvi-tools in the place of this model's"
         raise TypeError(
-            f"`{name}` must be a mapping, got {type(config).__name__}, which would put the "
-            "defaults of scvi-tools in the place of this model's: pass a dict of what is to be "
-            "set."
+            f"`{name}` must be a mapping, got {type(config).__name__}{reason}: pass a dict of "
+            "what is to be set."
         )
     return dict(config)

@@ -86,8 +86,16 @@ def compare_groups(
                     f"`group1` must leave at least {_MIN_CELLS} other cells to compare with, but "
                     f'all but one are {name!r} of `groupby="{column.name}"`.'
                 )
-    if len(asked) == 0:
+        again = {name for name in asked if asked.count(name) > 1}
+        if again:
+            raise ValueError(f"`group1` must name each group once, got {shown(again)} again.")
+    if len(asked) == 0 and group1 is not None:
         raise ValueError("`group1` must name at least one group of several cells, got none.")
+    if len(asked) == 0:
+        raise ValueError(
+            f'`groupby="{column.name}"` must have groups of at least {_MIN_CELLS} cells to '
+            f"compare, got none among {len(names)}: name a column of groups, not of values."
+        )
     if group2 is not None and group2 in asked:
         raise ValueError(f"`group1` and `group2` must be different groups, got {group2!r} twice.")
     return [_of_column(column, name, group2) for name in asked]

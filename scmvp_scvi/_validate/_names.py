@@ -203,8 +203,11 @@ def check_indices(
     if indices is None:
         return np.arange(n_obs)
     array = np.asarray(indices)
-    if isinstance(indices, str):
-        raise TypeError(f"`{argument}` must be integers or a boolean mask, got {indices!r}.")
+    if array.ndim == 0:  # as NumPy makes of a string, a slice, a set or a generator
+        raise TypeError(
+            f"`{argument}` must be integers or a boolean mask, got {indices!r}: pass a list, or "
+            "`range(start, stop)`."
+        )
     if array.ndim != 1:
         raise ValueError(f"`{argument}` must be one-dimensional, got shape {array.shape}.")
     if array.size > 0 and array.dtype.kind not in "biu":
