@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_EVEN_SHARE = 0.5  # of the draws
+
 
 @dataclass(frozen=True)
 class FeatureSample:
@@ -24,7 +26,7 @@ class FeatureSample:
 
 
 def inclusion_probabilities(
-    abundance: Float[Tensor, "features"], n_sampled: int, uniform_share: float = 0.5
+    abundance: Float[Tensor, "features"], n_sampled: int
 ) -> Float[Tensor, "features"]:
     """Probability of each feature to be drawn: in part equal, in part by its abundance.
 
@@ -37,8 +39,6 @@ def inclusion_probabilities(
         Counts of each feature, or anything proportional to them, not negative.
     n_sampled
         Features to draw, at least one.
-    uniform_share
-        Share of the draws that is spread evenly.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def inclusion_probabilities(
     n_features = len(abundance)
     if n_sampled >= n_features:
         return torch.ones_like(abundance)
-    wanted = uniform_share / n_features + (1 - uniform_share) * abundance / abundance.sum()
+    wanted = _EVEN_SHARE / n_features + (1 - _EVEN_SHARE) * abundance / abundance.sum()
     probabilities = (wanted * n_sampled).clamp_max(1)
     # what certain features leave over goes to the others, which may make some of them certain
     for _ in range(n_features):

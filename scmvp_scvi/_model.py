@@ -327,8 +327,7 @@ class SCMVPModel(
         if not self._has_labels:
             return None
         known = list(self._categories(REGISTRY.LABELS))
-        unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
-        return [known.index(name) for name in self._seeding_labels(unlabeled)]
+        return [known.index(name) for name in self._seeding_labels(self._unlabeled_category)]
 
     def _room_for_clusters(
         self, n_clusters: int | None, max_clusters: int, unlabeled_category: str
@@ -372,8 +371,8 @@ class SCMVPModel(
     def _cluster_names(self) -> pd.Index:
         """Names of the components in use: the seeding labels, or numbers as strings."""
         if self._has_labels:
-            unlabeled = self.init_params_["non_kwargs"]["unlabeled_category"]
-            return pd.Index([str(name) for name in self._seeding_labels(unlabeled)])
+            names = self._seeding_labels(self._unlabeled_category)
+            return pd.Index([str(name) for name in names])
         return pd.Index([str(i) for i in range(self.module.prior.n_clusters)])
 
     # -- training -------------------------------------------------------------------------------
@@ -419,7 +418,8 @@ class SCMVPModel(
             ``early_stopping_warmup_epochs`` and ``early_stopping_patience`` change both, in
             validations.
         check_val_every_n_epoch
-            Epochs between validations, where cells are held out for it; None for none.
+            Epochs between validations, where cells are held out for it; None for none, or for one
+            where early stopping or checkpoints ask for them.
         datasplitter_kwargs
             Passed to :class:`scvi.dataloaders.DataSplitter`, such as ``external_indexing``.
         plan_kwargs

@@ -363,7 +363,7 @@ def _known_batches(reference: QueryMixin) -> str:
 
 def _unlabeled_category(reference: QueryMixin) -> Any:
     """Return what cells without a label are called, if it can stand beside the known labels."""
-    unlabeled = reference.init_params_["non_kwargs"]["unlabeled_category"]
+    unlabeled = reference._unlabeled_category
     known = reference._categories(REGISTRY.LABELS).tolist()
     if isinstance(unlabeled, str) != isinstance(known[0], str):
         arguments = reference.registry["setup_args"]
@@ -385,7 +385,7 @@ def _check_labels(mdata: MuData, reference: QueryMixin) -> None:
     key, modalities = arguments["labels_key"], arguments["modalities"]
     if key is None:
         return
-    unlabeled = reference.init_params_["non_kwargs"]["unlabeled_category"]
+    unlabeled = reference._unlabeled_category
     column = find_obs_column(
         mdata,
         key,

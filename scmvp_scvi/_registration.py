@@ -441,6 +441,11 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             kwargs["batch_size"] = int(kwargs["batch_size"])  # torch takes no other integers
         return super()._make_data_loader(adata, indices, **kwargs)
 
+    @property
+    def _unlabeled_category(self) -> Any:
+        """What cells without a label are called."""
+        return self.init_params_["non_kwargs"]["unlabeled_category"]
+
     def _categories(self, key: str) -> np.ndarray:
         """Names of the categories of a registered key, in the order of their codes."""
         return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]

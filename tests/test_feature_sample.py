@@ -22,10 +22,10 @@ def test_probabilities_sum_to_the_number_of_draws_and_none_exceeds_one(abundance
     assert (probabilities <= 1).all()
 
 
-def test_probabilities_without_a_cap_are_the_mixture_that_was_asked_for(rng):
+def test_probabilities_without_a_cap_are_half_even_and_half_by_abundance(rng):
     abundance = torch.as_tensor(rng.uniform(1, 2, 50))
-    expected = 10 * (0.3 / 50 + 0.7 * abundance / abundance.sum())
-    torch.testing.assert_close(inclusion_probabilities(abundance, 10, 0.3), expected)
+    expected = 10 * (0.5 / 50 + 0.5 * abundance / abundance.sum())
+    torch.testing.assert_close(inclusion_probabilities(abundance, 10), expected)
 
 
 @pytest.mark.parametrize("n_sampled", [200, 1_000])

@@ -568,7 +568,12 @@ def test_missing_features_are_told(reference, query):
 def test_padded_query_can_be_written(reference, query, tmp_path):
     few = with_features(query, rna=slice(2, None))
     few["rna"].var["is_marker"] = few["rna"].var["marker_of"] != ""
-    SCMVPModel.prepare_query_mudata(few, reference).write(tmp_path / "query.h5mu")
+    prepared = SCMVPModel.prepare_query_mudata(few, reference)
+    prepared.write(tmp_path / "query.h5mu")
+    read = mudata.read_h5mu(tmp_path / "query.h5mu")
+    pd.testing.assert_frame_equal(read["rna"].var, prepared["rna"].var, check_dtype=False)
+    for key in CHANNELS:
+        assert (read[key].X != prepared[key].X).nnz == 0
 
 
 def test_query_without_a_shared_feature_is_refused(reference, query):

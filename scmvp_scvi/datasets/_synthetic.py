@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi._mudata import mudata_of
 from scmvp_scvi._validate import check_in, check_integer_at_least
 
 Floats = NDArray[np.float64]
@@ -134,11 +134,11 @@ def synthetic(
     n_lineages
         Number of lineages, groups of types that share markers; by default one per three types.
     rna_depth
-        Median over cells of the expected number of RNA counts; by default 0.28 per gene, which
-        leaves 10 to 20 % of the entries non-zero.
+        Median over cells of the expected number of RNA counts, were all batches alike; by default
+        0.28 per gene, which leaves 10 to 20 % of the entries non-zero.
     atac_depth
-        Median over cells of the expected number of ATAC fragments; by default 0.025 per peak,
-        which leaves 1 to 3 % of the entries non-zero.
+        Median over cells of the expected number of ATAC fragments, were all batches alike; by
+        default 0.025 per peak, which leaves 1 to 3 % of the entries non-zero.
     rna_dispersion
         Variance of the gamma factor of mean one on each RNA mean; 0 gives Poisson counts.
     marker_fraction
@@ -295,10 +295,7 @@ def synthetic(
         "rna": _to_anndata(_empty_rows(rna_counts, rna_missing), obs.index, genes, rna),
         "atac": _to_anndata(_empty_rows(atac_counts, atac_missing), obs.index, peaks, atac),
     }
-    # mudata 0.3 would copy the columns of the modalities into the joint tables otherwise.
-    with without_pulling():
-        mdata = MuData(modalities)
-    mdata.obs = obs
+    mdata = mudata_of(modalities, obs)
     mdata.uns["truth"] = {
         "links": pd.DataFrame(
             {

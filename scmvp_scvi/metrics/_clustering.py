@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 from sklearn.metrics import (
     adjusted_rand_score,
     f1_score,
@@ -172,8 +173,7 @@ def mean_entropy(probs: np.ndarray) -> float:
     values = np.asarray(probs)
     way_out = "Divide by the sums of the rows: `probs / probs.sum(1, keepdims=True)`."
     check_probabilities(values, name="probs", way_out=way_out)
-    logs = np.log(np.where(values > 0, values, 1.0))
-    return float(-(values * logs).sum(1).mean())
+    return float(entr(values).sum(1).mean())
 
 
 def _check_labelled(

@@ -55,7 +55,7 @@ class RNADecoder(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "cells latent"],
-        cluster_weights: Float[Tensor, "cells hidden"],
+        cluster_weights: Float[Tensor, "cells #hidden"],
         covariates: Covariates,
         dispersion_index: Tensor | None,
         library: Float[Tensor, "cells 1"],
@@ -142,7 +142,7 @@ class ATACDecoder(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "cells latent"],
-        cluster_weights: Float[Tensor, "cells hidden"],
+        cluster_weights: Float[Tensor, "cells #hidden"],
         covariates: Covariates,
         library: Float[Tensor, "cells 1"],
         observed: Float[Tensor, "cells"],

@@ -108,7 +108,8 @@ def peak_gene_links(
     alternative
         Links to look for: positive, negative, or both.
     n_matched
-        Peaks that each is compared with, at least 20; 0 for scores without p-values.
+        Peaks that each is compared with, at least 20; 0 for scores without p-values. Of peaks that
+        are equally like it, the first are taken: p-values depend on the order of the peaks.
     n_background
         Peaks, drawn at random, that these are chosen from. About half are drawn evenly, and half
         with more weight on the more accessible ones.
