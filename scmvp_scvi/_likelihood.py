@@ -40,7 +40,7 @@ class LikelihoodMixin(MinibatchMixin):
 
         Returns
         -------
-        The mean over the cells, or ``(cells,)``.
+        The mean over the cells, a tensor without axes as of scvi-tools, or ``(cells,)``.
         """
         losses = self._losses("`get_elbo`", adata, indices, batch_size, dataloader)
         of_cells = torch.cat(

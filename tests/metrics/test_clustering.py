@@ -118,7 +118,11 @@ def test_labels_without_names_go_by_the_order_of_their_rows(latent, labels, rng)
         ({"latent": np.zeros(120)}, ValueError, r"`latent` must be a table .* got shape \(120,\)"),
         ({"latent": np.full((120, 2), np.nan)}, ValueError, "`latent` must be .* NaN or inf"),
         ({"latent": sp.eye(120)}, TypeError, r"`latent` must be a dense table.*`latent.toarray"),
-        ({"resolutions": [0.5, -1]}, ValueError, "`resolutions` must be at least 0 and finite, got -1"),
+        (
+            {"resolutions": [0.5, -1]},
+            ValueError,
+            "`resolutions` must be at least 0 and finite, got -1",
+        ),
         ({"resolutions": 0.5}, TypeError, r"`resolutions` must be a list, got 0.5: \[0.5\]\?"),
         ({"n_neighbors": 0}, ValueError, "`n_neighbors` must be at least 1, got 0"),
     ],
