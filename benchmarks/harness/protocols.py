@@ -16,10 +16,12 @@ from scipy import sparse
 from harness.data import build, counts_of, subset, without
 from harness.methods.base import (
     OTHER,
+    UNLABELLED,
     Clusterer,
     Embedder,
     Grapher,
     Imputer,
+    Labeller,
     Method,
     Predictor,
     Projector,
@@ -30,6 +32,7 @@ from harness.scores.imputation import atac_scores, calibration, log_scores, rna_
 
 Result = dict[str, object]
 TRAIN_SHARE = 0.8
+LEAST_LABELLED = 3
 SCORES = {"rna": rna_scores, "atac": atac_scores}
 CALIBRATION_CELLS, CALIBRATION_DRAWS = {"rna": 400, "atac": 100}, 50
 CELLS_PER_DRAW = 25  # all draws of all peaks of so many cells are in memory at once
@@ -171,6 +174,40 @@ def held_out(mdata: MuData, seed: int, case: str = "") -> Task:
     return Task(train, score)
 
 
+def some_labels(mdata: MuData, seed: int, case: str) -> Task:
+    """Learn from the labels of so many percent of the training cells, and label the others.
+
+    Each type has three cells with a label, or as many as it has. A method that learns from counts
+    alone labels a cell by the 15 nearest of those that have one.
+    """
+    train_rows, test_rows = split(mdata.n_obs, seed)
+    train, test = subset(mdata, train_rows), subset(mdata, test_rows)
+    train_labels, test_labels = labels_of(train), labels_of(test)
+    rng = np.random.default_rng(seed)
+    is_known = np.zeros(train.n_obs, bool)
+    for name in np.unique(train_labels):
+        members = rng.permutation(np.flatnonzero(train_labels == name))
+        is_known[members[: max(LEAST_LABELLED, round(int(case) / 100 * len(members)))]] = True
+    train.obs["label"] = np.where(is_known, train_labels, UNLABELLED)
+
+    def score(method: Labeller | Projector) -> Result:
+        if isinstance(method, Labeller):
+            found, new = method.predict_labels(), method.predict_labels(test)
+        else:
+            view = method.views[0]
+            latent = method.embed(view)
+            classifier = embedding.neighbours(latent[is_known], train_labels[is_known])
+            found, new = (classifier.predict(z) for z in (latent, method.project(test, view)))
+        scores: Result = {"held_out": embedding.transfer_scores(test_labels, new)}
+        if not is_known.all():
+            scores["unlabelled"] = embedding.transfer_scores(
+                train_labels[~is_known], found[~is_known]
+            )
+        return scores
+
+    return Task(train, score)
+
+
 # -- counts -------------------------------------------------------------------------------------
 
 
@@ -288,6 +325,9 @@ PROTOCOLS: dict[str, Protocol] = {
         seed_draws_data=False,
     ),
     "held-out": Protocol(held_out, (Projector,), version=2, compares_embeddings=True),
+    "labels": Protocol(
+        some_labels, (Labeller | Projector,), ("100", "10"), compares_embeddings=True
+    ),
     "thinning": Protocol(thinning, (Imputer,)),
     "cross-modal": Protocol(cross_modal, (Predictor,)),
     "modalities": Protocol(modalities, (Predictor,)),

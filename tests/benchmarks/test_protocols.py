@@ -13,9 +13,9 @@ import harness.data as data
 import harness.methods.simple as simple
 import harness.protocols as protocols
 from harness.methods import METHODS
-from harness.methods.base import Embedder, Imputer, Predictor, Projector
+from harness.methods.base import Embedder, Imputer, Labeller, Predictor, Projector
 from harness.methods.factors import MOFA
-from harness.methods.models import SCMVP, SCVI, MultiVI
+from harness.methods.models import SCANVI, SCMVP, SCVI, MultiVI
 from harness.protocols import PROTOCOLS
 
 SMALL = {"n_latent": 5, "n_hidden": 32, "n_hidden_atac": 16, "n_shared": 32, "n_heads": 4}
@@ -77,6 +77,13 @@ def test_models_of_scvi_tools_go_through_the_protocols(protocol, make, cells):
         assert all(math.isfinite(number) for number in numbers_in(result))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_scanvi_learns_the_planted_types(cells):
+    result = run("labels", SCANVI(), cells, "10")
+    assert result["held_out"]["f1"] > 0.5
+
+
 @pytest.mark.slow  # numba compiles the distances of muon
 @pytest.mark.filterwarnings("ignore")
 def test_weighted_neighbours_find_the_types(cells):
@@ -102,10 +109,25 @@ def test_one_profile_for_all_cells_predicts_the_same_by_either_modality(cells):
     assert "f1" not in result["joint"]  # it places no cell
 
 
+@pytest.mark.parametrize("case", PROTOCOLS["labels"].cases)
+def test_no_more_labels_are_shown_than_the_case_says_and_some_of_each_type(cells, case):
+    train = PROTOCOLS["labels"].make(cells, 0, case).train
+    shown = train.obs["label"] != "Unknown"
+    assert (train.obs["label"] == train.obs["cell_type"].astype(str))[shown].all()
+    sizes, of_types = train.obs["cell_type"].value_counts(), train.obs[shown]["cell_type"]
+    expected = (sizes * int(case) / 100).round().clip(lower=3)
+    assert of_types.value_counts().to_dict() == expected.to_dict()
+
+
+def test_labels_of_a_tenth_of_the_cells_are_learned_with_the_counts(cells):
+    result = run("labels", SCMVP(epochs=60, model=SMALL), cells, "10")
+    assert min(scores["f1"] for scores in result.values()) > 0.8
+
+
 def test_held_out_cells_are_not_learned_from(cells):
     train, test = protocols.split(cells.n_obs, 0)
-    for name in ("held-out", "cross-modal", "modalities"):
-        task = PROTOCOLS[name].make(cells, 0, "")
+    for name in ("held-out", "labels", "cross-modal", "modalities"):
+        task = PROTOCOLS[name].make(cells, 0, PROTOCOLS[name].cases[0])
         assert list(task.train.obs_names) == list(cells.obs_names[train])
     assert len(np.union1d(train, test)) == cells.n_obs
     assert not np.isin(test, train).any()
@@ -228,7 +250,7 @@ def test_a_number_of_components_that_a_form_of_the_model_fixes_is_not_overruled(
 def test_every_method_is_suited_to_a_protocol(name):
     method = METHODS[name]()
     assert any(protocol.suits(method) for protocol in PROTOCOLS.values())
-    assert isinstance(method, Embedder | Imputer | simple.WNN)
+    assert isinstance(method, Embedder | Imputer | Labeller | simple.WNN)
     assert inspect.getdoc(type(method))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.methods.base import Method
 from harness.methods.factors import MOFA
-from harness.methods.models import SCMVP, SCVI, MultiVI
+from harness.methods.models import SCANVI, SCMVP, SCVI, MultiVI
 from harness.methods.original import PYTHON, OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, MeanOfLogs, Neighbors, Raw
 
@@ -107,6 +107,7 @@ CHANGES: dict[str, Change] = {
     "RNA scale 1": {"plan": {"rna_output_scale": 1.0}},
     **CENTRED,
     "own counts": OWN_COUNTS,
+    "labels seed alone": {"plan": {"label_weight": 0.0}},
     "dispersions as trained": AS_TRAINED,
     "dispersions as trained, own counts": joined(AS_TRAINED, OWN_COUNTS),
     "RNA scale 3.4": RNA_SCALE_34,
@@ -126,6 +127,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "WNN": WNN,
     "MOFA+": MOFA,
     "scVI": SCVI,
+    "scANVI": SCANVI,
     "scmvp": SCMVP,
     "MultiVI": MultiVI,
     **{f"scmvp, {name}": partial(SCMVP, **change) for name, change in CHANGES.items()},

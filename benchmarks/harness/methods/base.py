@@ -17,6 +17,7 @@ from harness.scores.imputation import poisson_logs, poisson_rates
 
 Modality = Literal["rna", "atac"]
 View = Literal["joint", "rna", "atac"]  # what a cell is seen by
+UNLABELLED = "Unknown"  # in the place of a label
 OTHER: dict[Modality, Modality] = {"rna": "atac", "atac": "rna"}
 
 
@@ -69,6 +70,14 @@ class Clusterer(Method):
     @abstractmethod
     def cluster_probabilities(self, cells: MuData | None = None) -> np.ndarray:
         """Posterior of new cells or of the training cells, ``(cells, clusters)``."""
+
+
+class Labeller(Method):
+    """A method that learns from labels too, where ``.obs["label"]`` has those of some cells."""
+
+    @abstractmethod
+    def predict_labels(self, cells: MuData | None = None) -> np.ndarray:
+        """Label of each of new cells or of the training cells, ``(cells,)``."""
 
 
 class Imputer(Method):

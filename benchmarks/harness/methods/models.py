@@ -9,7 +9,16 @@ from mudata import MuData
 from torch.distributions import Distribution
 
 from harness.data import build, counts_of, without
-from harness.methods.base import OTHER, Clusterer, Modality, Predictor, Projector, View
+from harness.methods.base import (
+    OTHER,
+    UNLABELLED,
+    Clusterer,
+    Labeller,
+    Modality,
+    Predictor,
+    Projector,
+    View,
+)
 from harness.scores.imputation import DEPTH
 from scmvp_scvi import SCMVPModel
 from scmvp_scvi._keys import OUTPUT
@@ -26,6 +35,18 @@ LAWS: dict[Modality, tuple[str, str]] = {
 def batch_key(mdata: MuData) -> str | None:
     """Column of the batches, where there are any."""
     return "batch" if "batch" in mdata.obs else None
+
+
+def labels_key(mdata: MuData) -> str | None:
+    """Column of the labels to learn from, where there are any."""
+    return "label" if "label" in mdata.obs else None
+
+
+def with_label(cells: MuData, label: str) -> MuData:
+    """Return a copy of the cells whose column of labels says the same of all."""
+    cells = build(counts_of(cells), cells)
+    cells.obs["label"] = label
+    return cells
 
 
 def seen_by(mdata: MuData, view: View) -> MuData:
@@ -48,7 +69,7 @@ def denoised(
     return of[modality](cells, indices=rows, return_numpy=True, **options)
 
 
-class SCMVP(Projector, Predictor, Clusterer):
+class SCMVP(Projector, Predictor, Clusterer, Labeller):
     """The model of this package: all training cells, as many epochs as it takes by default.
 
     Parameters
@@ -93,7 +114,12 @@ class SCMVP(Projector, Predictor, Clusterer):
         epochs = self.settings["epochs"] or default_max_epochs(train.n_obs)
         self.settings["epochs"] = epochs
         scvi.settings.seed = seed
-        SCMVPModel.setup_mudata(train, modalities=MODALITIES, batch_key=batch_key(train))
+        SCMVPModel.setup_mudata(
+            train,
+            modalities=MODALITIES,
+            batch_key=batch_key(train),
+            labels_key=labels_key(train),
+        )
         self.model = SCMVPModel(train, **self.settings["model"])
         self.model.train(
             epochs,
@@ -113,6 +139,11 @@ class SCMVP(Projector, Predictor, Clusterer):
 
     def cluster_probabilities(self, cells: MuData | None = None) -> np.ndarray:
         return self.model.get_cluster_probabilities(cells).to_numpy()
+
+    def predict_labels(self, cells: MuData | None = None) -> np.ndarray:
+        if cells is not None:  # with some label that the model knows, which it does not read
+            cells = with_label(cells, self.model.adata.obs["label"].iloc[0])
+        return self.model.predict_clusters(cells).to_numpy(dtype=str)
 
     def impute(self, modality: Modality, rows: np.ndarray) -> np.ndarray:
         options = {"own_counts": self.own_counts} if modality == "rna" else {}
@@ -251,3 +282,35 @@ class SCVI(Projector):
         del view
         with without_pulling():
             return self.model.get_latent_representation(self._rna(cells))
+
+
+class SCANVI(Labeller):
+    """ScANVI on the RNA alone, from a trained scVI."""
+
+    packages = ("scvi-tools", "torch")
+
+    def fit(self, train: MuData, seed: int) -> None:
+        scvi.settings.seed = seed
+        cells = self._rna(train)
+        scvi.model.SCVI.setup_anndata(
+            cells, batch_key=batch_key(train), labels_key=labels_key(train)
+        )
+        unlabelled = scvi.model.SCVI(cells)
+        unlabelled.train(accelerator="auto", enable_progress_bar=False)
+        self.model = scvi.model.SCANVI.from_scvi_model(
+            unlabelled, unlabeled_category=UNLABELLED, labels_key=labels_key(train)
+        )
+        self.model.train(accelerator="auto", enable_progress_bar=False)
+        epochs = unlabelled.trainer.current_epoch, self.model.trainer.current_epoch
+        self.settings["epochs"] = list(epochs)
+
+    def _rna(self, cells: MuData):
+        rna = cells["rna"].copy()
+        rna.obs = cells.obs.copy()
+        return rna
+
+    def predict_labels(self, cells: MuData | None = None) -> np.ndarray:
+        if cells is not None:
+            with without_pulling():
+                cells = self._rna(with_label(cells, UNLABELLED))
+        return np.asarray(self.model.predict(cells), dtype=str)

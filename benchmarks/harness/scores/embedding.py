@@ -76,8 +76,12 @@ def label_transfer(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> Scores:
     """Scores of the labels that held-out cells take from their 15 nearest training cells."""
-    classifier = KNeighborsClassifier(N_NEIGHBORS).fit(train, train_labels)
-    return transfer_scores(test_labels, classifier.predict(test))
+    return transfer_scores(test_labels, neighbours(train, train_labels).predict(test))
+
+
+def neighbours(latent: np.ndarray, labels: np.ndarray) -> KNeighborsClassifier:
+    """Return what labels a cell by its 15 nearest of the given ones, or by all where fewer are."""
+    return KNeighborsClassifier(min(N_NEIGHBORS, len(latent))).fit(latent, labels)
 
 
 def in_sample_transfer(latent: np.ndarray, labels: np.ndarray) -> Scores:
