@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,13 +54,20 @@ Batch = str | int | float
 _CHECKED_BY_US = AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
 
 
+class _OwnValues(NamedTuple):
+    """What the set-up read of the model's own data."""
+
+    manager_id: str
+    values: dict[str, Any]  # by registry key
+
+
 class RegistrationMixin(BaseMinifiedModeModelClass):
     """Registration of the data of `SCMVPModel`, its own and those that it is asked about."""
 
     module: SCMVPModule  # what the model brings
 
     _copy_of_view = ""  # uuid of the copy of the view that was asked about last
-    _own_values: tuple[str, dict[str, Any]] = ("", {})  # of the manager, what the set-up read
+    _own_values = _OwnValues("", {})
 
     @classmethod
     def setup_mudata(
@@ -303,9 +310,9 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             with without_pulling():
                 mdata = adata = mdata.copy()
         # a copy carries the mark of registered data, whatever was done to it since
-        if self._is_registered(mdata):
+        if (manager := self._manager_of(mdata)) is not None:
             check_still_as_registered(mdata, self.registry)
-            self._renew_registration(mdata)
+            self._renew_registration(manager)
         else:
             self._check_new_data(mdata)
         validated = super()._validate_anndata(adata, copy_if_view=copy_if_view)
@@ -320,10 +327,10 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         self._keep_values()  # data can become the model's own later on
         return validated
 
-    def _is_registered(self, mdata: MuData) -> bool:
-        """Whether this very object, not one it was copied from, is registered with the model."""
+    def _manager_of(self, mdata: MuData) -> AnnDataManager | None:
+        """Return the manager of this very object, not of what it was copied from, or None."""
         managers = self._per_instance_manager_store.get(self.id, {}).values()
-        return any(manager.adata is mdata for manager in managers)
+        return next((manager for manager in managers if manager.adata is mdata), None)
 
     def _take_back_codes(self) -> None:
         """Write the codes of the set-up, where a later one of the same data has put its own."""
@@ -338,30 +345,34 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
     def _keep_values(self) -> None:
         """Keep codes and covariates of the model's own data, which are those of its registry."""
         manager = self.adata_manager
-        if manager is not None and self._own_values[0] != manager.id:
-            self._own_values = manager.id, registered_values(manager)
+        if manager is not None and self._own_values.manager_id != manager.id:
+            self._own_values = _OwnValues(manager.id, registered_values(manager))
 
-    def _renew_registration(self, mdata: MuData) -> None:
+    def _renew_registration(self, manager: AnnDataManager) -> None:
         """Register data again that no longer hold what this model registered.
 
         Other registrations write their codes to the same places; users change columns, and remove
         what they do not know. Own columns that changed are refused, for the model was trained on
         what they held; those of other data are read as they are.
         """
-        managers = self._per_instance_manager_store[self.id].values()
-        manager = next(manager for manager in managers if manager.adata is mdata)
-        where = self._where_registered(mdata)
+        where = self._where_registered(manager.adata)
         if is_latest(manager) and is_as_registered(manager, where):
             return
-        is_own = manager is self.adata_manager
-        if not (is_own and is_latest(manager)):
-            self._check_against_setup(mdata)
-        if is_own:
-            kept = self._own_values[1]
-            are_of_these_cells = all(len(values) == mdata.n_obs for values in kept.values())
-            if are_of_these_cells or is_latest(manager):
-                check_columns_as_registered(manager, where, kept if are_of_these_cells else None)
+        if manager is self.adata_manager:
+            self._check_own_columns(manager, where)
+        else:
+            self._check_against_setup(manager.adata)
         register_again(manager)
+
+    def _check_own_columns(self, manager: AnnDataManager, where: Mapping[str, str | None]) -> None:
+        """Refuse own columns that changed, by what the set-up read if it was of these cells."""
+        kept = self._own_values.values
+        is_of_these_cells = all(len(v) == manager.adata.n_obs for v in kept.values())
+        if not is_latest(manager):
+            self._check_against_setup(manager.adata)
+            if not is_of_these_cells:  # and the codes in the data are those of another set-up
+                return
+        check_columns_as_registered(manager, where, kept if is_of_these_cells else None)
 
     def _data(self, adata: MuData | None = None) -> MuData:
         """Return the data that are asked about: those given, or else the model's own."""
@@ -382,7 +393,7 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
             warnings.simplefilter("ignore")
             where = self._check_against_setup(mdata)
             check_still_as_registered(mdata, self.registry)
-            self._renew_registration(mdata)  # another set-up of the same data has other codes
+            self._renew_registration(self.adata_manager)  # another set-up has other codes
         check_columns_as_registered(self.adata_manager, where)
         return mdata
 

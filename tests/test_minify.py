@@ -336,7 +336,7 @@ def test_counts_are_let_go_of_and_may_come_back(make_mdata, register, train):
     elbo = float(model.get_elbo())
     model.minify_mudata()
     model.deregister_manager(mdata)
-    assert not model._is_registered(mdata)
+    assert model._manager_of(mdata) is None
     assert float(model.get_elbo(mdata)) == pytest.approx(elbo, rel=0.05)
 
 
