@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,7 @@ from scmvp_scvi._validate import (
     leave_out_unmeasured,
     seen_cells_and_features,
     shown,
+    warn_user,
 )
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
@@ -438,6 +440,14 @@ class DifferentialMixin(EmbeddingMixin):
                     f"`{name}` must be a list of batches, got {batches!r}: [{batches!r}]?"
                 )
             self._batch_codes(batches, name)
+        known = self._categories(REGISTRY.BATCH)
+        first, second = (set(known if b is None else b) for b in (how.batchid1, how.batchid2))
+        if how.batch_correction and first != second and first & second:
+            shared = shown(sorted(first & second, key=str))
+            warn_user(
+                f"`batchid1` and `batchid2` share {shared} and are not the same: what tells other "
+                "batches apart enters the comparison. Name the same batches for both groups.",
+            )
 
 
 @dataclass(frozen=True)
@@ -538,21 +548,23 @@ def _bayes_factors(
     for start in range(0, len(names), width):
         block = slice(start, start + width)
         computation = DifferentialComputation(partial(draws.of_features, block), None, manager)
-        statistics = computation.get_bayes_factors(
-            compared.rows1,
-            compared.rows2,
-            mode=how.mode,
-            batchid1=how.batchid1,
-            batchid2=how.batchid2,
-            use_observed_batches=not how.batch_correction,
-            n_samples_overall=n_draws,
-            delta=how.delta,
-            pseudocounts=one_count if how.pseudocounts is None else how.pseudocounts,
-            change_fn=partial(_log_fold_change, counting_noise[block]),
-            # both directions added up are probable in any group of unlike cells
-            test_mode="three",
-            cred_interval_lvls=how.cred_interval_lvls,
-        )
+        with warnings.catch_warnings():  # of batches, which the request was checked for
+            warnings.filterwarnings("ignore", "Batchids of cells groups", UserWarning)
+            statistics = computation.get_bayes_factors(
+                compared.rows1,
+                compared.rows2,
+                mode=how.mode,
+                batchid1=how.batchid1,
+                batchid2=how.batchid2,
+                use_observed_batches=not how.batch_correction,
+                n_samples_overall=n_draws,
+                delta=how.delta,
+                pseudocounts=one_count if how.pseudocounts is None else how.pseudocounts,
+                change_fn=partial(_log_fold_change, counting_noise[block]),
+                # both directions added up are probable in any group of unlike cells
+                test_mode="three",
+                cred_interval_lvls=how.cred_interval_lvls,
+            )
         blocks.append(pd.DataFrame(statistics, index=names[block]))
     return pd.concat(blocks)
 

@@ -78,6 +78,17 @@ def planted_change(planted, modality) -> pd.DataFrame:
 # -- what is found --------------------------------------------------------------------------------
 
 
+def test_batches_that_groups_share_in_part_are_warned_of_once(compare):
+    batches = {"batch_correction": True, "batchid1": ["batch_0"]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compare(groupby="cell_type", n_samples_overall=50, **batches)
+        compare(groupby="cell_type", n_samples_overall=50, batchid2=["batch_0"], **batches)
+    [told] = [w for w in caught if "atch" in str(w.message)]
+    assert str(told.message).startswith("`batchid1` and `batchid2` share `batch_0` and are not")
+    assert told.filename == __file__
+
+
 def test_planted_markers_of_a_type_come_first(of_types, planted, modality):
     marks = planted[modality].var["marker_of"]
     first = {
@@ -324,7 +335,7 @@ def test_groups_may_be_decoded_in_numbers_of_batches_that_do_not_divide_the_draw
 ):
     mdata = register(make_mdata(n_batches=3), batch_key="batch")
     model = train(mdata, max_epochs=2)
-    with pytest.warns(UserWarning, match="batch correction is not trustworthy"):
+    with pytest.warns(UserWarning, match="share `batch_0`, `batch_1` and are not the same"):
         found = model.differential_expression(
             groupby="batch",
             group1="batch_0",
