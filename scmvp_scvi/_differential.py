@@ -171,7 +171,8 @@ class DifferentialMixin(EmbeddingMixin):
         Warns
         -----
         UserWarning
-            If all groups are compared in turn, and some are left out for the same reasons.
+            If all groups are compared in turn, and some are left out for the same reasons; if
+            ``batchid1`` and ``batchid2`` share batches and are not the same.
         """
         return self._compare_features(
             "rna",
@@ -250,7 +251,7 @@ class DifferentialMixin(EmbeddingMixin):
         Warns
         -----
         UserWarning
-            If all groups are compared in turn, and some are left out for the same reasons.
+            As in `differential_expression`.
         """
         found = self._compare_features(
             "atac",
@@ -668,7 +669,7 @@ def _chosen_by(table: pd.DataFrame, query: str, argument: str) -> np.ndarray:
     """``(cells,)``, boolean: the rows that a query chooses."""
     rule = f"`{argument}={query!r}` must be a query of the columns of `adata.obs`"
     try:
-        chosen = table.eval(query)
+        chosen = table.eval(query, local_dict={}, global_dict={})
     except pd.errors.UndefinedVariableError as error:
         [name] = re.findall("'(.*)'", str(error))
         name = name.removeprefix("BACKTICK_QUOTED_STRING_")  # what pandas makes of a name
@@ -682,6 +683,8 @@ def _chosen_by(table: pd.DataFrame, query: str, argument: str) -> np.ndarray:
             f"{rule}, but pandas cannot evaluate it: {type(error).__name__}, {error}. Write a "
             "condition such as `\"batch == 'a'\"`, or pass a mask."
         ) from error
+    if isinstance(chosen, pd.Series) and chosen.dtype == "boolean":
+        chosen = chosen.fillna(False).astype(bool)  # what is missing is not chosen
     if np.shape(chosen) != (len(table),) or np.asarray(chosen).dtype.kind != "b":
         raise ValueError(
             f"{rule} that is true or false of each cell, got values of another kind: write a "

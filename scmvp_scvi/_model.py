@@ -80,7 +80,7 @@ class SCMVPModel(
     max_clusters
         Room for components if Leiden chooses their number.
     unlabeled_category
-        Label of cells that seed no component.
+        Label of cells that have none: they seed no component.
     n_latent
         Dimensions of the latent space.
     n_hidden
@@ -446,11 +446,12 @@ class SCMVPModel(
         if check_val_every_n_epoch is not None:
             check_integer_at_least(check_val_every_n_epoch, 1, name="check_val_every_n_epoch")
             check_val_every_n_epoch = int(check_val_every_n_epoch)  # Lightning takes no other ones
+        named = signature(SCMVPModel.train).parameters.keys() - {"self", "trainer_kwargs"}
         plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
         plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
         check_plan_arguments(plan_kwargs)
         config = mapping_of(trainer_kwargs.pop("trainer_config", None), name="trainer_config")
-        check_trainer_config(config, signature(SCMVPModel.train).parameters)
+        check_trainer_config(config, named)
         # merged here, for scvi-tools splits cells over devices by a strategy that it is passed
         of_trainer = {**config, **trainer_kwargs}
         check_trainer_arguments(of_trainer)
@@ -458,7 +459,7 @@ class SCMVPModel(
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
         splitter_kwargs = mapping_of(datasplitter_kwargs, name="datasplitter_kwargs")
-        check_splitter_arguments(splitter_kwargs, signature(SCMVPModel.train).parameters)
+        check_splitter_arguments(splitter_kwargs, named)
         if splitter_kwargs.get("external_indexing") is None:
             check_split(train_size, validation_size)
         else:

@@ -242,32 +242,24 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         hide_state_registries
             Leave out the details of each field.
         """
-        mdata = self._data(adata)
-        if has_views(mdata):  # which scvi-tools would make a copy of in place
-            with without_pulling():
-                mdata = mdata.copy()
-        super().view_anndata_setup(mdata, hide_state_registries)
+        # of a view a copy, which scvi-tools would make in its place
+        super().view_anndata_setup(self._validate_anndata(adata), hide_state_registries)
 
-    def transfer_fields(self, adata: MuData, **kwargs: Any) -> AnnDataManager:
+    def transfer_fields(self, adata: MuData) -> AnnDataManager:
         """Register other data with the fields of the model, once they are checked as new data are.
 
         Parameters
         ----------
         adata
             The data.
-        **kwargs
-            Passed to :meth:`scvi.data.AnnDataManager.transfer_fields`.
 
         Raises
         ------
         TypeError, KeyError, ValueError
-            As in `get_latent_representation`, or if the model was loaded without data.
+            As in `get_latent_representation`.
         """
-        self._data()
         check_is_mudata(adata)
-        self._check_against_setup(adata)
-        manager: AnnDataManager = super().transfer_fields(adata, **kwargs)
-        return manager
+        return self._new_manager(adata)
 
     # -- the model's own data and others --------------------------------------------------------
 

@@ -18,7 +18,6 @@ from scmvp_scvi._validate import check_in, did_you_mean, shown
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
 # further ones of the loader that leave its minibatches as the model reads them
 _OF_LOADER = (
-    "generator",
     "multiprocessing_context",
     "persistent_workers",
     "prefetch_factor",
@@ -133,12 +132,8 @@ def check_splitter_arguments(arguments: Mapping[str, Any], of_train: Collection[
         If there is no such argument, or it is one of `train`.
     """
     known = (*_OF_SPLITTER, *_OF_LOADER)
+    _refuse_arguments_of_train(arguments, of_train, passed_as="datasplitter_kwargs")
     for name in arguments:
-        if name in of_train:
-            raise TypeError(
-                f"`{name}` is an argument of `train`, got it in `datasplitter_kwargs`: pass it "
-                "beside that."
-            )
         if name not in known:
             raise TypeError(
                 f"`datasplitter_kwargs` must name arguments of the data splitter or of PyTorch's "
@@ -214,12 +209,7 @@ def check_trainer_config(config: Mapping[str, Any], of_train: Iterable[str]) -> 
     TypeError
         If it names one of them.
     """
-    for name in (*of_train, *_CONFIGS):
-        if name in config:
-            raise TypeError(
-                f"`{name}` is an argument of `train`, got it in "
-                "`trainer_config`: pass it beside that."
-            )
+    _refuse_arguments_of_train(config, (*of_train, *_CONFIGS), passed_as="trainer_config")
 
 
 def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
@@ -266,6 +256,17 @@ def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             "`reduce_lr_on_plateau` takes the place of `lr_schedule`, got both: leave one out."
         )
+
+
+def _refuse_arguments_of_train(
+    arguments: Mapping[str, Any], of_train: Collection[str], *, passed_as: str
+) -> None:
+    for name in arguments:
+        if name in of_train:
+            raise TypeError(
+                f"`{name}` is an argument of `train`, got it in `{passed_as}`: pass it beside "
+                "that."
+            )
 
 
 def _n_devices(devices: int | list[int] | str) -> int:

@@ -71,13 +71,18 @@ class SCMVPTrainRunner(TrainRunner):
             **trainer_kwargs,
         }
         super().__init__(model, training_plan, data_splitter, **trainer_kwargs)
-        self._check_some_minibatch_is_full()
+        self._check_cells_of_a_process()
 
-    def _check_some_minibatch_is_full(self) -> None:
-        """Refuse to drop all there is: what each process has is known to the trainer alone."""
+    def _check_cells_of_a_process(self) -> None:
+        """Refuse too few cells for a step: what each process has is known to the trainer alone."""
         splitter, n_processes = self.data_splitter, self.trainer.world_size
         n_cells = math.ceil(splitter.n_train / n_processes)
-        if (splitter.drop_last or n_cells == 1) and n_cells < splitter.batch_size:
+        if n_cells == 1:
+            raise ValueError(
+                "Training needs at least 2 training cells of each process, got "
+                f"{splitter.n_train} of {n_processes}: pass more cells, or train on fewer devices."
+            )
+        if splitter.drop_last and n_cells < splitter.batch_size:
             of_process = f" of each of {n_processes} processes" if n_processes > 1 else ""
             raise ValueError(
                 "`drop_last` leaves no minibatch where there are fewer training "

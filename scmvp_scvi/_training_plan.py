@@ -148,6 +148,17 @@ class SCMVPTrainingPlan(LoggedPlan):
             samples_peaks=kwargs.get("n_peaks_per_step") is not None,
         )
         check_arguments_of_loss(kwargs)
+        if "label_weight" in kwargs and (seeding_labels is None or surgery is not None):
+            raise ValueError(
+                "`label_weight` weighs labels that the training reads, got it "
+                + (
+                    "for a query, which learns from none: leave it out, or pass `unfrozen=True` "
+                    "to `SCMVPModel.load_query_data`."
+                    if surgery is not None
+                    else "without any: pass `labels_key` to `SCMVPModel.setup_mudata`, or leave "
+                    "it out."
+                )
+            )
         check_in(cluster_resolution, "(0, inf)", name="cluster_resolution")
         schedule = Schedule(
             mixture_start,
@@ -266,7 +277,8 @@ class SCMVPTrainingPlan(LoggedPlan):
         self.module.rna_encoder.some_unobserved = counts.lack("rna")
         self.module.atac_encoder.some_unobserved = counts.lack("atac")
         if not bool(self.module.feature_statistics_known):
-            self._warn_about_deep_cells(counts)
+            if self.module.atac_target == "counts":  # of which TF-IDF has depth taken away
+                self._warn_about_deep_cells(counts)
             self.module.set_feature_statistics(**counts.feature_statistics())
 
     @staticmethod

@@ -728,6 +728,7 @@ def test_config_of_the_plan_is_heeded_where_arguments_say_nothing_else(fresh_mda
             {"plan_kwargs": {"optimizer": "Custom", "optimizer_creator": print, "lr": 0.1}},
             "`lr` is of the plan's own optimizers",
         ),
+        ({"plan_kwargs": {"label_weight": 2.0}}, "`label_weight` .* pass `labels_key`"),
         ({"plan_kwargs": {"lr_patience": 3}}, "`lr_patience` says how the learning rate falls"),
         (
             {"plan_kwargs": {"reduce_lr_on_plateau": True, "lr_schedule": "cosine"}},

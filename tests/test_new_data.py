@@ -162,6 +162,16 @@ def test_fields_are_transferred_to_data_that_are_checked_as_new_data_are(
         trained_model.transfer_fields(permuted)
 
 
+def test_copies_of_views_that_were_shown_are_not_kept(trained_model, make_mdata, capsys):
+    managers = trained_model._per_instance_manager_store[trained_model.id]
+    mdata, sizes = make_mdata(), []
+    for n_cells in (20, 30, 40):
+        trained_model.view_anndata_setup(mdata[:n_cells], hide_state_registries=True)
+        sizes.append(len(managers))
+    assert sizes[1:] == sizes[:1] * 2
+    assert "40" in capsys.readouterr().out
+
+
 def test_anndata_is_refused_as_new_data(trained_model, some_cells):
     with pytest.raises(TypeError, match="`mdata` must be a MuData .* got an AnnData"):
         trained_model.get_latent_representation(some_cells["rna"])

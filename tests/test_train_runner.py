@@ -219,19 +219,18 @@ def test_interrupted_training_does_not_end_the_process(fresh_mdata, small, train
 
 
 @pytest.mark.parametrize(
-    ("n_train", "drop_last", "is_refused"),
-    [(200, True, False), (198, True, True), (2, False, True)],
+    ("n_train", "drop_last", "message"),
+    [
+        (200, True, None),
+        (198, False, None),
+        (198, True, "of each of 2 processes, 99, than `batch_size`, 100"),
+        (2, False, "at least 2 training cells of each process, got 2 of 2"),
+    ],
 )
-def test_minibatch_that_the_cells_of_a_process_do_not_fill_is_not_dropped(
-    n_train, drop_last, is_refused
-):
+def test_too_few_cells_for_a_step_of_each_process_are_refused(n_train, drop_last, message):
     runner = SimpleNamespace(
         trainer=SimpleNamespace(world_size=2),
         data_splitter=SimpleNamespace(n_train=n_train, drop_last=drop_last, batch_size=100),
     )
-    with (
-        pytest.raises(ValueError, match=f"of each of 2 processes, {n_train // 2}, than.*100")
-        if is_refused
-        else nullcontext()
-    ):
-        _train_runner.SCMVPTrainRunner._check_some_minibatch_is_full(runner)
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        _train_runner.SCMVPTrainRunner._check_cells_of_a_process(runner)

@@ -177,8 +177,8 @@ def held_out(mdata: MuData, seed: int, case: str = "") -> Task:
 def some_labels(mdata: MuData, seed: int, case: str) -> Task:
     """Learn from the labels of so many percent of the training cells, and label the others.
 
-    Each type has three cells with a label, or as many as it has. A method that learns from counts
-    alone labels a cell by the 15 nearest of those that have one.
+    Each type has at least three cells with a label, or as many as it has. A method that learns
+    from counts alone labels a cell by the 15 nearest of those that have one.
     """
     train_rows, test_rows = split(mdata.n_obs, seed)
     train, test = subset(mdata, train_rows), subset(mdata, test_rows)

@@ -82,10 +82,10 @@ def check_shape(
 
 
 def log_factorials(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log(y!) of each count, by the gamma function; of whole counts, 0 of 0 and of 1."""
+    """log(y!) of each count, by the gamma function; 0 of 0 and of 1."""
     if values.ndim == 2:  # written out: to pick the others would halt an accelerator
         return (values + 1).lgamma_()
-    others = positions_of(values > 1)  # 0! = 1! = 1, as most counts are
+    others = positions_of((values != 1) & (values > 0))  # 0! = 1! = 1, as most counts are
     logs = torch.zeros_like(values)
     return logs.index_copy_(0, others, (values.index_select(0, others) + 1).lgamma_())
 

@@ -554,6 +554,18 @@ def test_nb_of_deep_cells_keeps_its_digits_in_float32(rng, read, theta):
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
 
 
+def test_half_counts_have_the_law_of_torch_sparse_and_written_out(rng, read, atac_law, rna_law):
+    atac, rna = (tensor(rng.poisson(0.3, (N_CELLS, n)) / 2) for n in (N_PEAKS, N_GENES))
+    found = atac_law.log_prob(read(atac))
+    torch.testing.assert_close(found, plain_log_prob(atac_law, DenseCounts(atac)), **EXACT)
+    log_odds = (rna_law.library * rna_law.scale()).log() - rna_law.log_inverse_dispersion
+    by_torch = TorchNegativeBinomial(
+        rna_law.log_inverse_dispersion.exp(), logits=log_odds, validate_args=False
+    )
+    expected = by_torch.log_prob(rna).sum(-1)
+    torch.testing.assert_close(rna_law.log_prob(read(rna)), expected, **EXACT)
+
+
 def test_zip_of_deep_cells_keeps_its_digits_in_float32(rng, atac_law, read):
     law = replace(atac_law, library=torch.full_like(atac_law.library, 5e3))
     written = law.distribution()
