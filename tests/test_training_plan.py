@@ -702,14 +702,20 @@ class RecordedOnCPU(RecordedStep):
         return _recorded_step._detached(self._step(dict(minibatch)))
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
-@pytest.mark.parametrize("n_peaks_per_step", [None, 40])
+@pytest.mark.parametrize(
+    ("n_peaks_per_step", "algorithm", "labels_key"),
+    [
+        *itertools.product([None, 40], ["norm", "value"], [None]),
+        (None, "norm", "cell_type"),  # which the steps read once the mixture is fitted
+    ],
+)
 def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
-    make_mdata, register, train, monkeypatch, n_peaks_per_step, algorithm
+    make_mdata, register, train, monkeypatch, n_peaks_per_step, algorithm, labels_key
 ):
     def trained() -> SCMVPModel:
         return train(
-            register(make_mdata(), batch_key="batch"),
+            register(make_mdata(), batch_key="batch", labels_key=labels_key),
+            architecture={"n_clusters": 4},
             max_epochs=3,
             batch_size=64,
             gradient_clip_val={"norm": 1.0, "value": 0.01}[algorithm],
@@ -730,8 +736,10 @@ def test_replayed_steps_train_as_others_do_between_shorter_minibatches(
     # biases before a BatchNorm have gradients of rounding alone, and differ
     latents = [m.get_latent_representation() for m in models]
     np.testing.assert_allclose(*latents, rtol=1e-2, atol=1e-2 * latents[0].std())
-    history = [m.history["elbo_train"].to_numpy(float) for m in models]
-    np.testing.assert_allclose(*history, rtol=1e-5)
+    for name in ["elbo_train"] if labels_key is None else ["elbo_train", "label_surprise_train"]:
+        history = [m.history[name].to_numpy(float) for m in models]
+        assert (history[0] != 0).any()
+        np.testing.assert_allclose(*history, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"train_size": 1.0}], ids=["validated", "all cells"])
