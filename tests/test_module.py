@@ -210,7 +210,9 @@ def test_sparse_minibatch_gives_the_loss_of_the_dense_one(minibatch):
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_loss_is_the_weighted_sum_of_its_parts(minibatch, fitted):
-    loss = forward(build(fitted=fitted), minibatch, kl_weight=0.4, **WEIGHTS)[2]
+    labelled = {**minibatch, REGISTRY.LABELS: torch.arange(N_CELLS).unsqueeze(1) % 3}
+    labels = {"label_weight": 0.6, "component_of_label": torch.tensor([0, -1, 1])}
+    loss = forward(build(fitted=fitted), labelled, kl_weight=0.4, **WEIGHTS, **labels)[2]
     weight_of = dict.fromkeys(loss.parts, 1.0) | {
         LOSS.KL: 0.4,
         LOSS.ALIGNMENT_RNA: 0.7,
@@ -219,6 +221,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(minibatch, fitted):
         LOSS.CYCLE_ATAC: 0.3,
         LOSS.CYCLE_CLUSTER_RNA: 0.2,
         LOSS.CYCLE_CLUSTER_ATAC: 0.2,
+        LOSS.LABELS: 0.6,
     }
     assert set(weight_of) == set(LOSS)
     expected = sum(weight_of[name] * part for name, part in loss.parts.items())
