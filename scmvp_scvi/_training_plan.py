@@ -148,16 +148,15 @@ class SCMVPTrainingPlan(LoggedPlan):
             samples_peaks=kwargs.get("n_peaks_per_step") is not None,
         )
         check_arguments_of_loss(kwargs)
-        if "label_weight" in kwargs and (seeding_labels is None or surgery is not None):
+        if "label_weight" in kwargs and seeding_labels is None:
             raise ValueError(
-                "`label_weight` weighs labels that the training reads, got it "
-                + (
-                    "for a query, which learns from none: leave it out, or pass `unfrozen=True` "
-                    "to `SCMVPModel.load_query_data`."
-                    if surgery is not None
-                    else "without any: pass `labels_key` to `SCMVPModel.setup_mudata`, or leave "
-                    "it out."
-                )
+                "`label_weight` weighs the labels of cells, got it without any: pass `labels_key` "
+                "to `SCMVPModel.setup_mudata`, or leave it out."
+            )
+        if "label_weight" in kwargs and surgery is not None:
+            raise ValueError(
+                "`label_weight` weighs labels, and a query learns from none: leave it out, or "
+                "pass `unfrozen=True` to `SCMVPModel.load_query_data`."
             )
         check_in(cluster_resolution, "(0, inf)", name="cluster_resolution")
         schedule = Schedule(

@@ -717,6 +717,8 @@ def test_query_without_labels_for_a_reference_whose_labels_are_numbers_is_told_t
     exec(way_out, {"mdata": query})
     model = load(SCMVPModel.prepare_query_mudata(query, reference), reference)
     assert list(model._cluster_names()) == ["4", "5", "6"]
+    with pytest.raises(ValueError, match="`label_weight` weighs labels, and a query learns from"):
+        train_more(model, plan_kwargs={"label_weight": 1.0})
     train_more(model, max_epochs=1)
     # made up as they are, they are nothing to learn
     assert "label_surprise_train" in reference.history
