@@ -128,6 +128,7 @@ def is_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> 
     """
     mdata, registry = manager.adata, manager.registry
     values = registered_values(manager)
+    covariates = values.get(REGISTRY.CATEGORICAL_COVARIATES, pd.DataFrame())
     arguments = registry["setup_args"]
     of_one = [
         FIELDS[argument][0]
@@ -139,14 +140,9 @@ def is_as_registered(manager: AnnDataManager, modalities: Mapping[str, Any]) -> 
         # of data without batches or labels, which are all of one
         and all(name in values and not np.any(values[name] != 0) for name in of_one)
         and _changed_column(manager, modalities, values) is None
-        and all(_whole(codes) is codes for codes in _codes_of_covariates(values))
+        # codes that mudata has made floating-point numbers of are to be written anew
+        and not any(dtype.kind == "f" for dtype in covariates.dtypes)
     )
-
-
-def _codes_of_covariates(values: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    """Yield the codes of each further categorical covariate."""
-    table = values.get(REGISTRY.CATEGORICAL_COVARIATES, pd.DataFrame())
-    yield from (table[key].to_numpy() for key in table)
 
 
 def _whole(codes: np.ndarray) -> np.ndarray:

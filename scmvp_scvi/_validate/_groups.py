@@ -89,9 +89,9 @@ def compare_groups(
         again = {name for name in asked if asked.count(name) > 1}
         if again:
             raise ValueError(f"`group1` must name each group once, got {shown(again)} again.")
-    if len(asked) == 0 and group1 is not None:
-        raise ValueError("`group1` must name at least one group of several cells, got none.")
-    if len(asked) == 0:
+        if not asked:
+            raise ValueError("`group1` must name at least one group of several cells, got none.")
+    if not asked:
         raise ValueError(
             f'`groupby="{column.name}"` must have groups of at least {_MIN_CELLS} cells to '
             f"compare, got none among {len(names)}: name a column of groups, not of values."

@@ -153,6 +153,7 @@ def _sum_sparse(
 ) -> _Sums:
     """On a CPU, in one compiled pass."""
     dtype = rate_logit.dtype
+    values = block.values.to(dtype)
     sums = rate_logit.new_empty(len(rate_logit))
     weights = rate_logit.new_ones(rate_logit.shape[1]) if peak_weights is None else peak_weights
     _kernels.zero_inflated_poisson(
@@ -162,8 +163,8 @@ def _sum_sparse(
         weights.to(dtype).numpy(),
         block.rows.numpy(),
         block.per_column.numpy(),
-        block.values.to(dtype).numpy(),
-        log_factorials(block.values.to(dtype)).numpy(),
+        values.numpy(),
+        log_factorials(values).numpy(),
         sums.numpy(),
         with_derivatives,
     )

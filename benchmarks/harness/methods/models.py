@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import scvi
 import torch
+from anndata import AnnData
 from mudata import MuData
 from torch.distributions import Distribution
 
@@ -47,6 +48,13 @@ def with_label(cells: MuData, label: str) -> MuData:
     cells = build(counts_of(cells), cells)
     cells.obs["label"] = label
     return cells
+
+
+def rna_of(cells: MuData) -> AnnData:
+    """Return the RNA of the cells, with their joint columns."""
+    rna = cells["rna"].copy()
+    rna.obs = cells.obs.copy()
+    return rna
 
 
 def seen_by(mdata: MuData, view: View) -> MuData:
@@ -263,16 +271,11 @@ class SCVI(Projector):
 
     def fit(self, train: MuData, seed: int) -> None:
         scvi.settings.seed = seed
-        cells = self._rna(train)
+        cells = rna_of(train)
         scvi.model.SCVI.setup_anndata(cells, batch_key=batch_key(train))
         self.model = scvi.model.SCVI(cells)
         self.model.train(self.settings["epochs"], accelerator="auto", enable_progress_bar=False)
         self.settings["epochs"] = self.model.trainer.current_epoch
-
-    def _rna(self, cells: MuData):
-        rna = cells["rna"].copy()
-        rna.obs = cells.obs.copy()
-        return rna
 
     def embed(self, view: View) -> np.ndarray:
         del view
@@ -281,7 +284,7 @@ class SCVI(Projector):
     def project(self, cells: MuData, view: View) -> np.ndarray:
         del view
         with without_pulling():
-            return self.model.get_latent_representation(self._rna(cells))
+            return self.model.get_latent_representation(rna_of(cells))
 
 
 class SCANVI(Labeller):
@@ -291,7 +294,7 @@ class SCANVI(Labeller):
 
     def fit(self, train: MuData, seed: int) -> None:
         scvi.settings.seed = seed
-        cells = self._rna(train)
+        cells = rna_of(train)
         scvi.model.SCVI.setup_anndata(
             cells, batch_key=batch_key(train), labels_key=labels_key(train)
         )
@@ -304,13 +307,8 @@ class SCANVI(Labeller):
         epochs = unlabelled.trainer.current_epoch, self.model.trainer.current_epoch
         self.settings["epochs"] = list(epochs)
 
-    def _rna(self, cells: MuData):
-        rna = cells["rna"].copy()
-        rna.obs = cells.obs.copy()
-        return rna
-
     def predict_labels(self, cells: MuData | None = None) -> np.ndarray:
         if cells is not None:
             with without_pulling():
-                cells = self._rna(with_label(cells, UNLABELLED))
+                cells = rna_of(with_label(cells, UNLABELLED))
         return np.asarray(self.model.predict(cells), dtype=str)
