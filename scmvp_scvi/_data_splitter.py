@@ -62,11 +62,17 @@ class SCMVPDataSplitter(DataSplitter):
             self.pin_memory = self.trainer.strategy.root_device.type == "cuda"
         return super().train_dataloader()
 
-    def all_training_cells(self) -> AnnDataLoader:
-        """Load each training cell, those of a last minibatch that is dropped too."""
+    def all_cells_of(self, part: np.ndarray) -> AnnDataLoader:
+        """Load each cell of a part, those of a last minibatch that is dropped too.
+
+        Parameters
+        ----------
+        part
+            ``train_idx``, or another of the parts.
+        """
         return self.data_loader_cls(
             self.adata_manager,
-            indices=self.train_idx,
+            indices=part,
             shuffle=False,
             drop_last=False,
             load_sparse_tensor=self.load_sparse_tensor,

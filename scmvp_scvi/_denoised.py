@@ -84,7 +84,7 @@ class _Denoiser:
 
     def denoise(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> np.ndarray:
         """``(cells, features)``, or ``(n_samples, cells, features)`` of draws kept apart."""
-        qz = outputs[POSTERIOR_OF[self.request.from_modality]]
+        qz = self.module.posterior_to_decode(outputs, self.request.from_modality)
         value_at = partial(self._at, tensors, outputs, self._own_counts(tensors, qz.loc.device))
         n_samples = self.request.n_samples
         if n_samples is None:
@@ -175,7 +175,8 @@ class DenoisedMixin(MinibatchMixin):
         from_modality
             What the cells are embedded from. ``"atac"`` predicts expression from accessibility
             alone: RNA counts may be zero throughout, and give no more than the depth that
-            ``library_size="observed"`` asks for.
+            ``library_size="observed"`` asks for. What one modality says is calibrated on the cells
+            that were held out for validation, see ``calibrate_channels`` of `SCMVPTrainingPlan`.
         n_points
             Fixed points of the posterior of z that are averaged over without ``n_samples``, 1 or
             an even number: in pairs on opposite sides of the mean, along axes drawn once

@@ -20,7 +20,7 @@ from scmvp_scvi._feature_sample import (
     sample_evenly,
     sample_features,
 )
-from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
 from scmvp_scvi._profiles import (
     log_normalized,
@@ -33,6 +33,7 @@ from scmvp_scvi._wide_gradients import WideGradients
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture, MixtureFit
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
+from scmvp_scvi.nn._calibration import Calibration
 from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, CovariateSizes
 from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
 from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
@@ -155,6 +156,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             n_centered,
         )
         self.joint_encoder = JointEncoder(n_hidden, n_hidden_atac, n_shared, n_latent)
+        self.calibrations = torch.nn.ModuleDict(
+            {kind: Calibration(n_latent) for kind in MODALITIES}
+        )
         self.prior = GaussianMixture(max_clusters, n_latent)
         self.rna_cluster_attention = self.atac_cluster_attention = None
         if cluster_attention:
@@ -516,6 +520,34 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         )
         py = self.atac_decoder(z, atac_weights, covariates, atac_library, atac_observed)
         return {OUTPUT.PX: px, OUTPUT.PY: py, OUTPUT.CLUSTER_PROBS: cluster_probs}
+
+    def posterior_to_decode(
+        self, embedded: dict[str, Any], source: Literal["joint", "rna", "atac"] = "joint"
+    ) -> Normal:
+        """Posterior that profiles are decoded from, batch shape ``(cells, latent)``.
+
+        Of both modalities it is q(z | x, y). Of one it is that of the channel, calibrated on cells
+        that were held out: of new cells, a channel tells less than of those it has learned from.
+
+        Parameters
+        ----------
+        embedded
+            What `embed` returned.
+        source
+            What the cells are embedded from: ``"joint"``, the modalities that they have.
+        """
+        if source != "joint":
+            calibrated: Normal = self.calibrations[source](embedded[MODALITIES[source].posterior])
+            return calibrated
+        qz = embedded[OUTPUT.QZ]
+        return _choose_posterior(
+            qz,
+            self.calibrations["rna"](qz),
+            self.calibrations["atac"](qz),
+            embedded[OUTPUT.RNA_OBSERVED],
+            embedded[OUTPUT.ATAC_OBSERVED],
+            validate=False,
+        )
 
     # -- both, of a minibatch as it is loaded ----------------------------------------------------
 

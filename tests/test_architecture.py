@@ -54,9 +54,10 @@ LAYERS = (
     },
     {"distributions._negative_binomial_sum", "distributions._zero_inflated_poisson_sum"},
     {"distributions._factored"},
-    {"nn._attention", "nn._covariates"},
+    {"nn._attention", "nn._calibration", "nn._covariates"},
     {"nn._encoders", "nn._decoders"},
     {
+        "_channel_fit",
         "_count_sums",
         "_data",
         "_dispersion_fit",

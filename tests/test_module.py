@@ -16,6 +16,7 @@ from scmvp_scvi._feature_sample import FeatureSample, inclusion_probabilities, s
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
 from scmvp_scvi.distributions import MixtureFit
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
+from scmvp_scvi.nn._calibration import CalibrationFit
 from scmvp_scvi.nn._covariates import Covariates
 
 N_CELLS, N_GENES, N_PEAKS = 12, 7, 11
@@ -452,6 +453,47 @@ def test_cell_without_a_modality_takes_the_posterior_of_the_other_channel(miniba
     assert torch.equal(embedded[OUTPUT.QZ].loc[3], channel.loc[3])
     assert torch.equal(embedded[OUTPUT.QZ].scale[3], channel.scale[3])
     assert not torch.equal(embedded[OUTPUT.QZ].loc[4], channel.loc[4])
+
+
+def calibrated() -> SCMVPModule:
+    """Small module whose channels have calibrations that differ."""
+    module = build()
+    for kind, (slope, scale) in {"rna": (1.2, 0.8), "atac": (0.4, 1.5)}.items():
+        offset = np.array([slope, -slope, 0.1])
+        module.calibrations[kind].copy_fit(CalibrationFit(slope, offset, scale))
+    return module
+
+
+@pytest.mark.parametrize("source", ["rna", "atac"])
+def test_one_modality_is_decoded_from_the_calibrated_posterior_of_its_channel(minibatch, source):
+    module = calibrated()
+    embedded, calibration = module.embed(minibatch), module.calibrations[source]
+    found, channel = module.posterior_to_decode(embedded, source), embedded[f"qz_{source}"]
+    expected = calibration.slope * channel.loc + calibration.offset
+    torch.testing.assert_close(found.loc, expected)
+    torch.testing.assert_close(found.scale, calibration.scale * channel.scale)
+
+
+@pytest.mark.parametrize(("key", "left"), [(REGISTRY.ATAC, "rna"), (REGISTRY.RNA, "atac")])
+def test_cell_without_a_modality_is_decoded_as_from_the_other_and_the_rest_jointly(
+    minibatch, key, left
+):
+    module = calibrated()
+    embedded = module.embed(without(minibatch, key, 3))
+    found = module.posterior_to_decode(embedded)
+    of_channel = module.posterior_to_decode(embedded, left)
+    for part in ("loc", "scale"):
+        expected = getattr(embedded[OUTPUT.QZ], part).clone()
+        expected[3] = getattr(of_channel, part)[3]
+        assert torch.equal(getattr(found, part), expected)
+
+
+def test_calibration_leaves_embeddings_and_objective_alone(minibatch):
+    plain, module = build(), calibrated()
+    for name in (OUTPUT.QZ, OUTPUT.QZ_RNA, OUTPUT.QZ_ATAC):
+        found, expected = (of.embed(minibatch)[name].loc for of in (module, plain))
+        assert torch.equal(found, expected)
+    assert torch.equal(forward(module, minibatch)[2].loss, forward(plain, minibatch)[2].loss)
 
 
 @pytest.mark.parametrize(

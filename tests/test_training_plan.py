@@ -23,9 +23,12 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from mudata import MuData
+from scipy import sparse
 from scvi.train import SaveCheckpoint
 
 from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step, _size_rules, _training_plan
+from scmvp_scvi._channel_fit import FEWEST_CELLS, fit_calibration
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
 from scmvp_scvi._logged_plan import EpochMeans
@@ -1056,6 +1059,8 @@ if __name__ == "__main__":
         atac_bias=model.module.atac_decoder.rate.bias.detach().numpy(),
         dispersions=model.module.rna_decoder.log_inverse_dispersion.detach().numpy(),
         held_out=model.validation_indices,
+        slope=model.module.calibrations["atac"].slope.numpy(),
+        offset=model.module.calibrations["atac"].offset.numpy(),
     )
 """
 
@@ -1073,6 +1078,7 @@ def test_two_processes_train_the_same_model(tmp_path, plan):
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     assert first["is_fitted"]
+    assert first["slope"] != 1
     for name in first:
         np.testing.assert_allclose(second[name], first[name], rtol=1e-6, err_msg=name)
 
@@ -1185,6 +1191,101 @@ def test_dispersions_of_labels_are_fitted_to_the_cells_of_each(make_mdata, regis
     moved = (dispersions(models[0]) - dispersions(models[1])).abs()
     assert moved.shape == (4, 80)
     assert (moved.mean(1) > 0.1).all()
+
+
+def calibrations(model: SCMVPModel) -> dict[str, torch.Tensor]:
+    return {f"calibrations.{k}": v for k, v in model.module.calibrations.state_dict().items()}
+
+
+def test_channels_are_calibrated_after_the_last_epoch_and_nothing_else_changes(
+    make_mdata, register, train
+):
+    calibrated, trained = (
+        train(register(make_mdata()), max_epochs=4, plan_kwargs={"calibrate_channels": asked})
+        for asked in (True, False)
+    )
+    states = [model.module.state_dict() for model in (calibrated, trained)]
+    changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert changed == set(calibrations(calibrated))
+
+
+def empty(mdata: MuData, modality: str, cells: slice) -> None:
+    """Take the counts of some cells in one modality away."""
+    kept = np.ones(mdata.n_obs, dtype="float32")
+    kept[cells] = 0
+    mdata[modality].X = (sparse.diags(kept) @ mdata[modality].X).tocsr()
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_calibration_is_the_fit_to_the_validation_cells_that_have_both_modalities(
+    make_mdata, register, train
+):
+    mdata = make_mdata()
+    empty(mdata, "atac", slice(40))
+    empty(mdata, "rna", slice(40, 80))
+    model = train(register(mdata), max_epochs=4, train_size=0.7, validation_size=0.2)
+    rows = model.validation_indices[model.validation_indices >= 80]
+    assert FEWEST_CELLS < len(rows) < len(model.validation_indices)
+    joint, rna, atac = (
+        model.get_latent_representation(indices=rows, modality=source, return_dist=True)
+        for source in ("joint", "rna", "atac")
+    )
+    for kind, channel in {"rna": rna, "atac": atac}.items():
+        found, expected = model.module.calibrations[kind], fit_calibration(*joint, *channel)
+        assert float(found.slope) == pytest.approx(expected.slope, rel=1e-4)
+        assert float(found.scale) == pytest.approx(expected.scale, rel=1e-4)
+        np.testing.assert_allclose(found.offset, expected.offset, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "split"),
+    [(300, {"train_size": 1.0}), (180, {}), (300, {"train_size": 0.9, "validation_size": 0.05})],
+)
+def test_channels_stay_as_trained_where_few_cells_are_held_out(
+    make_mdata, register, train, n_cells, split
+):
+    model = train(register(make_mdata(n_cells=n_cells)), max_epochs=1, **split)
+    for calibration in model.module.calibrations.values():
+        assert calibration.slope == calibration.scale == 1
+        assert (calibration.offset == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_channels_stay_as_trained_where_few_held_out_cells_have_both_modalities(
+    make_mdata, register, train
+):
+    mdata = make_mdata()
+    empty(mdata, "atac", slice(200))
+    model = train(register(mdata), max_epochs=1)
+    assert len(model.validation_indices) >= FEWEST_CELLS
+    assert model.module.calibrations["atac"].slope == 1
+
+
+def test_training_on_all_cells_takes_the_calibration_of_an_earlier_one_back(
+    fresh_mdata, train, train_more
+):
+    model = train(fresh_mdata, max_epochs=2)
+    assert model.module.calibrations["atac"].slope != 1
+    train_more(model, train_size=1.0)
+    assert model.module.calibrations["atac"].slope == 1
+
+
+def test_calibration_is_saved_with_the_model(fresh_mdata, train, tmp_path):
+    model = train(fresh_mdata, max_epochs=2)
+    model.save(tmp_path / "model")
+    loaded = SCMVPModel.load(tmp_path / "model", adata=fresh_mdata)
+    for name, value in calibrations(model).items():
+        assert torch.equal(calibrations(loaded)[name], value)
+    found, expected = (
+        of.get_normalized_expression(from_modality="atac", return_numpy=True)
+        for of in (loaded, model)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_calibration_that_is_neither_asked_for_nor_not_is_refused(fresh_mdata, train):
+    with pytest.raises(ValueError, match="`calibrate_channels` must be one of True, False"):
+        train(fresh_mdata, plan_kwargs={"calibrate_channels": None})
 
 
 def test_vectors_of_batches_do_not_decay(fresh_mdata, train):

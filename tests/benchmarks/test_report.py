@@ -241,6 +241,21 @@ def test_standing_compares_counts_that_both_modalities_predict(folder):
     assert "ATAC log-likelihood" not in text
 
 
+def test_predictions_across_modalities_are_those_of_the_default_split(folder):
+    records = [
+        {**result(seed, 0.7), "protocol": "cross-modal", "method": method, "atac_auroc": auroc}
+        for method, auroc in (
+            ("scmvp", 0.9),
+            ("scmvp, a tenth held out", 0.7),
+            ("linear", 0.6),
+        )
+        for seed in (0, 1)
+    ]
+    write(records, folder)
+    text = (folder.parent / "standing.md").read_text()
+    assert "| cross-modal | ATAC AUROC | **+0.100** linear |" in text
+
+
 def test_held_out_labels_are_held_against_the_best_view_of_another_method(folder):
     own, other = (
         {**result(0, 0.7), "protocol": "held-out", "method": method, **views}

@@ -66,6 +66,7 @@ AS_PUBLISHED: Change = {
         "rna_output_scale": 1e3,
         "atac_output_scale": 1e3,
         "fit_dispersions": False,
+        "calibrate_channels": False,
     },
 }
 CENTRED: dict[str, Change] = {
@@ -73,6 +74,8 @@ CENTRED: dict[str, Change] = {
     "centred batches": {"model": {"center_batches": True}},
     "centred batches, 15 dimensions": {"model": {"center_batches": True, "n_latent": 15}},
 }
+# the default of the package, where the benchmark has the model learn from all cells
+HELD_OUT: Change = {"train_size": 0.9}
 NO_DROPOUT: Change = {"model": {"dropout_rate": 0.0}}
 DROPOUT_3: Change = {"model": {"dropout_rate": 0.3}}
 # imputed values that a gene's count in the cell has a part in
@@ -107,6 +110,8 @@ CHANGES: dict[str, Change] = {
     "RNA scale 1": {"plan": {"rna_output_scale": 1.0}},
     **CENTRED,
     "own counts": OWN_COUNTS,
+    "a tenth held out": HELD_OUT,
+    "a tenth held out, channels as trained": {**HELD_OUT, "plan": {"calibrate_channels": False}},
     "labels seed alone": {"plan": {"label_weight": 0.0}},
     "dispersions as trained": AS_TRAINED,
     "dispersions as trained, own counts": joined(AS_TRAINED, OWN_COUNTS),

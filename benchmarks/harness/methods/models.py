@@ -78,12 +78,14 @@ def denoised(
 
 
 class SCMVP(Projector, Predictor, Clusterer, Labeller):
-    """The model of this package: all training cells, as many epochs as it takes by default.
+    """The model of this package: as many epochs as it takes by default.
 
     Parameters
     ----------
     n_clusters
         Components of the mixture; None lets the model choose.
+    train_size
+        Share of the cells that it learns from: all, where its default is nine tenths.
     epochs
         Passes over the cells; None for the default of the model.
     model, plan
@@ -99,6 +101,7 @@ class SCMVP(Projector, Predictor, Clusterer, Labeller):
         self,
         n_clusters: int | None = None,
         *,
+        train_size: float = 1.0,
         epochs: int | None = None,
         model: dict[str, object] | None = None,
         plan: dict[str, object] | None = None,
@@ -112,6 +115,7 @@ class SCMVP(Projector, Predictor, Clusterer, Labeller):
                 "leave it out of the protocol `clusters`."
             )
         self.settings = {
+            "train_size": train_size,
             "epochs": epochs,
             "model": {"n_clusters": n_clusters, **(model or {})},
             "plan": plan or {},
@@ -132,7 +136,7 @@ class SCMVP(Projector, Predictor, Clusterer, Labeller):
         self.model.train(
             epochs,
             accelerator="auto",
-            train_size=1.0,
+            train_size=self.settings["train_size"],
             check_val_every_n_epoch=None,
             enable_progress_bar=False,
             plan_kwargs=self.settings["plan"],
