@@ -66,13 +66,17 @@ class _Denoiser:
     """Denoised values of the cells of a minibatch."""
 
     module: SCMVPModule
-    keys: ModalityKeys
+    kind: Literal["rna", "atac"]
     request: _Request
     features: slice | Tensor
     value: _Value
     missing_depth: float  # where cells without counts are asked for their own
     batches: list[int | None]
     points: Tensor  # (points, latent), of the standard normal
+
+    @property
+    def keys(self) -> ModalityKeys:
+        return MODALITIES[self.kind]
 
     @property
     def _has_own_depth(self) -> bool:
@@ -84,7 +88,7 @@ class _Denoiser:
 
     def denoise(self, tensors: dict[str, Tensor], outputs: dict[str, Any]) -> np.ndarray:
         """``(cells, features)``, or ``(n_samples, cells, features)`` of draws kept apart."""
-        qz = self.module.posterior_to_decode(outputs, self.request.from_modality)
+        qz = self.module.posterior_to_decode(outputs, self.kind, self.request.from_modality)
         value_at = partial(self._at, tensors, outputs, self._own_counts(tensors, qz.loc.device))
         n_samples = self.request.n_samples
         if n_samples is None:
@@ -175,8 +179,9 @@ class DenoisedMixin(MinibatchMixin):
         from_modality
             What the cells are embedded from. ``"atac"`` predicts expression from accessibility
             alone: RNA counts may be zero throughout, and give no more than the depth that
-            ``library_size="observed"`` asks for. What one modality says is calibrated on the cells
-            that were held out for validation, see ``calibrate_channels`` of `SCMVPTrainingPlan`.
+            ``library_size="observed"`` asks for. What one modality says of the other is calibrated
+            on the cells held out for validation, see ``calibrate_channels`` of
+            `SCMVPTrainingPlan`.
         n_points
             Fixed points of the posterior of z that are averaged over without ``n_samples``, 1 or
             an even number: in pairs on opposite sides of the mean, along axes drawn once
@@ -448,7 +453,11 @@ class DenoisedMixin(MinibatchMixin):
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
 
     def _decoded(
-        self, kind: str, request: _Request, value: _Value = _mean, missing_depth: float = 1.0
+        self,
+        kind: Literal["rna", "atac"],
+        request: _Request,
+        value: _Value = _mean,
+        missing_depth: float = 1.0,
     ) -> tuple[Iterator[np.ndarray], pd.Index, pd.Index]:
         """Check the request; return the denoised minibatches, lazily, and cells and features.
 
@@ -464,7 +473,7 @@ class DenoisedMixin(MinibatchMixin):
         n_latent = self.module.prior.means.shape[1]
         denoiser = _Denoiser(
             self.module,
-            MODALITIES[kind],
+            kind,
             request,
             chosen,
             value,

@@ -374,7 +374,7 @@ class DifferentialMixin(EmbeddingMixin):
             all_groups=group1 is None and idx1 is None,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
-        posteriors = _embedded(self.module, rows, self._embed(adata, rows, batch_size))
+        posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
         results = []
         for compared in track(comparisons, description="Comparing...", disable=silent):
             if how.filter_outlier_cells:
@@ -460,10 +460,8 @@ class _Posteriors:
     covariates: Covariates
 
 
-def _embedded(
-    module: SCMVPModule, rows: np.ndarray, minibatches: Iterable[dict[str, Any]]
-) -> _Posteriors:
-    outputs = [(module.posterior_to_decode(of), of[OUTPUT.COVARIATES]) for of in minibatches]
+def _embedded(rows: np.ndarray, minibatches: Iterable[dict[str, Any]]) -> _Posteriors:
+    outputs = [(batch[OUTPUT.QZ], batch[OUTPUT.COVARIATES]) for batch in minibatches]
     loc = torch.cat([qz.loc for qz, _ in outputs])
     scale = torch.cat([qz.scale for qz, _ in outputs])
     return _Posteriors(rows, Normal(loc, scale), concatenate_covariates([c for _, c in outputs]))

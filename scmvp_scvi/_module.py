@@ -42,6 +42,7 @@ DEFAULT_CYCLE_PEAKS = 8192
 _DEFAULT_CYCLE_GENES = 2048
 _PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
+_OTHER = {"rna": "atac", "atac": "rna"}
 
 
 @dataclass
@@ -522,32 +523,41 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         return {OUTPUT.PX: px, OUTPUT.PY: py, OUTPUT.CLUSTER_PROBS: cluster_probs}
 
     def posterior_to_decode(
-        self, embedded: dict[str, Any], source: Literal["joint", "rna", "atac"] = "joint"
+        self,
+        embedded: dict[str, Any],
+        decoded: Literal["rna", "atac"],
+        source: Literal["joint", "rna", "atac"] = "joint",
     ) -> Normal:
-        """Posterior that profiles are decoded from, batch shape ``(cells, latent)``.
+        """Posterior that the profiles of a modality are decoded from.
 
-        Of both modalities it is q(z | x, y). Of one it is that of the channel, calibrated on cells
-        that were held out: of new cells, a channel tells less than of those it has learned from.
+        Where a cell's counts of it are not seen, it is predicted from the other modality, by the
+        posterior of that channel, calibrated on cells that were held out: of new cells, a channel
+        says something else than of those it has learned from.
 
         Parameters
         ----------
         embedded
             What `embed` returned.
+        decoded
+            The modality.
         source
             What the cells are embedded from: ``"joint"``, the modalities that they have.
+
+        Returns
+        -------
+        Batch shape ``(cells, latent)``.
         """
-        if source != "joint":
-            calibrated: Normal = self.calibrations[source](embedded[MODALITIES[source].posterior])
-            return calibrated
-        qz = embedded[OUTPUT.QZ]
-        return _choose_posterior(
-            qz,
-            self.calibrations["rna"](qz),
-            self.calibrations["atac"](qz),
-            embedded[OUTPUT.RNA_OBSERVED],
-            embedded[OUTPUT.ATAC_OBSERVED],
-            validate=False,
-        )
+        if source == "joint":
+            seen = embedded[MODALITIES[decoded].observed].bool().unsqueeze(-1)
+            # what a cell has is the other modality then
+            qz, of_others = embedded[OUTPUT.QZ], self.calibrations[_OTHER[decoded]]
+            predicted = of_others(qz)
+            loc = torch.where(seen, qz.loc, predicted.loc)
+            return Normal(loc, torch.where(seen, qz.scale, predicted.scale), validate_args=False)
+        channel: Normal = embedded[MODALITIES[source].posterior]
+        if source != decoded:
+            channel = self.calibrations[source](channel)
+        return channel
 
     # -- both, of a minibatch as it is loaded ----------------------------------------------------
 

@@ -11,7 +11,7 @@ from sparse import COO, GCXS, concatenate, stack
 
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._denoised import DenoisedMixin
-from scmvp_scvi._keys import MODALITIES
+from scmvp_scvi._keys import MODALITIES, OUTPUT
 from scmvp_scvi._validate import check_integer_at_least, check_one_of
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
@@ -86,10 +86,9 @@ class PredictiveMixin(DenoisedMixin):
         drawn: dict[str, list[COO]] = {name: [] for name in asked}
         for tensors in self._minibatches(adata, indices, batch_size):
             outputs = self.module.embed(tensors)
-            qz = self.module.posterior_to_decode(outputs)
             samples: dict[str, list[COO]] = {name: [] for name in asked}
             for _ in range(n_samples):
-                z = qz.sample()
+                z = outputs[OUTPUT.QZ].sample()
                 laws = self.module.decode(tensors, outputs, z=z, transform_batch=batch)
                 for name in asked:
                     samples[name].append(_draw(laws[MODALITIES[name].law], chosen[name]))

@@ -32,11 +32,11 @@ from scmvp_scvi._size_rules import are_few, default_rna_output_scale
 from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import check_in, check_one_of, shown, warn_about_deep_cells
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
-from scmvp_scvi.nn._calibration import CalibrationFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
 _ATAC_OUTPUT_SCALE = 0.08
+_LEAST_PAIRED = 0.9  # of the cells that channels are calibrated on
 _CHANNELS = {kind: keys.posterior for kind, keys in MODALITIES.items()}
 
 
@@ -87,12 +87,13 @@ class SCMVPTrainingPlan(LoggedPlan):
         whose few steps leave the dispersions near where they start, unless they are of a query
         that keeps those of its reference.
     calibrate_channels
-        Whether what one channel says of a cell is brought, after the last epoch, to what both
+        Whether what a channel says of a cell is brought, after the last epoch, to what both
         modalities say of the cells that are held out for validation: of cells that it has not
-        learned from, a channel tells less, and what is decoded from one modality would be too
-        sure. It takes 20 such cells with both modalities; without them, and with False, the
-        channels stay as trained. Embeddings are the same. A query keeps the calibration of its
-        reference, and checkpoints have that of the training before.
+        learned from, a channel says something else, and what is predicted of one modality from
+        the other would be off, mostly too sure. It takes 20 such cells, chosen at random, nine
+        tenths of them with both modalities; without them there is no calibration. Embeddings and
+        clusters are the same. A query keeps the calibration of its reference, unless it is
+        ``unfrozen``; checkpoints, which are written before, have none.
     cuda_graph
         Whether a step on a CUDA device is recorded once and replayed, which takes a fraction of
         the time, and memory beside that of the steps that are taken as usual. The weights of the
@@ -282,6 +283,9 @@ class SCMVPTrainingPlan(LoggedPlan):
         A trained module is left in eval mode; Lightning keeps it, and warns of it.
         """
         self.module.train()
+        if self.surgery is None:  # what it was fitted to changes
+            for calibration in self.module.calibrations.values():
+                calibration.forget()
         data = self.trainer.datamodule
         if not bool(self.module.prior.is_fitted):
             self._check_enough_cells(data)
@@ -369,7 +373,7 @@ class SCMVPTrainingPlan(LoggedPlan):
             asked = self.surgery is None and are_few(self.n_obs_training)
         if asked:
             self._fit_dispersions()
-        if self.surgery is None:
+        if self.calibrate_channels and self.surgery is None:
             self._calibrate_channels()
 
     @torch.no_grad()
@@ -466,31 +470,27 @@ class SCMVPTrainingPlan(LoggedPlan):
 
             move_to_mode(dispersions, gradient)
 
-    def _calibrate_channels(self) -> None:
-        """Calibrate the channels, or leave them as trained where too few cells are held out."""
-        fits: dict[str, CalibrationFit] = {}
-        if self.calibrate_channels and len(self.trainer.datamodule.val_idx) >= FEWEST_CELLS:
-            fits = self._fit_calibrations()
-        for kind, calibration in self.module.calibrations.items():
-            calibration.copy_fit(fits.get(kind))
-
     @torch.no_grad()
-    def _fit_calibrations(self) -> dict[str, CalibrationFit]:
-        """Fit them to the held-out cells with both modalities, of all processes."""
-        found = []
+    def _calibrate_channels(self) -> None:
+        """Calibrate the channels on the held-out cells with both modalities, of all processes.
+
+        These have to stand for all cells: by cells of one type, all others would be predicted to
+        be of it.
+        """
+        data, found = self.trainer.datamodule, []
+        is_random = data.shuffle_set_split and data.external_indexing is None
+        if not is_random or len(data.val_idx) < FEWEST_CELLS:
+            return
         with self._evaluating():
-            for _, outputs in self._embedded(self.trainer.datamodule.val_idx):
-                paired = outputs[OUTPUT.RNA_OBSERVED] * outputs[OUTPUT.ATAC_OBSERVED]
+            for _, outputs in self._embedded(data.val_idx):
+                is_paired = outputs[OUTPUT.RNA_OBSERVED] * outputs[OUTPUT.ATAC_OBSERVED]
                 posteriors = (outputs[name] for name in (OUTPUT.QZ, *_CHANNELS.values()))
-                of_cells = [moment for q in posteriors for moment in (q.loc, q.variance)]
-                found.append((paired.unsqueeze(-1), *of_cells))
-        observed, *moments = self._gathered(found)
-        is_paired = observed.ravel() > 0
-        if is_paired.sum() < FEWEST_CELLS:
-            return {}
-        joint_means, joint_variances, *of_channels = (part[is_paired] for part in moments)
-        means, variances = of_channels[::2], of_channels[1::2]
-        return {
-            kind: fit_calibration(joint_means, joint_variances, *channel)
-            for kind, *channel in zip(_CHANNELS, means, variances, strict=True)
-        }
+                moments = [torch.cat((q.loc, q.variance), dim=-1) for q in posteriors]
+                found.append((is_paired.unsqueeze(-1), *moments))
+        paired, *gathered = self._gathered(found)
+        chosen = paired.ravel() > 0
+        if chosen.sum() < max(FEWEST_CELLS, _LEAST_PAIRED * len(chosen)):
+            return
+        joint, *channels = (np.split(of_cells[chosen], 2, axis=1) for of_cells in gathered)
+        for kind, channel in zip(_CHANNELS, channels, strict=True):
+            self.module.calibrations[kind].copy_fit(fit_calibration(*joint, *channel))

@@ -11,6 +11,7 @@ from mudata import MuData
 from scmvp_scvi import SCMVPModel, tl
 from scmvp_scvi._minified import MINIFIED, is_minified
 from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi.nn._calibration import CalibrationFit
 
 # a variance that is stored, rooted and squared again comes back to single precision
 CLOSE = {"rtol": 2e-6, "atol": 0}
@@ -86,6 +87,8 @@ def case(request, make_mdata, register, train):
     else:
         register(mdata, batch_key="batch", **setup)
     model = train(mdata, max_epochs=2, batch_size=32, architecture=architecture)
+    for calibration in model.module.calibrations.values():  # which takes more cells
+        calibration.copy_fit(CalibrationFit(0.4, np.full(5, 0.2), np.full(5, -0.5), 1.3))
     before = answers(model)
     model.minify_mudata()
     return model, mdata, before

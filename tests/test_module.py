@@ -459,33 +459,41 @@ def calibrated() -> SCMVPModule:
     """Small module whose channels have calibrations that differ."""
     module = build()
     for kind, (slope, scale) in {"rna": (1.2, 0.8), "atac": (0.4, 1.5)}.items():
-        offset = np.array([slope, -slope, 0.1])
-        module.calibrations[kind].copy_fit(CalibrationFit(slope, offset, scale))
+        centres = np.array([slope, -slope, 0.1]), np.array([0.3, 0.0, -slope])
+        module.calibrations[kind].copy_fit(CalibrationFit(slope, *centres, scale))
     return module
 
 
-@pytest.mark.parametrize("source", ["rna", "atac"])
-def test_one_modality_is_decoded_from_the_calibrated_posterior_of_its_channel(minibatch, source):
+def moments(posterior: Normal) -> torch.Tensor:
+    return torch.stack((posterior.loc, posterior.scale))
+
+
+@pytest.mark.parametrize(("source", "other"), [("rna", "atac"), ("atac", "rna")])
+def test_modality_is_predicted_from_the_calibrated_posterior_of_the_other(
+    minibatch, source, other
+):
     module = calibrated()
-    embedded, calibration = module.embed(minibatch), module.calibrations[source]
-    found, channel = module.posterior_to_decode(embedded, source), embedded[f"qz_{source}"]
-    expected = calibration.slope * channel.loc + calibration.offset
-    torch.testing.assert_close(found.loc, expected)
-    torch.testing.assert_close(found.scale, calibration.scale * channel.scale)
+    embedded, channel = module.embed(minibatch), module.embed(minibatch)[f"qz_{source}"]
+    predicting = module.posterior_to_decode(embedded, other, source)
+    assert torch.equal(moments(predicting), moments(module.calibrations[source](channel)))
+    denoising = module.posterior_to_decode(embedded, source, source)
+    assert torch.equal(moments(denoising), moments(channel))
 
 
-@pytest.mark.parametrize(("key", "left"), [(REGISTRY.ATAC, "rna"), (REGISTRY.RNA, "atac")])
-def test_cell_without_a_modality_is_decoded_as_from_the_other_and_the_rest_jointly(
-    minibatch, key, left
+@pytest.mark.parametrize(
+    ("key", "lacking", "left"), [(REGISTRY.ATAC, "atac", "rna"), (REGISTRY.RNA, "rna", "atac")]
+)
+def test_modality_that_a_cell_lacks_is_predicted_and_what_it_has_is_decoded_as_embedded(
+    minibatch, key, lacking, left
 ):
     module = calibrated()
     embedded = module.embed(without(minibatch, key, 3))
-    found = module.posterior_to_decode(embedded)
-    of_channel = module.posterior_to_decode(embedded, left)
-    for part in ("loc", "scale"):
-        expected = getattr(embedded[OUTPUT.QZ], part).clone()
-        expected[3] = getattr(of_channel, part)[3]
-        assert torch.equal(getattr(found, part), expected)
+    as_embedded = moments(embedded[OUTPUT.QZ])
+    predicting = moments(module.posterior_to_decode(embedded, lacking, left))
+    expected = as_embedded.clone()
+    expected[:, 3] = predicting[:, 3]
+    assert torch.equal(moments(module.posterior_to_decode(embedded, lacking)), expected)
+    assert torch.equal(moments(module.posterior_to_decode(embedded, left)), as_embedded)
 
 
 def test_calibration_leaves_embeddings_and_objective_alone(minibatch):

@@ -10,10 +10,11 @@ from torch.distributions import Normal
 
 
 class CalibrationFit(NamedTuple):
-    """Slope and offset of the means of a posterior, and scale of its standard deviations."""
+    """Slope of the means of a posterior about a centre, and scale of its standard deviations."""
 
     slope: float
-    offset: np.ndarray  # (latent,)
+    centre: np.ndarray  # (latent,)
+    mapped_centre: np.ndarray  # (latent,), what the centre becomes
     scale: float
 
 
@@ -27,28 +28,36 @@ class Calibration(nn.Module):
     """
 
     slope: Float[Tensor, ""]
-    offset: Float[Tensor, "latent"]
+    centre: Float[Tensor, "latent"]
+    mapped_centre: Float[Tensor, "latent"]
     scale: Float[Tensor, ""]
 
     def __init__(self, n_latent: int) -> None:
         super().__init__()
         self.register_buffer("slope", torch.ones(()))
-        self.register_buffer("offset", torch.zeros(n_latent))
+        self.register_buffer("centre", torch.zeros(n_latent))
+        self.register_buffer("mapped_centre", torch.zeros(n_latent))
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def copy_fit(self, fit: CalibrationFit | None) -> None:
-        """Take the numbers of a fit, or with None those that change nothing.
+    def copy_fit(self, fit: CalibrationFit) -> None:
+        """Take the numbers of a fit.
 
         Parameters
         ----------
         fit
             The fit.
         """
-        self.slope.fill_(1.0 if fit is None else fit.slope)
-        self.scale.fill_(1.0 if fit is None else fit.scale)
-        offset = torch.zeros_like(self.offset) if fit is None else torch.as_tensor(fit.offset)
-        self.offset.copy_(offset)
+        for name, value in fit._asdict().items():
+            getattr(self, name).copy_(torch.as_tensor(value))
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Change nothing again."""
+        self.slope.fill_(1)
+        self.centre.zero_()
+        self.mapped_centre.zero_()
+        self.scale.fill_(1)
 
     def forward(self, posterior: Normal) -> Normal:
         """Return the calibrated posterior.
@@ -58,5 +67,5 @@ class Calibration(nn.Module):
         posterior
             Of the channel, batch shape ``(cells, latent)``.
         """
-        loc = self.offset + self.slope * posterior.loc
+        loc = self.mapped_centre + self.slope * (posterior.loc - self.centre)
         return Normal(loc, self.scale * posterior.scale, validate_args=False)

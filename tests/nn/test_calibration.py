@@ -6,7 +6,7 @@ from torch.distributions import Normal
 
 from scmvp_scvi.nn._calibration import Calibration, CalibrationFit
 
-FIT = CalibrationFit(0.5, np.array([1.0, -1.0, 0.25]), 1.5)
+FIT = CalibrationFit(0.5, np.array([1.0, -1.0, 0.25]), np.array([0.2, 0.0, 0.5]), 1.5)
 
 
 def posterior(rng) -> Normal:
@@ -21,18 +21,19 @@ def test_nothing_is_changed_at_first(rng):
     assert torch.equal(found.scale, given.scale)
 
 
-def test_fit_maps_means_by_slope_and_offset_and_deviations_by_the_scale(rng):
+def test_fit_maps_means_by_its_slope_about_the_centre_and_deviations_by_the_scale(rng):
     given, calibration = posterior(rng), Calibration(3)
     calibration.copy_fit(FIT)
     found = calibration(given)
-    np.testing.assert_allclose(found.loc, 0.5 * given.loc.numpy() + FIT.offset, rtol=1e-6)
+    expected = FIT.mapped_centre + 0.5 * (given.loc.numpy() - FIT.centre)
+    np.testing.assert_allclose(found.loc, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.scale, 1.5 * given.scale.numpy(), rtol=1e-6)
 
 
-def test_without_a_fit_it_changes_nothing_again(rng):
+def test_calibration_that_is_forgotten_changes_nothing(rng):
     given, calibration = posterior(rng), Calibration(3)
     calibration.copy_fit(FIT)
-    calibration.copy_fit(None)
+    calibration.forget()
     found = calibration(given)
     assert torch.equal(found.loc, given.loc)
     assert torch.equal(found.scale, given.scale)
