@@ -46,7 +46,7 @@ class _Request(NamedTuple):
     features: Sequence[str] | None
     library_size: float | Literal["observed"]
     n_samples: int | None
-    n_points: int
+    n_points: int | None
     return_mean: bool
     batch_size: int | None
     from_modality: Source
@@ -148,7 +148,7 @@ class DenoisedMixin(MinibatchMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Source = "joint",
-        n_points: int = _N_POINTS,
+        n_points: int | None = None,
         own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
         """Denoised expression: the mean of the negative binomial (equations 13 to 15).
@@ -186,6 +186,7 @@ class DenoisedMixin(MinibatchMixin):
             Fixed points of the posterior of z that are averaged over without ``n_samples``, 1 or
             an even number: in pairs on opposite sides of the mean, along axes drawn once
             :cite:p:`Arasaratnam2009`. Time grows with them; 1 decodes the posterior mean alone.
+            None for 8.
         own_counts
             Whether to use a gene's own count in the cell as well as z: the mean of its rate given
             both :cite:p:`Huang2018`. The more a gene varies at one z, the more its count weighs.
@@ -227,7 +228,7 @@ class DenoisedMixin(MinibatchMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Source = "joint",
-        n_points: int = _N_POINTS,
+        n_points: int | None = None,
         own_counts: bool = False,
     ) -> pd.DataFrame | np.ndarray:
         r"""Expected log-normalised expression, the denoised side of scanpy's ``pp.log1p``.
@@ -294,7 +295,7 @@ class DenoisedMixin(MinibatchMixin):
         batch_size: int | None = None,
         return_numpy: bool = False,
         from_modality: Source = "joint",
-        n_points: int = _N_POINTS,
+        n_points: int | None = None,
     ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
         """Denoised accessibility: the Poisson mean mu of each peak (equations 16 and 17).
 
@@ -376,7 +377,7 @@ class DenoisedMixin(MinibatchMixin):
         threshold: float | None = None,
         batch_size: int | None = None,
         overwrite: bool = False,
-        n_points: int = _N_POINTS,
+        n_points: int | None = None,
     ) -> None:
         """Write denoised accessibility to a zarr store that :func:`anndata.read_zarr` reads.
 
@@ -428,12 +429,8 @@ class DenoisedMixin(MinibatchMixin):
             check_is_mudata(request.adata, allow_view=True)
         if request.n_samples is not None:
             check_integer_at_least(request.n_samples, 1, name="n_samples")
-        check_integer_at_least(request.n_points, 1, name="n_points")
-        if request.n_points > 1 and request.n_points % 2 == 1:
-            raise ValueError(
-                f"`n_points` must be 1 or even, got {request.n_points}: points lie in pairs, on "
-                f"opposite sides of the posterior mean. Pass {request.n_points + 1}."
-            )
+        if request.n_points is not None:
+            _check_n_points(request.n_points, request.n_samples)
         if not isinstance(request.library_size, str):
             check_in(request.library_size, "(0, inf)", name="library_size")
         elif request.library_size != "observed":
@@ -479,7 +476,7 @@ class DenoisedMixin(MinibatchMixin):
             value,
             missing_depth,
             self._batch_codes(request.transform_batch),
-            cubature_points(request.n_points, n_latent).to(self.device),
+            cubature_points(request.n_points or _N_POINTS, n_latent).to(self.device),
         )
         cells = self._cell_names(request.adata, request.indices)
         return self._denoised(denoiser), cells, names
@@ -495,6 +492,20 @@ class DenoisedMixin(MinibatchMixin):
             yield denoiser.denoise(tensors, outputs)
         warn_about_empty(n_empty, request.from_modality)
         _warn_about_depth(n_without_depth, denoiser.missing_depth)
+
+
+def _check_n_points(n_points: int, n_samples: int | None) -> None:
+    check_integer_at_least(n_points, 1, name="n_points")
+    if n_points > 1 and n_points % 2 == 1:
+        raise ValueError(
+            f"`n_points` must be 1 or even, got {n_points}: points lie in pairs, on opposite "
+            f"sides of the posterior mean. Pass {n_points + 1}."
+        )
+    if n_samples is not None:
+        raise ValueError(
+            "`n_points` averages over fixed points of the posterior and `n_samples` over draws "
+            f"from it, got {n_points} and {n_samples}: leave one of them out."
+        )
 
 
 def _thresholded(blocks: Iterable[np.ndarray], threshold: float) -> Iterator[sparse.csr_matrix]:

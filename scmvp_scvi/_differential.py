@@ -147,7 +147,8 @@ class DifferentialMixin(EmbeddingMixin):
             Levels of credible intervals of the log fold change to add, such as ``[0.9]``.
         filter_outlier_cells
             Whether to leave out cells that lie far from their group in the latent space, of the
-            draws and of the means of the raw counts.
+            draws and of the means of the raw counts. A group of no more cells than the space has
+            dimensions keeps all, with a warning.
 
         Returns
         -------
@@ -523,11 +524,19 @@ def _without_outliers(
         del adata
         return posteriors.qz.loc[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
 
+    def filtered(rows: np.ndarray) -> np.ndarray:
+        n_latent = posteriors.qz.loc.shape[1]
+        if len(rows) > n_latent:
+            return computation.filter_outlier_cells(rows)
+        warn_user(
+            "`filter_outlier_cells` needs more cells in a group than the latent space has "
+            f"dimensions, {n_latent}, to tell which lie far from the others: all {len(rows)} are "
+            "kept.",
+        )
+        return rows
+
     computation = DifferentialComputation(None, means_of, manager)
-    return compared._replace(
-        rows1=computation.filter_outlier_cells(compared.rows1),
-        rows2=computation.filter_outlier_cells(compared.rows2),
-    )
+    return compared._replace(rows1=filtered(compared.rows1), rows2=filtered(compared.rows2))
 
 
 def _bayes_factors(

@@ -260,6 +260,11 @@ def test_averaged_draws_are_the_mean_of_the_draws(trained_model, mdata):
     assert (found[1].std(0) > 0).any()
 
 
+def test_points_beside_draws_are_refused(trained_model):
+    with pytest.raises(ValueError, match="`n_points` .* and `n_samples` .*, got 4 and 2: leave"):
+        trained_model.get_normalized_expression(n_points=4, n_samples=2)
+
+
 @pytest.mark.parametrize("averaged", [{"n_samples": 20}, {"n_points": 20}])
 def test_what_is_averaged_is_never_held_at_once(trained_model, monkeypatch, averaged):
     value_at, alive = _denoised._Denoiser._at, []

@@ -470,6 +470,16 @@ def test_outliers_are_those_of_the_posterior_means(model, compare, planted, monk
         assert 0.8 < len(kept) / len(rows) < 1
 
 
+def test_few_cells_are_all_kept_where_outliers_are_asked_for(model, compare):
+    n_latent = model.module.prior.means.shape[1]
+    groups = {"idx1": np.arange(n_latent), "idx2": np.arange(100, 100 + n_latent)}
+    with pytest.warns(UserWarning, match=f"dimensions, {n_latent}, .* all {n_latent} are kept"):
+        found = compare(**groups, filter_outlier_cells=True)
+    of_counts = [name for name in found if name.startswith(("raw", "non_zeros", "emp"))]
+    expected = compare(**groups)[of_counts]
+    pd.testing.assert_frame_equal(found[of_counts].sort_index(), expected.sort_index())
+
+
 def test_new_data_are_compared(model, planted):
     with without_pulling():
         modalities = {key: planted[key][100:400].copy() for key in ("rna", "atac")}
