@@ -342,6 +342,19 @@ def test_model_answers_on_the_gpu_as_on_the_cpu(model, method):
     assert_same(found, expected)
 
 
+def test_prediction_from_a_calibrated_channel_is_that_of_the_cpu(model):
+    def predicted() -> torch.Tensor:
+        asked = {"from_modality": "atac", "return_numpy": True}
+        return torch.as_tensor(model.get_normalized_expression(**asked))
+
+    assert model.module.calibrations["atac"].slope != 1
+    found = predicted()
+    model.to_device("cpu")
+    expected = predicted()
+    model.to_device(CUDA)
+    assert_same(found, expected)
+
+
 def test_model_saved_on_the_gpu_loads_on_the_cpu_and_back(model, tmp_path):
     expected = answer(model, "get_latent_representation")
     for accelerator, device in (("cpu", "cpu"), ("gpu", CUDA)):
