@@ -1,6 +1,7 @@
 """Denoised profiles: what a trained model expects of the counts of cells."""
 
 import weakref
+from collections.abc import Callable
 
 import anndata as ad
 import numpy as np
@@ -375,6 +376,13 @@ def test_answers_are_decoded_in_eval_mode_and_without_a_graph(trained_model, mon
 # -- one modality from the other ------------------------------------------------------------------
 
 
+def denoisers(model: SCMVPModel) -> dict[str, Callable[..., pd.DataFrame]]:
+    return {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }
+
+
 @pytest.fixture(scope="module")
 def of_held_out_cells(make_mdata, register, train) -> tuple[SCMVPModel, np.ndarray]:
     """Model of generated cells, and the rows of those it has not seen."""
@@ -394,10 +402,7 @@ def test_profiles_predicted_from_the_other_modality_beat_the_mean_of_the_data(
 ):
     model, rows = of_held_out_cells
     mdata = model.adata
-    methods = {
-        "rna": model.get_normalized_expression,
-        "atac": model.get_normalized_accessibility,
-    }
+    methods = denoisers(model)
     predicted = methods[target](indices=rows, from_modality=source, return_numpy=True)
     types = mdata.obs["cell_type"].cat.codes.to_numpy()[rows]
     truth = mdata[target].varm["type_profile"].T[types]
@@ -445,10 +450,7 @@ def test_expression_of_unseen_cells_is_predicted_better_from_calibrated_channels
 def test_modality_that_cells_lack_is_predicted_from_the_other(
     trained_model, some_cells, source, target
 ):
-    methods = {
-        "rna": trained_model.get_normalized_expression,
-        "atac": trained_model.get_normalized_accessibility,
-    }
+    methods = denoisers(trained_model)
     assert trained_model.module.calibrations[source].slope != 1
     without = some_cells.copy()
     without[target].X = sp.csr_matrix(without[target].shape, dtype="float32")
@@ -461,10 +463,7 @@ def test_modality_that_cells_lack_is_predicted_from_the_other(
 def test_prediction_from_one_modality_never_sees_the_other(
     trained_model, some_cells, source, target
 ):
-    methods = {
-        "rna": trained_model.get_normalized_expression,
-        "atac": trained_model.get_normalized_accessibility,
-    }
+    methods = denoisers(trained_model)
     expected = methods[target](some_cells, from_modality=source)
     without = some_cells.copy()
     without[target].X = sp.csr_matrix(without[target].shape, dtype="float32")
