@@ -14,9 +14,8 @@ from scipy import sparse
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
-from scmvp_scvi._keys import MODALITIES, ModalityKeys
+from scmvp_scvi._keys import MODALITIES, POSTERIOR_OF, ModalityKeys
 from scmvp_scvi._minibatches import (
-    POSTERIOR_OF,
     MinibatchMixin,
     Source,
     count_empty,

@@ -16,9 +16,8 @@ from torch.distributions import (
     StudentT,
 )
 
-from scmvp_scvi._keys import OUTPUT, REGISTRY
+from scmvp_scvi._keys import OUTPUT, POSTERIOR_OF, REGISTRY
 from scmvp_scvi._minibatches import (
-    POSTERIOR_OF,
     MinibatchMixin,
     Source,
     count_empty,

@@ -106,3 +106,9 @@ MODALITIES = {
         law=OUTPUT.PY,
     ),
 }
+
+# of what cells are embedded from: the posterior, in the outputs of the module
+POSTERIOR_OF = {
+    "joint": OUTPUT.QZ,
+    **{kind: keys.posterior for kind, keys in MODALITIES.items()},
+}

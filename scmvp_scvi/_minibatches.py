@@ -8,18 +8,13 @@ import pandas as pd
 from mudata import MuData
 from torch import Tensor
 
-from scmvp_scvi._keys import MODALITIES, OUTPUT
+from scmvp_scvi._keys import MODALITIES
 from scmvp_scvi._minified import batches_with_counts, check_has_counts
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._validate import check_indices, warn_user
 
 Source = Literal["joint", "rna", "atac"]
 Loader = Iterator[dict[str, Tensor]]
-# of a source that cells are embedded from: the posterior, in the outputs of the module
-POSTERIOR_OF = {
-    "joint": OUTPUT.QZ,
-    **{modality: keys.posterior for modality, keys in MODALITIES.items()},
-}
 
 
 class MinibatchMixin(RegistrationMixin):

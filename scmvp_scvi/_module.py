@@ -20,7 +20,7 @@ from scmvp_scvi._feature_sample import (
     sample_evenly,
     sample_features,
 )
-from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, REGISTRY
+from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY
 from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
 from scmvp_scvi._profiles import (
     log_normalized,
@@ -550,11 +550,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         if source == "joint":
             seen = embedded[MODALITIES[decoded].observed].bool().unsqueeze(-1)
             # what a cell has is the other modality then
-            qz, of_others = embedded[OUTPUT.QZ], self.calibrations[_OTHER[decoded]]
-            predicted = of_others(qz)
-            loc = torch.where(seen, qz.loc, predicted.loc)
-            return Normal(loc, torch.where(seen, qz.scale, predicted.scale), validate_args=False)
-        channel: Normal = embedded[MODALITIES[source].posterior]
+            qz = embedded[OUTPUT.QZ]
+            return _where(seen, qz, self.calibrations[_OTHER[decoded]](qz))
+        channel: Normal = embedded[POSTERIOR_OF[source]]
         if source != decoded:
             channel = self.calibrations[source](channel)
         return channel
@@ -903,6 +901,10 @@ def _choose_posterior(
     """
     both = (rna_observed * atac_observed).bool().unsqueeze(-1)
     has_rna = rna_observed.bool().unsqueeze(-1)
-    loc = torch.where(both, joint.loc, torch.where(has_rna, rna.loc, atac.loc))
-    scale = torch.where(both, joint.scale, torch.where(has_rna, rna.scale, atac.scale))
-    return Normal(loc, scale, validate_args=validate)
+    return _where(both, joint, _where(has_rna, rna, atac), validate)
+
+
+def _where(chosen: Tensor, posterior: Normal, other: Normal, validate: bool = False) -> Normal:
+    """The posterior of the cells that are chosen, ``(cells, 1)``, and another one of the rest."""
+    loc = torch.where(chosen, posterior.loc, other.loc)
+    return Normal(loc, torch.where(chosen, posterior.scale, other.scale), validate_args=validate)

@@ -17,7 +17,7 @@ from scmvp_scvi._count_sums import TrainingCounts
 from scmvp_scvi._counts import read_counts
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._dispersion_fit import move_to_mode
-from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
+from scmvp_scvi._keys import MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY
 from scmvp_scvi._logged_plan import LoggedPlan
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._optimizer import RowAdam
@@ -37,7 +37,6 @@ _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the step
 _SCHEDULE_KEY = "scmvp_kl_schedule"
 _ATAC_OUTPUT_SCALE = 0.08
 _LEAST_PAIRED = 0.9  # of the cells that channels are calibrated on
-_CHANNELS = {kind: keys.posterior for kind, keys in MODALITIES.items()}
 
 
 class SCMVPTrainingPlan(LoggedPlan):
@@ -484,7 +483,7 @@ class SCMVPTrainingPlan(LoggedPlan):
         with self._evaluating():
             for _, outputs in self._embedded(data.val_idx):
                 is_paired = outputs[OUTPUT.RNA_OBSERVED] * outputs[OUTPUT.ATAC_OBSERVED]
-                posteriors = (outputs[name] for name in (OUTPUT.QZ, *_CHANNELS.values()))
+                posteriors = (outputs[name] for name in POSTERIOR_OF.values())
                 moments = [torch.cat((q.loc, q.variance), dim=-1) for q in posteriors]
                 found.append((is_paired.unsqueeze(-1), *moments))
         paired, *gathered = self._gathered(found)
@@ -492,5 +491,5 @@ class SCMVPTrainingPlan(LoggedPlan):
         if chosen.sum() < max(FEWEST_CELLS, _LEAST_PAIRED * len(chosen)):
             return
         joint, *channels = (np.split(of_cells[chosen], 2, axis=1) for of_cells in gathered)
-        for kind, channel in zip(_CHANNELS, channels, strict=True):
+        for kind, channel in zip(MODALITIES, channels, strict=True):
             self.module.calibrations[kind].copy_fit(fit_calibration(*joint, *channel))

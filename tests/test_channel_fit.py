@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from scmvp_scvi._channel_fit import fit_calibration
 from scmvp_scvi._losses import latent_divergence
-from scmvp_scvi.nn._calibration import Calibration, CalibrationFit
+from scmvp_scvi.nn._calibration import Calibration, CalibrationFit, no_calibration
 
 
 def alignment(fit: CalibrationFit, joint: tuple, channel: tuple) -> float:
@@ -86,9 +86,8 @@ def test_fit_to_few_cells_is_better_than_none_on_others(rng):
     for _ in range(20):
         joint, channel = related(rng, 20, 0.3, shifts, 0.6)
         unseen = related(rng, 500, 0.3, shifts, 0.6)
-        none = CalibrationFit(1.0, np.zeros(10), np.zeros(10), 1.0)
         fit = fit_calibration(*joint, *channel)
-        assert alignment(fit, *unseen) < alignment(none, *unseen)
+        assert alignment(fit, *unseen) < alignment(no_calibration(10), *unseen)
 
 
 @pytest.mark.parametrize("rounding", [0.0, 1e-7])

@@ -18,6 +18,17 @@ class CalibrationFit(NamedTuple):
     scale: float
 
 
+def no_calibration(n_latent: int) -> CalibrationFit:
+    """Return the numbers that change nothing.
+
+    Parameters
+    ----------
+    n_latent
+        Dimensions of the latent space.
+    """
+    return CalibrationFit(1.0, np.zeros(n_latent), np.zeros(n_latent), 1.0)
+
+
 class Calibration(nn.Module):
     """Affine map of the Gaussian posteriors of one channel, which changes nothing at first.
 
@@ -34,10 +45,8 @@ class Calibration(nn.Module):
 
     def __init__(self, n_latent: int) -> None:
         super().__init__()
-        self.register_buffer("slope", torch.ones(()))
-        self.register_buffer("centre", torch.zeros(n_latent))
-        self.register_buffer("mapped_centre", torch.zeros(n_latent))
-        self.register_buffer("scale", torch.ones(()))
+        for name, value in no_calibration(n_latent)._asdict().items():
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.get_default_dtype()))
 
     @torch.no_grad()
     def copy_fit(self, fit: CalibrationFit) -> None:
@@ -51,13 +60,9 @@ class Calibration(nn.Module):
         for name, value in fit._asdict().items():
             getattr(self, name).copy_(torch.as_tensor(value))
 
-    @torch.no_grad()
     def forget(self) -> None:
         """Change nothing again."""
-        self.slope.fill_(1)
-        self.centre.zero_()
-        self.mapped_centre.zero_()
-        self.scale.fill_(1)
+        self.copy_fit(no_calibration(len(self.centre)))
 
     def forward(self, posterior: Normal) -> Normal:
         """Return the calibrated posterior.
