@@ -272,10 +272,11 @@ def _refuse_arguments_of_train(
 def _n_devices(devices: int | list[int] | str) -> int:
     """Number of devices that Lightning reads from an argument, 1 where it is left to it."""
     if isinstance(devices, str):
-        named = [part for part in devices.split(",") if part.strip()]
-        if len(named) != 1 or not named[0].strip().lstrip("-").isdigit():
-            return max(1, len(named))
-        devices = int(named[0])
+        if "," in devices:  # which devices, not how many
+            return sum(bool(part.strip()) for part in devices.split(","))
+        if not devices.strip().lstrip("-").isdigit():  # such as "auto"
+            return 1
+        devices = int(devices)
     if isinstance(devices, int):
         return torch.cuda.device_count() if devices == -1 else devices
     return len(devices)

@@ -30,7 +30,13 @@ from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
 from scmvp_scvi._schedule import Schedule, cosine_factor
 from scmvp_scvi._size_rules import are_few, default_rna_output_scale
 from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
-from scmvp_scvi._validate import check_in, check_one_of, shown, warn_about_deep_cells
+from scmvp_scvi._validate import (
+    check_in,
+    check_integer_at_least,
+    check_one_of,
+    shown,
+    warn_about_deep_cells,
+)
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
@@ -146,6 +152,8 @@ class SCMVPTrainingPlan(LoggedPlan):
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
         check_one_of(fit_dispersions, (None, True, False), name="fit_dispersions")
         check_one_of(calibrate_channels, (True, False), name="calibrate_channels")
+        check_one_of(cuda_graph, (True, False), name="cuda_graph")
+        check_integer_at_least(seed, 0, name="seed")
         if fit_dispersions and surgery is not None:
             raise ValueError(
                 "`fit_dispersions` must be None or False for a query, whose known dispersions "

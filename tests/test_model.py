@@ -585,6 +585,14 @@ def test_several_devices_without_a_strategy_are_refused(fresh_mdata, small, monk
         model.train(1, devices=devices)
 
 
+def test_one_device_by_its_number_needs_no_strategy(fresh_mdata, small, monkeypatch):
+    model = SCMVPModel(fresh_mdata, **small)
+    asked = {}
+    monkeypatch.setattr(UnsupervisedTrainingMixin, "train", lambda _, **all_: asked.update(all_))
+    model.train(1, devices="3,")  # which Lightning reads as [3]
+    assert asked["devices"] == "3,"
+
+
 def test_config_of_the_trainer_is_checked_as_its_arguments_are(fresh_mdata, small, monkeypatch):
     model = SCMVPModel(fresh_mdata, **small)
     asked = {}

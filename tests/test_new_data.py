@@ -183,6 +183,10 @@ def test_anndata_is_refused_as_new_data(trained_model, some_cells):
         ("get_normalized_expression", {"from_modality": "atac"}),
         ("get_log_normalized_expression", {"own_counts": True}),
         ("get_normalized_accessibility", {}),
+        ("get_latent_representation", {"modality": "rna"}),
+        ("get_elbo", {}),
+        ("get_reconstruction_error", {}),
+        ("get_marginal_ll", {}),
     ],
 )
 def test_rows_in_the_place_of_the_data_are_refused(trained_model, method, options):

@@ -1340,6 +1340,8 @@ def test_vectors_of_batches_do_not_decay(fresh_mdata, train):
         ({"cycle_cluster_weight": math.nan}, "`cycle_cluster_weight` must be at least 0 and"),
         ({"label_weight": -1}, "`label_weight` must be at least 0 and finite, got -1"),
         ({"optimizer": "SGD"}, "`optimizer` must be one of 'Adam', 'AdamW', 'Custom', got 'SGD'"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"cuda_graph": "no"}, "`cuda_graph` must be one of True, False, got 'no'"),
     ],
 )
 def test_plan_refuses_what_it_cannot_do(fresh_mdata, train, plan, message):
