@@ -93,7 +93,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._query.QueryMixin"),
     ("py:class", "scmvp_scvi._registration.RegistrationMixin"),
     ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
-    ("py:class", "scmvp_scvi._logged_plan.LoggedPlan"),
+    ("py:class", "scmvp_scvi._fitting_plan.FittingPlan"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
     ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),
     ("py:class", "scmvp_scvi.nn._encoders.ChannelEncoder"),

@@ -156,6 +156,13 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
         clusters = pd.Categorical.from_codes(codes, categories=probs.columns)
         return pd.Series(clusters, index=probs.index, name="scmvp_cluster")
 
+    def _cluster_names(self) -> pd.Index:
+        """Names of the components in use: the seeding labels, or numbers as strings."""
+        if self._has_labels:
+            names = self._seeding_labels(self._unlabeled_category)
+            return pd.Index([str(name) for name in names])
+        return pd.Index([str(i) for i in range(self.module.prior.n_clusters)])
+
     @torch.inference_mode()
     def get_aggregated_posterior(
         self,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import h5py
-import pandas as pd
 from mudata import MuData, read_h5mu
 from scipy import sparse
 from scvi import settings
@@ -314,14 +313,6 @@ class SCMVPModel(
 
     # -- clusters -------------------------------------------------------------------------------
 
-    @property
-    def _has_labels(self) -> bool:
-        return self.registry["setup_args"]["labels_key"] is not None
-
-    def _seeding_labels(self, unlabeled_category: str) -> list[Any]:
-        """Labels that seed a component, in the order of the components."""
-        return [name for name in self._categories(REGISTRY.LABELS) if name != unlabeled_category]
-
     def _seeding_codes(self) -> list[int] | None:
         """Codes of the labels that seed a component, likewise; None if labels do not."""
         if not self._has_labels:
@@ -367,13 +358,6 @@ class SCMVPModel(
             f"`unlabeled_category={unlabeled_category!r}` is no label of `labels_key`, so that "
             f"each label seeds a component, that of unlabeled cells as well. {way_out}",
         )
-
-    def _cluster_names(self) -> pd.Index:
-        """Names of the components in use: the seeding labels, or numbers as strings."""
-        if self._has_labels:
-            names = self._seeding_labels(self._unlabeled_category)
-            return pd.Index([str(name) for name in names])
-        return pd.Index([str(i) for i in range(self.module.prior.n_clusters)])
 
     # -- training -------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Adam by rows: of those that a sparse gradient holds, or of blocks as their gradient comes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,24 @@ def trust_rows(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad._coalesced_(True)
+
+
+def groups_by_decay(
+    parameters: Iterable[Parameter], decays: Mapping[Parameter, float]
+) -> list[dict[str, Any]]:
+    """Group parameters for an optimiser by their weight decay, in the order of the first of each.
+
+    Parameters
+    ----------
+    parameters
+        Those that learn.
+    decays
+        Weight decay of each of them, and perhaps of others.
+    """
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(decays[parameter], []).append(parameter)
+    return [{"params": of_decay, "weight_decay": decay} for decay, of_decay in groups.items()]
 
 
 class RowAdam(torch.optim.Adam):

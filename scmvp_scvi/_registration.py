@@ -453,6 +453,14 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         """Names of the categories of a registered key, in the order of their codes."""
         return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
 
+    @property
+    def _has_labels(self) -> bool:
+        return self.registry["setup_args"]["labels_key"] is not None
+
+    def _seeding_labels(self, unlabeled_category: str) -> list[Any]:
+        """Labels that seed a component, in the order of the components."""
+        return [name for name in self._categories(REGISTRY.LABELS) if name != unlabeled_category]
+
     def _batch_codes(
         self, batches: Batch | Sequence[Batch] | None, argument: str = "transform_batch"
     ) -> list[int | None]:

@@ -1,8 +1,7 @@
-"""`SCMVPTrainingPlan`: how the model is trained, and what is fitted on the way."""
+"""`SCMVPTrainingPlan`: the schedule of a training, its optimiser, and when fits are due."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -12,23 +11,20 @@ from scvi.dataloaders import DataSplitter
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from scmvp_scvi._channel_fit import FEWEST_CELLS, fit_calibration
 from scmvp_scvi._count_sums import TrainingCounts
-from scmvp_scvi._counts import read_counts
 from scmvp_scvi._data import registered_modality
-from scmvp_scvi._dispersion_fit import move_to_mode
-from scmvp_scvi._keys import MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY
-from scmvp_scvi._logged_plan import LoggedPlan
+from scmvp_scvi._fitting_plan import FittingPlan
+from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._optimizer import RowAdam
+from scmvp_scvi._optimizer import RowAdam, groups_by_decay
 from scmvp_scvi._plan_arguments import (
     check_arguments_of_loss,
     check_names_of_arguments,
     check_optimizer,
 )
-from scmvp_scvi._prior_fit import MAX_CELLS, fit_mixture, mixture_from_labels
+from scmvp_scvi._prior_fit import MAX_CELLS
 from scmvp_scvi._schedule import Schedule, cosine_factor
-from scmvp_scvi._size_rules import are_few, default_rna_output_scale
+from scmvp_scvi._size_rules import default_rna_output_scale
 from scmvp_scvi._surgery import Surgery, freeze_layers, freeze_parameters
 from scmvp_scvi._validate import (
     check_in,
@@ -37,15 +33,13 @@ from scmvp_scvi._validate import (
     shown,
     warn_about_deep_cells,
 )
-from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 _SCHEDULE = ("continues_training", "mixture_step")  # its state, beside the steps taken
 _SCHEDULE_KEY = "scmvp_kl_schedule"
 _ATAC_OUTPUT_SCALE = 0.08
-_LEAST_PAIRED = 0.9  # of the cells that channels are calibrated on
 
 
-class SCMVPTrainingPlan(LoggedPlan):
+class SCMVPTrainingPlan(FittingPlan):
     """Train `SCMVPModule`: a broad Gaussian prior first, then a mixture, fitted twice.
 
     Parameters
@@ -189,6 +183,12 @@ class SCMVPTrainingPlan(LoggedPlan):
         )
         super().__init__(
             module,
+            n_clusters=n_clusters,
+            seeding_labels=seeding_labels,
+            cluster_resolution=cluster_resolution,
+            seed=seed,
+            fit_dispersions=fit_dispersions,
+            calibrate_channels=calibrate_channels,
             surgery=surgery,
             cuda_graph=cuda_graph,
             optimizer=optimizer,
@@ -199,18 +199,12 @@ class SCMVPTrainingPlan(LoggedPlan):
             max_kl_weight=max_kl_weight,
             **kwargs,
         )
-        self.n_clusters = n_clusters
-        self.seeding_labels = seeding_labels
-        self.seed = seed
         self.rna_output_scale = rna_output_scale
         self.atac_output_scale = atac_output_scale or _ATAC_OUTPUT_SCALE
-        self.cluster_resolution = cluster_resolution
         self.schedule = schedule
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
         self.mixture_step: int | None = None  # the first one with the mixture
-        self.fit_dispersions = fit_dispersions
-        self.calibrate_channels = calibrate_channels
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -244,34 +238,32 @@ class SCMVPTrainingPlan(LoggedPlan):
         """Create a fused optimiser, several times faster than the plain one on wide layers."""
 
         def create(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-            n_cells = self.n_obs_training
-            rna_scale = self.rna_output_scale or default_rna_output_scale(n_cells)
-            scales = {
-                id(self.module.rna_decoder.output.weight): rna_scale,
-                id(self.module.atac_decoder.rate.weight): self.atac_output_scale,
-                id(self.module.atac_decoder.inclusion.weight): self.atac_output_scale,
-            }
-            module = self.module
-            # matrices of numbers that are no weights
-            kept = (*module.prior.parameters(), module.rna_decoder.log_inverse_dispersion)
-            kept += () if module.batch_vectors is None else (module.batch_vectors,)
-            undecayed = {id(p) for p in kept}
-            groups: dict[float, list[torch.nn.Parameter]] = {}
-            for p in parameters:
-                decay = self.weight_decay if p.ndim > 1 and id(p) not in undecayed else 0.0
-                if id(p) in scales:
-                    n_hidden = p.shape[1]
-                    # the loss is a mean over cells, so that a prior counts as one cell of many
-                    decay = n_hidden / (scales[id(p)] ** 2 * n_cells)
-                groups.setdefault(decay, []).append(p)
             return RowAdam(
-                [{"params": ps, "weight_decay": decay} for decay, ps in groups.items()],
+                groups_by_decay(parameters, self._weight_decays()),
                 lr=self.lr,
                 eps=self.eps,
                 decoupled_weight_decay=optimizer_cls is torch.optim.AdamW,
             )
 
         return create
+
+    def _weight_decays(self) -> dict[torch.nn.Parameter, float]:
+        """Weight decay of each parameter: of an output layer, what its Gaussian prior comes to."""
+        module, n_cells = self.module, self.n_obs_training
+        rna_scale = self.rna_output_scale or default_rna_output_scale(n_cells)
+        scales = {
+            module.rna_decoder.output.weight: rna_scale,
+            module.atac_decoder.rate.weight: self.atac_output_scale,
+            module.atac_decoder.inclusion.weight: self.atac_output_scale,
+        }
+        decays = {p: self.weight_decay if p.ndim > 1 else 0.0 for p in module.parameters()}
+        # matrices of numbers that are no weights
+        kept = (*module.prior.parameters(), module.rna_decoder.log_inverse_dispersion)
+        kept += () if module.batch_vectors is None else (module.batch_vectors,)
+        decays |= dict.fromkeys(kept, 0.0)
+        # the loss is a mean over cells, so that a prior counts as one cell of many
+        decays |= {p: p.shape[1] / (scale**2 * n_cells) for p, scale in scales.items()}
+        return decays
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Configure the optimiser and, unless a plateau is watched, the step-wise schedule."""
@@ -368,136 +360,16 @@ class SCMVPTrainingPlan(LoggedPlan):
             second = self.schedule.second_mixture_epoch(n_epochs)
             is_due = not self.continues_training and self.current_epoch == second
         if is_due:
-            self._fit_mixture()
+            self._begin_mixture()
 
     def on_train_end(self) -> None:
         """Fit the mixture if training ended before its time, then what takes trained weights."""
         super().on_train_end()
         if not bool(self.module.prior.is_fitted):
-            self._fit_mixture()
-        asked = self.fit_dispersions
-        if asked is None:
-            asked = self.surgery is None and are_few(self.n_obs_training)
-        if asked:
-            self._fit_dispersions()
-        if self.calibrate_channels and self.surgery is None:
-            self._calibrate_channels()
+            self._begin_mixture()
+        self.fit_after_training()
 
-    @torch.no_grad()
-    def _fit_mixture(self) -> None:
-        """Fit the mixture to the training cells, on the first process for all."""
-        cells = self._training_latent()
-        fit: MixtureFit | None = None
-        error: Exception | None = None
-        if self.trainer.is_global_zero:
-            try:
-                fit = self._mixture_of(*cells)
-            except Exception as caught:  # noqa: BLE001 - the other processes wait to hear of it
-                error = caught
-        fit, reason = self.trainer.strategy.broadcast((fit, error and repr(error)), src=0)
-        if error is not None:
-            raise error
-        if reason is not None:
-            raise RuntimeError(f"The first process could not fit the mixture: {reason}")
-        # Adam's state stays: moments of an earlier mixture fade within tens of steps; before the
-        # first one they are zero with their bias corrected for, so that its first hundreds of
-        # steps are up to twice as long. The defaults were chosen so.
-        self.module.take_mixture(fit)
+    def _begin_mixture(self) -> None:
+        self.fit_mixture()
         if self.mixture_step is None:
             self.mixture_step = self.global_step
-
-    def _mixture_of(
-        self, latent: np.ndarray, variances: np.ndarray, labels: np.ndarray
-    ) -> MixtureFit:
-        """Fit the mixture to the cells of all processes."""
-        if self.seeding_labels is not None:
-            return mixture_from_labels(latent, variances, labels, self.seeding_labels)
-        max_clusters = len(self.module.prior.logits)
-        return fit_mixture(
-            latent, variances, self.n_clusters, max_clusters, self.cluster_resolution, self.seed
-        )
-
-    def _training_latent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Joint posterior means and variances and labels of the training cells, all processes."""
-        found = []
-        with self._evaluating():
-            for tensors, outputs in self._embedded(self.trainer.datamodule.train_idx):
-                qz = outputs[OUTPUT.QZ]
-                found.append((qz.loc, qz.variance, tensors[REGISTRY.LABELS].to(qz.loc.device)))
-        means, variances, labels = self._gathered(found)
-        return means, variances, labels.ravel()
-
-    def _gathered(self, found: Sequence[tuple[Tensor, ...]]) -> list[np.ndarray]:
-        """Join what was found in the minibatches of all processes, each ``(cells, ...)``."""
-        joined = self.all_gather(tuple(torch.cat(part) for part in zip(*found, strict=True)))
-        # a process axis stands in front where there are several
-        return [part.cpu().flatten(0, -2).numpy() for part in joined]
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            yield
-        finally:
-            self.module.train(was_training)
-
-    def _embedded(self, part: np.ndarray) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Yield the minibatches of cells of a part in this process, and what they infer."""
-        data = self.trainer.datamodule
-        for tensors in data.all_cells_of(part):
-            tensors = data.on_after_batch_transfer(tensors, 0)
-            yield tensors, self.module.embed(tensors)
-
-    def _fit_dispersions(self) -> None:
-        """Fit the dispersions to one draw of each training cell, of all processes."""
-        module = self.module
-        dispersions = module.rna_decoder.log_inverse_dispersion
-        if not dispersions.requires_grad:  # the user holds them still
-            return
-        with self._evaluating():
-            with torch.no_grad():  # drawn once, and decoded anew for each gradient
-                cells = [
-                    (module._get_generative_input(tensors, outputs), tensors[REGISTRY.RNA])
-                    for tensors, outputs in self._embedded(self.trainer.datamodule.train_idx)
-                ]
-
-            def gradient() -> Tensor:
-                total = torch.zeros_like(dispersions)
-                for inputs, counts in cells:
-                    law = module.generative(**inputs)[OUTPUT.PX]
-                    log_prob = law.log_prob(
-                        read_counts(counts.to(self.device)),
-                        law.log_scale().detach(),
-                        for_mean=True,
-                    )
-                    mean_slope = torch.autograd.grad(log_prob.mean(), dispersions)[0]
-                    total += len(log_prob) * mean_slope
-                return self.trainer.strategy.reduce(total, reduce_op="sum")
-
-            move_to_mode(dispersions, gradient)
-
-    @torch.no_grad()
-    def _calibrate_channels(self) -> None:
-        """Calibrate the channels on the held-out cells with both modalities, of all processes.
-
-        These have to stand for all cells: by cells of one type, all others would be predicted to
-        be of it.
-        """
-        data, found = self.trainer.datamodule, []
-        is_random = data.shuffle_set_split and data.external_indexing is None
-        if not is_random or len(data.val_idx) < FEWEST_CELLS:
-            return
-        with self._evaluating():
-            for _, outputs in self._embedded(data.val_idx):
-                is_paired = outputs[OUTPUT.RNA_OBSERVED] * outputs[OUTPUT.ATAC_OBSERVED]
-                posteriors = (outputs[name] for name in POSTERIOR_OF.values())
-                moments = [torch.cat((q.loc, q.variance), dim=-1) for q in posteriors]
-                found.append((is_paired.unsqueeze(-1), *moments))
-        paired, *gathered = self._gathered(found)
-        chosen = paired.ravel() > 0
-        if chosen.sum() < max(FEWEST_CELLS, _LEAST_PAIRED * len(chosen)):
-            return
-        joint, *channels = (np.split(of_cells[chosen], 2, axis=1) for of_cells in gathered)
-        for kind, channel in zip(MODALITIES, channels, strict=True):
-            self.module.calibrations[kind].copy_fit(fit_calibration(*joint, *channel))

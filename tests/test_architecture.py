@@ -72,6 +72,7 @@ LAYERS = (
     {"_plan_arguments", "_recorded_step"},
     {"_steps"},
     {"_logged_plan"},
+    {"_fitting_plan"},
     {"_training_plan", "_registration"},
     {"_train_runner", "_train_arguments", "_minibatches", "_query"},
     {"_embedding", "_denoised", "_likelihood", "_minify"},

@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from mudata import MuData
 from scvi.train import SaveCheckpoint
 
-from scmvp_scvi import SCMVPModel, SCMVPModule, _recorded_step, _size_rules, _training_plan
+from scmvp_scvi import SCMVPModel, SCMVPModule, _fitting_plan, _recorded_step, _size_rules
 from scmvp_scvi._channel_fit import FEWEST_CELLS, fit_calibration
 from scmvp_scvi._data_splitter import SCMVPDataSplitter
 from scmvp_scvi._keys import LOSS
@@ -333,7 +333,7 @@ def test_all_processes_are_told_that_the_mixture_could_not_be_fitted(
         told.append(obj)
         return obj
 
-    monkeypatch.setattr(_training_plan, "fit_mixture", fail)
+    monkeypatch.setattr(_fitting_plan, "fit_mixture", fail)
     monkeypatch.setattr(SingleDeviceStrategy, "broadcast", send)
     with pytest.raises(ValueError, match="no mixture"):
         train(fresh_mdata)
@@ -417,9 +417,9 @@ def test_leiden_chooses_the_number_of_clusters_if_it_is_none(fresh_mdata, train)
 
 
 def test_leiden_looks_at_the_resolution_that_was_asked_for(fresh_mdata, train, monkeypatch):
-    asked, fit = [], _training_plan.fit_mixture
+    asked, fit = [], _fitting_plan.fit_mixture
     monkeypatch.setattr(
-        _training_plan, "fit_mixture", lambda *args: asked.append(args[4]) or fit(*args)
+        _fitting_plan, "fit_mixture", lambda *args: asked.append(args[4]) or fit(*args)
     )
     plan = {"cluster_resolution": 0.35}
     train(fresh_mdata, architecture={"n_clusters": None}, plan_kwargs=plan, max_epochs=1)
@@ -429,9 +429,9 @@ def test_leiden_looks_at_the_resolution_that_was_asked_for(fresh_mdata, train, m
 def test_mixture_is_fitted_to_all_training_cells_where_the_last_minibatch_is_dropped(
     fresh_mdata, train, monkeypatch
 ):
-    fitted, fit = [], _training_plan.fit_mixture
+    fitted, fit = [], _fitting_plan.fit_mixture
     monkeypatch.setattr(
-        _training_plan,
+        _fitting_plan,
         "fit_mixture",
         lambda latent, *rest: fitted.append(len(latent)) or fit(latent, *rest),
     )
