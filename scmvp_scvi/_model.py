@@ -317,7 +317,7 @@ class SCMVPModel(
         """Codes of the labels that seed a component, likewise; None if labels do not."""
         if not self._has_labels:
             return None
-        known = list(self._categories(REGISTRY.LABELS))
+        known = self._categories(REGISTRY.LABELS)
         return [known.index(name) for name in self._seeding_labels(self._unlabeled_category)]
 
     def _room_for_clusters(

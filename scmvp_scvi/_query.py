@@ -364,7 +364,7 @@ def _known_batches(reference: QueryMixin) -> str:
 def _unlabeled_category(reference: QueryMixin) -> Any:
     """Return what cells without a label are called, if it can stand beside the known labels."""
     unlabeled = reference._unlabeled_category
-    known = reference._categories(REGISTRY.LABELS).tolist()
+    known = reference._categories(REGISTRY.LABELS)
     if isinstance(unlabeled, str) != isinstance(known[0], str):
         arguments = reference.registry["setup_args"]
         key, holder = arguments["labels_key"], arguments["modalities"].get("labels_key")

@@ -449,9 +449,10 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         """What cells without a label are called."""
         return self.init_params_["non_kwargs"]["unlabeled_category"]
 
-    def _categories(self, key: str) -> np.ndarray:
+    def _categories(self, key: str) -> list[Any]:
         """Names of the categories of a registered key, in the order of their codes."""
-        return self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
+        names = self.registry["field_registries"][key]["state_registry"]["categorical_mapping"]
+        return pd.Index(names).tolist()  # NumPy would make a number of a date
 
     @property
     def _has_labels(self) -> bool:
@@ -470,7 +471,7 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         asked: list[Any] = list(np.atleast_1d(np.asarray(batches, dtype=object)))
         if not asked:
             raise ValueError(f"`{argument}` must name at least one batch, got none.")
-        known = np.asarray(self._categories(REGISTRY.BATCH)).tolist()
+        known = self._categories(REGISTRY.BATCH)
         for batch in asked:
             if isinstance(batch, (bool, np.bool_)) and not isinstance(known[0], bool):
                 raise TypeError(

@@ -124,6 +124,7 @@ class SCMVPTrainRunner(TrainRunner):
         history, logged = self.model.history_, getattr(self.trainer.logger, "history", None)
         if not (self._was_trained and history and logged and self.trainer.is_global_zero):
             super()._update_history()
+            self._make_numbers_of_history()
             return
         n_before: dict[str, int] = {}
         for series in history.values():
@@ -133,6 +134,12 @@ class SCMVPTrainRunner(TrainRunner):
             counted_on = series.set_axis(series.index + n_before.get(series.index.name, 0))
             parts = [history[name], counted_on] if name in history else [counted_on]
             history[name] = pd.concat(parts).rename_axis(series.index.name)
+        self._make_numbers_of_history()
+
+    def _make_numbers_of_history(self) -> None:
+        """Have the history hold numbers, which can be written with the data, and not objects."""
+        for name, series in (self.model.history_ or {}).items():
+            self.model.history_[name] = series.astype(float)
 
 
 def _validations_per_epoch(trainer_kwargs: Mapping[str, Any], n_batches: int) -> float:

@@ -320,6 +320,20 @@ def test_batches_named_by_numbers_are_found(make_mdata, register, train):
     pd.testing.assert_frame_equal(numpy, plain)
 
 
+def test_batches_that_are_dates_are_found_and_can_be_averaged_over(make_mdata, register, train):
+    mdata = make_mdata()
+    days = pd.to_datetime(["2024-01-01", "2024-01-02"])
+    mdata.obs["day"] = days[np.arange(300) % 2]
+    model = train(register(mdata, batch_key="day"), max_epochs=1)
+    each = [model.get_normalized_expression(transform_batch=day) for day in days]
+    both = model.get_normalized_expression(transform_batch=mdata.obs["day"].unique())
+    np.testing.assert_allclose(both, (each[0] + each[1]) / 2, rtol=1e-5)
+    tested = model.differential_expression(
+        idx1=np.arange(50), idx2=np.arange(50, 100), batch_correction=True
+    )
+    assert np.isfinite(tested["proba_de"]).all()
+
+
 def test_empty_list_of_batches_is_refused(trained_model):
     with pytest.raises(ValueError, match="`transform_batch`"):
         trained_model.get_normalized_expression(transform_batch=[])

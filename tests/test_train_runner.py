@@ -4,6 +4,7 @@ import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import mudata
 import numpy as np
 import pytest
 import scvi
@@ -177,6 +178,19 @@ def test_history_goes_on_with_what_earlier_trainings_did_not_log(fresh_mdata, tr
     for name in ("elbo_train", "elbo_validation_epoch"):
         assert model.history[name].index.name == "epoch"
         assert np.isfinite(model.history[name].to_numpy(float)).all()
+
+
+@pytest.mark.parametrize("n_trainings", [1, 2])
+def test_history_can_be_written_with_the_data(
+    fresh_mdata, train, train_more, tmp_path, n_trainings
+):
+    model = train(fresh_mdata, max_epochs=1)
+    if n_trainings == 2:
+        train_more(model, max_epochs=1)
+    fresh_mdata.uns["history"] = model.history
+    fresh_mdata.write(tmp_path / "data.h5mu")
+    written = mudata.read_h5mu(tmp_path / "data.h5mu").uns["history"]["elbo_train"]
+    np.testing.assert_array_equal(written, model.history["elbo_train"])
 
 
 @pytest.mark.parametrize("options", [{"logger": False}, {"fast_dev_run": True}])

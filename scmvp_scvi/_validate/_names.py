@@ -282,9 +282,13 @@ def check_names(
     positions = options.get_indexer(names)
     unknown = names[positions < 0]
     if len(unknown) > 0:
+        as_string = str(unknown[0])
+        way_out = did_you_mean(as_string, options)
+        if as_string in options:  # though not as what was passed
+            way_out = f" Names are strings: pass {as_string!r}."
         raise KeyError(
             f"`{argument}`: {len(unknown)} of {len(names)} names are unknown: {shown(unknown)}."
-            f"{did_you_mean(str(unknown[0]), options)}"
+            f"{way_out}"
         )
     return np.asarray(positions, dtype=np.int64)
 

@@ -57,9 +57,15 @@ def training_curves(
     """
     curves = _read_curves(getattr(history, "history", history) or {})  # None before training
     if not curves:
+        way_out = "Train the model first."
+        if getattr(history, "is_trained", False):
+            way_out = (
+                "The model was trained with a `logger` of its own: leave it out of `train`, or "
+                "pass what it has logged as a mapping."
+            )
         raise ValueError(
-            "`history` must have curves that end with `_train` or `_validation`, got none. Train "
-            "the model first."
+            "`history` must have curves that end with `_train` or `_validation`, got none. "
+            f"{way_out}"
         )
     if isinstance(parts, str) or (parts is not None and len(parts) == 0):
         raise ValueError(

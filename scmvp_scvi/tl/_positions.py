@@ -91,7 +91,7 @@ def _column(
 def _numbers(column: pd.Series, modality: str) -> pd.Series:
     """``(genes,)``, positions as numbers, also where the column holds them as text."""
     numbers = pd.to_numeric(column.astype(object), errors="coerce")
-    lost = column.notna() & ~np.isfinite(numbers)
+    lost = column.notna() & ~(np.isfinite(numbers) & (numbers >= 0))
     if lost.any():
         raise ValueError(
             f'`mdata["{modality}"].var["{column.name}"]` must hold positions, but {lost.sum()} '

@@ -61,6 +61,14 @@ def test_parts_that_are_no_list_of_some_are_refused(history, parts):
         pl.training_curves(history, parts=parts)
 
 
+def test_model_that_was_trained_with_another_logger_is_told_from_an_untrained_one(
+    fresh_mdata, train
+):
+    model = train(fresh_mdata, max_epochs=1, logger=False)
+    with pytest.raises(ValueError, match="got none. The model was trained with a `logger`"):
+        pl.training_curves(model)
+
+
 def test_untrained_model_is_refused(mdata, small):
     for history in ({}, SCMVPModel(mdata, **small)):
         with pytest.raises(ValueError, match="got none. Train the model first"):

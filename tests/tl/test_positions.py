@@ -87,9 +87,9 @@ def test_positions_that_are_text_are_read_as_the_numbers_they_say(genes, column)
     pd.testing.assert_frame_equal(gene_positions(spans, **DEFAULTS), expected)
 
 
-@pytest.mark.parametrize("value", ["1,000", "unknown", np.inf])
+@pytest.mark.parametrize("value", ["1,000", "unknown", np.inf, -1])
 @pytest.mark.parametrize("column", ["tss", "start"])
-def test_positions_that_are_no_numbers_are_named(genes, column, value):
+def test_positions_that_are_none_are_named(genes, column, value):
     spans = genes.assign(start=[100, 100], end=[300, 300]).astype(object)
     spans = spans if column == "tss" else spans.drop(columns="tss")
     spans.loc["rev", column] = value

@@ -120,6 +120,12 @@ def test_unknown_names_are_counted_with_near_matches():
         check_names(["CD3X", "MS4A1", "zzz"], ["CD3E", "MS4A1"], argument="gene_list")
 
 
+def test_number_in_the_place_of_a_name_is_told_to_be_one():
+    match = "1 of 1 names are unknown: `1003`. Names are strings: pass '1003'"
+    with pytest.raises(KeyError, match=match):
+        check_names([1003], ["1003", "1043"], argument="gene_list")
+
+
 @pytest.mark.parametrize("asked", ["chr7-40000-40500", "CHR7:40000-40500", "chr7:40000-40501"])
 def test_near_match_is_found_among_very_many_regions(asked):
     regions = [f"chr{i % 22}:{1000 * i}-{1000 * i + 500}" for i in range(20_000)]
