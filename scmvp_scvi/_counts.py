@@ -124,7 +124,8 @@ class SparseCounts:
     @cached_property
     def depth(self) -> Tensor:
         """``(cells, 1)``, the sum of each row."""
-        return self.sums(self.values).unsqueeze(-1)
+        # in a sixth of the time of `index_add_`
+        return torch.segment_reduce(self.values, "sum", offsets=self.offsets.long()).unsqueeze(-1)
 
     def spread(self, of_cells: Tensor) -> Tensor:
         """Give each entry, ``(nonzeros,)``, the value of its cell, ``(cells,)``; no gradient."""
@@ -138,11 +139,6 @@ class SparseCounts:
         """Read the entries, ``(nonzeros,)``, of another ``(cells, features)`` matrix."""
         places = self.rows.long() * self.n_features + self.columns
         return matrix.reshape(-1).index_select(0, places)
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Sum over the entries of each row, ``(cells,)``, of other values, ``(nonzeros,)``."""
-        # in a sixth of the time of `index_add_`
-        return torch.segment_reduce(values, "sum", offsets=self.offsets.long())
 
     def with_values(self, values: Tensor) -> "SparseCounts":
         """Return the same pattern with other values, ``(nonzeros,)``."""
@@ -272,10 +268,6 @@ class DenseCounts:
     def of_features(self, per_feature: Tensor) -> Tensor:
         """Give the entries the value of their feature, ``(features,)``: a row."""
         return per_feature
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Sum each row, ``(cells,)``, of other values, ``(cells, features)``."""
-        return values.sum(-1)
 
     def with_values(self, values: Tensor) -> "DenseCounts":
         """Return other values, ``(cells, features)``."""

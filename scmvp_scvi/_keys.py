@@ -37,13 +37,13 @@ class _ModuleKeys(NamedTuple):
     QZ_RNA: str = "qz_rna"
     QZ_ATAC: str = "qz_atac"
     RNA_COUNTS: str = "rna_counts"
-    ATAC_COUNTS: str = "atac_counts"
+    ATAC_TARGET: str = "atac_target"  # what the decoder reconstructs, the counts or their TF-IDF
     RNA_LIBRARY: str = "rna_library"
     ATAC_LIBRARY: str = "atac_library"
     RNA_OBSERVED: str = "rna_observed"
     ATAC_OBSERVED: str = "atac_observed"
-    RNA_FIRST_LAYER: str = "rna_first_layer"
-    ATAC_FIRST_LAYER: str = "atac_first_layer"
+    RNA_CYCLE_WEIGHT: str = "rna_cycle_weight"  # of the first layer, for its use by the cycle
+    ATAC_CYCLE_WEIGHT: str = "atac_cycle_weight"
     COVARIATES: str = "covariates"
     CLUSTER_PROBS: str = "cluster_probs"
     PX: str = "px"
@@ -107,7 +107,7 @@ MODALITIES = {
     ),
 }
 
-# of what cells are embedded from: the posterior, in the outputs of the module
+# what cells are embedded from, and the name of that posterior in the outputs of the module
 POSTERIOR_OF = {
     "joint": OUTPUT.QZ,
     **{kind: keys.posterior for kind, keys in MODALITIES.items()},

@@ -1,4 +1,4 @@
-"""The terms of the objective that are not a likelihood, one function each, `(cells,)`, in nats."""
+"""Terms of the objective beside the likelihoods and the KL to the prior (section 3.7)."""
 
 from jaxtyping import Float, Int
 from torch import Tensor

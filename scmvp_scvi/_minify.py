@@ -96,7 +96,7 @@ class MinifyMixin(MinibatchMixin):
                 outputs[OUTPUT.QZ].loc,
                 outputs[OUTPUT.QZ].variance,
                 outputs[OUTPUT.RNA_COUNTS].depth[:, 0],
-                outputs[OUTPUT.ATAC_COUNTS].depth[:, 0],
+                outputs[OUTPUT.ATAC_TARGET].depth[:, 0],
             )
             for outputs in self._embed(None, None, None)
         ]

@@ -112,8 +112,8 @@ class SCMVPModel(
         suits many batches.
     dropout_rate
         Dropout on hidden layers, in training; more than a tenth can ruin the clusters of deep
-        data. None for 0.1 where the usual share of the cells, nine tenths, is at most 5,000, which
-        the model overfits without, and 0 above.
+        data. None for 0.1 if nine tenths of the cells, those that are trained on by default, are
+        at most 5,000, which the model overfits without dropout, and for 0 if they are more.
     rna_input_dropout, atac_input_dropout
         Share of a cell's input values dropped in training; keeps the channels from memorising
         their training cells.

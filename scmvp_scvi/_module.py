@@ -329,7 +329,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
 
         Returns
         -------
-        The names in `OUTPUT`: the posteriors, ``z``, the counts as read, the libraries.
+        The names in `OUTPUT`: the posteriors, ``z``, what the decoders reconstruct, the libraries.
         """
         rna_counts, atac_counts = read_counts(rna), read_counts(atac)
         covariates = self._bundled(batch, categorical, continuous)
@@ -377,9 +377,9 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             OUTPUT.QZ_ATAC: qz_atac,
             OUTPUT.Z: qz.rsample(),
             OUTPUT.RNA_COUNTS: rna_counts,
-            OUTPUT.ATAC_COUNTS: atac_target,
-            OUTPUT.RNA_FIRST_LAYER: rna_weight_again,
-            OUTPUT.ATAC_FIRST_LAYER: atac_weight_again,
+            OUTPUT.ATAC_TARGET: atac_target,
+            OUTPUT.RNA_CYCLE_WEIGHT: rna_weight_again,
+            OUTPUT.ATAC_CYCLE_WEIGHT: atac_weight_again,
             OUTPUT.COVARIATES: covariates,
             **libraries,
         }
@@ -730,14 +730,14 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         inferred, decoded = inference_outputs, generative_outputs
         qz, px, py = inferred[OUTPUT.QZ], decoded[OUTPUT.PX], decoded[OUTPUT.PY]
 
-        atac_counts, sample = inferred[OUTPUT.ATAC_COUNTS], None
+        atac_target, sample = inferred[OUTPUT.ATAC_TARGET], None
         if self.training and n_peaks_per_step is not None:
             if peak_probabilities is None:
                 peak_probabilities = self.peak_probabilities(n_peaks_per_step)
             sample = sample_features(
                 peak_probabilities, min(n_peaks_per_step, len(peak_probabilities))
             )
-            atac_counts = atac_counts.select_columns(sample.columns)
+            atac_target = atac_target.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
 
         log_scale = px.log_scale()  # once, for the cycle and the likelihood
@@ -748,13 +748,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
                 self._cycle_rna_profile(log_scale, n_cycle_genes),
                 self._cycle_atac_profile(py, sample, n_cycle_peaks, wide_gradients),
                 inferred[OUTPUT.COVARIATES],
-                inferred[OUTPUT.RNA_FIRST_LAYER],
-                inferred[OUTPUT.ATAC_FIRST_LAYER],
+                inferred[OUTPUT.RNA_CYCLE_WEIGHT],
+                inferred[OUTPUT.ATAC_CYCLE_WEIGHT],
             )
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
         rna_log_prob = px.log_prob(inferred[OUTPUT.RNA_COUNTS], log_scale, for_mean=True)
         peak_weights = None if sample is None else sample.weights
-        atac_log_prob = py.log_prob(atac_counts, peak_weights, wide_gradients, for_mean=True)
+        atac_log_prob = py.log_prob(atac_target, peak_weights, wide_gradients, for_mean=True)
         reconstruction = {
             LOSS.RNA_RECONSTRUCTION: -rna_log_prob,
             LOSS.ATAC_RECONSTRUCTION: -atac_log_prob,
@@ -875,7 +875,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             z = qz.sample()
             decoded = self.decode(tensors, outputs, z=z)
             log_likelihood = decoded[OUTPUT.PX].log_prob(outputs[OUTPUT.RNA_COUNTS])
-            log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_COUNTS])
+            log_likelihood += decoded[OUTPUT.PY].log_prob(outputs[OUTPUT.ATAC_TARGET])
             log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))
         stacked = torch.stack(log_weights).cpu()
         return stacked.logsumexp(0) - math.log(n_mc_samples)

@@ -1,4 +1,4 @@
-"""Rows of a wide weight: chosen ones with a gradient of their size, added to that of all rows."""
+"""Chosen rows of a wide weight: their gradient, sparse, and how it joins that of all rows."""
 
 from typing import Any
 

@@ -71,8 +71,9 @@ class SCMVPTrainingPlan(FittingPlan):
         Of the Gaussian prior on the weights of the decoders' output layers: its standard deviation
         times the root of the number of hidden units, so that profiles may vary as much at any
         width. A peak has few counts: without a prior its weights fit the noise of the training
-        cells. So do those of a gene in few cells: None for a scale of 1 up to 5,000 training
-        cells, and 3.4 above, and for .08 of the peaks. An optimiser of your own has no such prior.
+        cells. So do those of a gene in few cells. None for 1 of the RNA with up to 5,000 training
+        cells and 3.4 with more, and for .08 of the ATAC. An optimiser of your own has no such
+        prior.
     gaussian_kl_weight
         Weight of the KL to the broad Gaussian. Below one, rare types find their place in the
         latent space before there is a mixture that gives them one.

@@ -167,7 +167,6 @@ def test_counts_are_read_as_sparse_on_a_cpu_and_written_out_elsewhere(matrix):
 ANSWERS = {
     "size": lambda counts: torch.tensor([counts.n_cells, counts.n_features]),
     "depth": lambda counts: counts.depth,
-    "sums": lambda counts: counts.sums(counts.values**2),
     "spread": lambda counts: written(counts, counts.spread(torch.arange(6.0))),
     "of features": lambda counts: written(counts, counts.of_features(torch.arange(9.0))),
     "other values": lambda counts: counts.with_values(counts.values.log1p()).to_dense(),

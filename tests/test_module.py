@@ -439,7 +439,7 @@ def test_tfidf_target_reconstructs_the_transformed_profile(minibatch):
     module = build(atac_target="tfidf")
     embedded = module.embed(minibatch)
     profile = module.atac_profile(SparseCounts.from_tensor(minibatch[REGISTRY.ATAC]))
-    torch.testing.assert_close(embedded[OUTPUT.ATAC_COUNTS].to_dense(), profile.to_dense())
+    torch.testing.assert_close(embedded[OUTPUT.ATAC_TARGET].to_dense(), profile.to_dense())
     torch.testing.assert_close(embedded[OUTPUT.ATAC_LIBRARY], profile.depth)
 
 

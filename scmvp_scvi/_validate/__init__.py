@@ -1,4 +1,4 @@
-"""Checks of what users pass in: an error names the argument, the rule, the find, the way out."""
+"""Checks of what users pass in; errors name the argument, the rule, what was found, a way out."""
 
 from scmvp_scvi._validate._arguments import (
     check_in,

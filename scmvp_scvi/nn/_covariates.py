@@ -96,7 +96,8 @@ class CovariateShift(nn.Module):
     n_hidden
         Width of the layer.
     n_in
-        Other inputs of the layer, on whose number the scale of the start depends.
+        Other inputs of the layer, on whose number the scale of the start depends, as in
+        `nn.Linear`; none in the encoders, whose other inputs are counts.
     """
 
     def __init__(self, sizes: CovariateSizes, n_hidden: int, n_in: int = 0) -> None:

@@ -127,7 +127,13 @@ def _survivors(values: Tensor, share_dropped: float) -> Tensor:
 
 
 class PosteriorHead(nn.Module):
-    """Mean and variance of a diagonal Gaussian over the latent space (equations 4 to 6)."""
+    """Mean and variance of a diagonal Gaussian over the latent space (equations 4 to 6).
+
+    Parameters
+    ----------
+    n_in, n_latent
+        Widths.
+    """
 
     def __init__(self, n_in: int, n_latent: int) -> None:
         super().__init__()
@@ -251,7 +257,19 @@ def rna_encoder(
     input_dropout: float,
     n_centered: int = 0,
 ) -> ChannelEncoder:
-    """Build the RNA channel: mask attention (equations 1 to 6)."""
+    """Build the RNA channel: mask attention (equations 1 to 6).
+
+    Parameters
+    ----------
+    n_genes, n_hidden, n_latent
+        Widths.
+    sizes
+        Covariates that enter.
+    dropout_rate, input_dropout
+        Shares of the channel's features and of the input values dropped, in training.
+    n_centered
+        Batches that the first layer is centred by; 0 where it is not.
+    """
     first_layer = ProfileLinear(n_genes, n_hidden, sizes, input_dropout)
     attention = MaskAttention(n_hidden)
     return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate, n_centered)
@@ -268,14 +286,36 @@ def atac_encoder(
     form: SelfAttentionForm,
     n_centered: int = 0,
 ) -> ChannelEncoder:
-    """Build the ATAC channel: multi-head self attention (equations 7 to 10)."""
+    """Build the ATAC channel: multi-head self attention (equations 7 to 10).
+
+    Parameters
+    ----------
+    n_peaks, n_hidden, n_latent
+        Widths.
+    sizes
+        Covariates that enter.
+    dropout_rate, input_dropout
+        Shares of the channel's features and of the input values dropped, in training.
+    n_heads, form
+        See `SelfAttention`.
+    n_centered
+        Batches that the first layer is centred by; 0 where it is not.
+    """
     first_layer = ProfileLinear(n_peaks, n_hidden, sizes, input_dropout)
     attention = SelfAttention(n_hidden, n_heads, form, dropout_rate)
     return ChannelEncoder(first_layer, attention, n_hidden, n_latent, dropout_rate, n_centered)
 
 
 class JointEncoder(nn.Module):
-    """The shared layer over both channels' features and q(z | x, y) (section 3.3)."""
+    """The shared layer over both channels' features and q(z | x, y) (section 3.3).
+
+    Parameters
+    ----------
+    n_hidden, n_hidden_atac
+        Widths of the features of the RNA and of the ATAC channel.
+    n_shared, n_latent
+        Widths of the shared layer and of the latent space.
+    """
 
     def __init__(self, n_hidden: int, n_hidden_atac: int, n_shared: int, n_latent: int) -> None:
         super().__init__()
