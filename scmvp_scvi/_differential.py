@@ -348,7 +348,7 @@ class DifferentialMixin(EmbeddingMixin):
     @torch.inference_mode()
     def _compare_features(
         self,
-        kind: str,
+        kind: Literal["rna", "atac"],
         adata: MuData | None,
         groups: tuple[Any, ...],
         batch_size: int | None,
@@ -375,7 +375,8 @@ class DifferentialMixin(EmbeddingMixin):
             all_groups=group1 is None and idx1 is None,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
-        posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
+        to_decode = partial(self.module.posterior_to_decode, decoded=kind)
+        posteriors = _embedded(rows, self._embed(adata, rows, batch_size), to_decode)
         results = []
         for compared in track(comparisons, description="Comparing...", disable=silent):
             if how.filter_outlier_cells:
@@ -457,15 +458,22 @@ class _Posteriors:
     """Posteriors of cells, to draw from, and what else the decoder needs of them."""
 
     rows: np.ndarray  # (cells,), positions in the data, ascending
-    qz: Normal  # (cells, latent)
+    means: Tensor  # (cells, latent), of the embedding: where cells lie, whatever is decoded
+    decoded: Normal  # (cells, latent), what the profiles are decoded from
     covariates: Covariates
 
 
-def _embedded(rows: np.ndarray, minibatches: Iterable[dict[str, Any]]) -> _Posteriors:
-    outputs = [(batch[OUTPUT.QZ], batch[OUTPUT.COVARIATES]) for batch in minibatches]
-    loc = torch.cat([qz.loc for qz, _ in outputs])
-    scale = torch.cat([qz.scale for qz, _ in outputs])
-    return _Posteriors(rows, Normal(loc, scale), concatenate_covariates([c for _, c in outputs]))
+def _embedded(
+    rows: np.ndarray,
+    minibatches: Iterable[dict[str, Any]],
+    posterior: Callable[[dict[str, Any]], Normal],
+) -> _Posteriors:
+    outputs = [(out[OUTPUT.QZ].loc, posterior(out), out[OUTPUT.COVARIATES]) for out in minibatches]
+    means, decoded, covariates = zip(*outputs, strict=True)
+    loc, scale = (torch.cat([getattr(q, name) for q in decoded]) for name in ("loc", "scale"))
+    return _Posteriors(
+        rows, torch.cat(means), Normal(loc, scale), concatenate_covariates(covariates)
+    )
 
 
 @dataclass
@@ -496,13 +504,13 @@ class _Draws:
 
     def _decode(self, indices: np.ndarray, transform_batch: Any, n_draws: int) -> Law:
         """Draw cells of the group, with replacement, and a point from each one's posterior."""
-        qz, covariates = self.posteriors.qz, self.posteriors.covariates
-        device = qz.loc.device
+        posterior, covariates = self.posteriors.decoded, self.posteriors.covariates
+        device = posterior.loc.device
         cells = torch.as_tensor(np.searchsorted(self.posteriors.rows, indices), device=device)
         drawn = cells[torch.randint(len(cells), (n_draws,), device=device)]
         ones = torch.ones(n_draws, 1, device=device)
         decoded = self.module.generative(
-            torch.normal(qz.loc[drawn], qz.scale[drawn]),
+            torch.normal(posterior.loc[drawn], posterior.scale[drawn]),
             covariates.at(drawn),
             # shares of the depth need no depth, and no dispersion, which labels may choose
             rna_library=ones,
@@ -522,10 +530,10 @@ def _without_outliers(
 
     def means_of(adata: MuData, indices: np.ndarray) -> np.ndarray:
         del adata
-        return posteriors.qz.loc[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
+        return posteriors.means[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
 
     def filtered(rows: np.ndarray) -> np.ndarray:
-        n_latent = posteriors.qz.loc.shape[1]
+        n_latent = posteriors.means.shape[1]
         if len(rows) > n_latent:
             return computation.filter_outlier_cells(rows)
         warn_user(

@@ -1,5 +1,6 @@
 """Differences between groups of cells: planted ones are found, chance is not tagged."""
 
+import copy
 import itertools
 import warnings
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from scvi.model.base import DifferentialComputation
 
 from scmvp_scvi import SCMVPModel, _differential
 from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi.nn._calibration import CalibrationFit
 
 N_GENES, N_PEAKS, N_TYPES = 120, 400, 4
 DELTA, FDR = 0.25, 0.05
@@ -232,6 +234,78 @@ def test_blocks_of_features_do_not_change_the_statistics(compare, planted, monke
         torch.manual_seed(0)
         tables.append(compare(groupby="cell_type", group1="type_0", mode="vanilla"))
     pd.testing.assert_frame_equal(*(t.sort_index() for t in tables), rtol=1e-4, atol=1e-3)
+
+
+# -- cells without the modality -------------------------------------------------------------------
+
+
+@pytest.fixture
+def lacking(planted) -> np.ndarray:
+    """Rows of 60 cells that are to have no counts of the modality, but for the first."""
+    return np.flatnonzero(planted.obs["cell_type"] == "type_1")[:60]
+
+
+@pytest.fixture
+def in_part(planted, modality, lacking) -> MuData:
+    """The cells, some without counts of the modality."""
+    new = planted.copy()
+    keep = np.ones(new.n_obs, dtype=np.float32)
+    keep[lacking[1:]] = 0
+    new[modality].X = (sp.diags(keep) @ new[modality].X).tocsr()
+    return new
+
+
+@pytest.fixture
+def calibrate(model, modality, monkeypatch):
+    """Return a function that calibrates the channel that the modality is predicted from."""
+    monkeypatch.setattr(model, "module", copy.deepcopy(model.module))
+    calibration = model.module.calibrations[{"rna": "atac", "atac": "rna"}[modality]]
+
+    def calibrate(slope: float, scale: float) -> None:
+        zeros = np.zeros(model.module.prior.means.shape[1])
+        calibration.copy_fit(CalibrationFit(slope, zeros, zeros, scale))
+
+    return calibrate
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_scales_of_cells_without_the_modality_are_the_profiles_that_are_predicted(
+    model, modality, compare, in_part, lacking, calibrate
+):
+    predict = {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }[modality]
+    scale1, means, errors = {}, {}, {}
+    for slope, scale in ((1.0, 1.0), (0.3, 1.5)):
+        calibrate(slope, scale)
+        draws = predict(in_part, lacking, n_samples=20, return_mean=False, return_numpy=True)
+        means[slope] = draws.mean((0, 1))
+        # of a mean of 2,000 draws beside one of 20 draws of each cell
+        errors[slope] = np.sqrt(draws.var((0, 1)) * (1 / 2_000 + 1 / (20 * len(lacking))))
+        found = compare(adata=in_part, idx1=lacking).loc[in_part[modality].var_names]
+        scale1[slope] = found["scale1" if modality == "rna" else "est_prob1"].to_numpy()
+        assert (np.abs(scale1[slope] - means[slope]) < 5 * errors[slope]).all()
+    assert (np.abs(scale1[0.3] - means[1.0]) > 5 * errors[0.3]).mean() > 0.3
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_outliers_among_cells_without_the_modality_are_those_of_the_embedding(
+    model, compare, in_part, lacking, calibrate, monkeypatch
+):
+    seen = []
+
+    def recorded(self, rows):
+        seen.append((rows, self.representation_fn(None, rows)))
+        return rows
+
+    monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", recorded)
+    calibrate(0.3, 1.5)
+    compare(adata=in_part, idx1=lacking, filter_outlier_cells=True)
+    latent = model.get_latent_representation(in_part)
+    assert len(seen) == 2
+    for rows, means in seen:
+        np.testing.assert_allclose(means, latent[rows], atol=1e-5)
 
 
 # -- statistics of the raw counts -----------------------------------------------------------------
