@@ -410,9 +410,9 @@ class DifferentialMixin(EmbeddingMixin):
             rows1 = _rows(adata, idx1, "idx1")
             rows2 = None if idx2 is None else _rows(adata, idx2, "idx2")
             return [compare_rows(rows1, rows2, adata.n_obs)]
-        return compare_groups(self._grouping(adata, str(groupby), "groupby"), group1, group2)
+        return compare_groups(self._grouping(adata, groupby, "groupby"), group1, group2)
 
-    def _grouping(self, adata: MuData, key: str, argument: str) -> pd.Series:
+    def _grouping(self, adata: MuData, key: Any, argument: str) -> pd.Series:
         modality_keys = registered_modalities(self.registry)
         return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
 

@@ -667,6 +667,23 @@ def test_groups_asked_for_in_neither_way_or_both_are_refused(model, groups):
         model.differential_expression(**groups, silent=True)
 
 
+def test_list_of_columns_to_group_by_is_refused(model):
+    match = r"`groupby` must name one column, got \['cell_type', 'batch'\]"
+    with pytest.raises(TypeError, match=match):
+        model.differential_expression(groupby=["cell_type", "batch"], silent=True)
+
+
+def test_column_whose_name_is_a_number_groups_cells(model, planted):
+    tables = []
+    planted.obs[0] = planted.obs["cell_type"]
+    for groupby in (0, "cell_type"):
+        torch.manual_seed(0)
+        asked = {"groupby": groupby, "group1": "type_0", "n_samples_overall": 50}
+        tables.append(model.differential_expression(**asked, silent=True))
+    del planted.obs[0]
+    pd.testing.assert_frame_equal(*tables)
+
+
 @pytest.mark.parametrize("cells", [[], np.zeros(520, dtype=bool), "rna_depth < 0"])
 def test_empty_choice_of_cells_is_refused(model, cells):
     with pytest.raises((ValueError, TypeError), match="`idx1` must"):
