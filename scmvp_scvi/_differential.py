@@ -423,12 +423,12 @@ class DifferentialMixin(EmbeddingMixin):
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:
             check_in(how.pseudocounts, "(0, inf)", name="pseudocounts")
-        if isinstance(how.cred_interval_lvls, (int, float)):
+        levels = () if how.cred_interval_lvls is None else how.cred_interval_lvls
+        if np.ndim(levels) == 0:
             raise TypeError(
-                "`cred_interval_lvls` must be a list of levels, got "
-                f"{how.cred_interval_lvls}: pass [{how.cred_interval_lvls}]."
+                f"`cred_interval_lvls` must be a list of levels, got {levels}: pass [{levels}]."
             )
-        for level in () if how.cred_interval_lvls is None else how.cred_interval_lvls:
+        for level in levels:
             check_in(level, "[0, 1)", name="cred_interval_lvls")
         for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
             if batches is None:

@@ -706,6 +706,13 @@ def test_option_out_of_range_is_refused(model, option, value, message):
         model.differential_expression(groupby="cell_type", silent=True, **{option: value})
 
 
+@pytest.mark.parametrize("level", [0.9, np.float32(0.9), np.array(0.9)])
+def test_lone_credible_level_is_refused_with_the_list_to_pass(model, level):
+    match = rf"`cred_interval_lvls` must be a list of levels, got {level}: pass \[{level}\]"
+    with pytest.raises(TypeError, match=match):
+        model.differential_expression(groupby="cell_type", cred_interval_lvls=level, silent=True)
+
+
 @pytest.mark.parametrize("feature", ["expression", "accessibility"])
 def test_column_in_the_place_of_the_data_is_refused(model, feature):
     with pytest.raises(TypeError, match="must be a MuData .* got a str"):
