@@ -54,6 +54,21 @@ _FEATURE = {"rna": "expression", "atac": "accessibility"}
 _ENTRIES_PER_BLOCK = 2_000_000
 
 
+class _Groups(NamedTuple):
+    """Groups of cells to compare, in the words of `differential_expression`."""
+
+    groupby: str | None
+    group1: str | Iterable[str] | None
+    group2: str | None
+    idx1: Cells | None
+    idx2: Cells | None
+
+    @property
+    def are_all(self) -> bool:
+        """Whether none is named, so that all are compared in turn."""
+        return self.group1 is None and self.idx1 is None
+
+
 class _Settings(NamedTuple):
     """How groups are compared, in the words of `differential_expression`."""
 
@@ -178,7 +193,7 @@ class DifferentialMixin(EmbeddingMixin):
         return self._compare_features(
             "rna",
             adata,
-            (groupby, group1, group2, idx1, idx2),
+            _Groups(groupby, group1, group2, idx1, idx2),
             batch_size,
             all_stats,
             silent,
@@ -257,7 +272,7 @@ class DifferentialMixin(EmbeddingMixin):
         found = self._compare_features(
             "atac",
             adata,
-            (groupby, group1, group2, idx1, idx2),
+            _Groups(groupby, group1, group2, idx1, idx2),
             batch_size,
             all_stats,
             silent,
@@ -350,7 +365,7 @@ class DifferentialMixin(EmbeddingMixin):
         self,
         kind: Literal["rna", "atac"],
         adata: MuData | None,
-        groups: tuple[Any, ...],
+        groups: _Groups,
         batch_size: int | None,
         all_stats: bool,
         silent: bool,
@@ -367,12 +382,11 @@ class DifferentialMixin(EmbeddingMixin):
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
         counts, names = manager.get_from_registry(keys.counts), self._feature_names(kind)
-        _, group1, _, idx1, _ = groups
         comparisons = leave_out_unmeasured(
-            self._comparisons(adata, *groups),
+            self._comparisons(adata, groups),
             seen_cells_and_features(counts)[0],
             modality=registered_modality(self.registry, kind),
-            all_groups=group1 is None and idx1 is None,
+            all_groups=groups.are_all,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
         to_decode = partial(self.module.posterior_to_decode, decoded=kind)
@@ -389,16 +403,9 @@ class DifferentialMixin(EmbeddingMixin):
             results.append(_ranked(table, compared, how))
         return pd.concat(results)
 
-    def _comparisons(
-        self,
-        adata: MuData,
-        groupby: str | None,
-        group1: Any,
-        group2: Any,
-        idx1: Cells | None,
-        idx2: Cells | None,
-    ) -> list[Comparison]:
+    def _comparisons(self, adata: MuData, groups: _Groups) -> list[Comparison]:
         """Rows of the groups that are compared, from either way to ask for them."""
+        groupby, group1, group2, idx1, idx2 = groups
         by_index = idx1 is not None or idx2 is not None
         by_group = not (groupby is None and group1 is None and group2 is None)
         if by_index == by_group or (by_index and idx1 is None) or (by_group and groupby is None):

@@ -177,7 +177,8 @@ def leave_out_unmeasured(
     """
     kept, left_out = [], []
     for compared in comparisons:
-        has_counts1, has_counts2 = (is_measured[rows].any() for rows in (compared[2:]))
+        has_counts1 = is_measured[compared.rows1].any()
+        has_counts2 = is_measured[compared.rows2].any()
         if has_counts1 and has_counts2:
             kept.append(compared)
         elif all_groups and has_counts2:
