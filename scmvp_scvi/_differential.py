@@ -1,4 +1,4 @@
-"""`DifferentialMixin`: features that differ between groups of cells, cells between samples."""
+"""`DifferentialMixin`: features that differ between groups of cells."""
 
 import math
 import re
@@ -16,12 +16,12 @@ from scvi.data import AnnDataManager
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 from torch import Tensor
-from torch.distributions import Normal, StudentT
+from torch.distributions import Normal
 
 from scmvp_scvi._count_sums import RawMeans, raw_means
-from scmvp_scvi._data import registered_modalities, registered_modality
-from scmvp_scvi._embedding import EmbeddingMixin
+from scmvp_scvi._data import registered_modality
 from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
+from scmvp_scvi._minibatches import MinibatchMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
     Comparison,
@@ -33,7 +33,6 @@ from scmvp_scvi._validate import (
     compare_groups,
     compare_rows,
     did_you_mean,
-    find_grouping,
     leave_out_unmeasured,
     seen_cells_and_features,
     shown,
@@ -84,8 +83,8 @@ class _Settings(NamedTuple):
     filter_outlier_cells: bool
 
 
-class DifferentialMixin(EmbeddingMixin):
-    """Differential expression, accessibility and abundance of `SCMVPModel`.
+class DifferentialMixin(MinibatchMixin):
+    """Differential expression and accessibility of `SCMVPModel`.
 
     The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised
     values. Cells are embedded once for all groups, a draw's hidden layer is decoded once, and its
@@ -291,73 +290,6 @@ class DifferentialMixin(EmbeddingMixin):
         )
         return _in_words_of_accessibility(found, fdr_target)
 
-    @torch.inference_mode()
-    def differential_abundance(
-        self,
-        adata: MuData | None = None,
-        sample_key: str | None = None,
-        batch_size: int | None = None,
-        num_cells_posterior: int | None = None,
-        dof: float | None = 3.0,
-    ) -> pd.DataFrame:
-        """Log density of each sample's cells around each cell, to be compared between samples.
-
-        The density of a sample is the mixture of its cells' posteriors, without the cell's own:
-        with it, each cell would find its own sample denser than all others.
-
-        Parameters
-        ----------
-        adata
-            As in `differential_expression`.
-        sample_key
-            Column with the sample of each cell, in ``adata.obs`` or the ``.obs`` of a modality.
-        batch_size
-            Cells a minibatch, to embed them.
-        num_cells_posterior
-            Cells, drawn at random, that stand for a sample with more; None for all.
-        dof
-            Degrees of freedom of the Student's t in place of each Gaussian posterior, whose tails
-            are too light for cells that lie between others; None for the Gaussian.
-
-        Returns
-        -------
-        ``(cells, samples)``, in nats. The difference of two columns, or of means over the samples
-        of two conditions, is a log fold change of abundance at each cell.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
-        ValueError
-            If a sample has fewer than two cells.
-        """
-        self._check_if_trained(warn=False)
-        if sample_key is None:
-            raise ValueError("`sample_key` must name the column with the samples, got None.")
-        if num_cells_posterior is not None:
-            check_integer_at_least(num_cells_posterior, 2, name="num_cells_posterior")
-        if dof is not None:
-            check_in(dof, "(0, inf)", name="dof")
-        adata = self._validate_anndata(adata)
-        column = self._grouping(adata, sample_key, "sample_key").astype("category")
-        means, variances = self.get_latent_representation(
-            adata, batch_size=batch_size, return_dist=True
-        )
-        loc = torch.as_tensor(means, device=self.device)
-        scale = torch.as_tensor(variances, device=self.device).sqrt()
-        densities = {}
-        for name in column.cat.remove_unused_categories().cat.categories:
-            members = torch.as_tensor(np.flatnonzero(column == name), device=self.device)
-            if len(members) < 2:
-                raise ValueError(
-                    f"Samples must have at least 2 cells, but {name!r} of "
-                    f'`sample_key="{sample_key}"` has {len(members)}. Leave it out.'
-                )
-            if num_cells_posterior is not None:
-                members = members[torch.randperm(len(members))[:num_cells_posterior]]
-            densities[name] = _log_density(loc, scale, members, dof).cpu().numpy()
-        return pd.DataFrame(densities, index=adata.obs_names)
-
     # -- shared ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -418,10 +350,6 @@ class DifferentialMixin(EmbeddingMixin):
             rows2 = None if idx2 is None else _rows(adata, idx2, "idx2")
             return [compare_rows(rows1, rows2, adata.n_obs)]
         return compare_groups(self._grouping(adata, groupby, "groupby"), group1, group2)
-
-    def _grouping(self, adata: MuData, key: Any, argument: str) -> pd.Series:
-        modality_keys = registered_modalities(self.registry)
-        return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
 
     def _check_settings(self, how: _Settings) -> None:
         check_one_of(how.mode, ("vanilla", "change"), name="mode")
@@ -668,25 +596,6 @@ def _in_words_of_accessibility(found: pd.DataFrame, fdr_target: float) -> pd.Dat
     if "emp_prob1" in found:
         effects["emp_effect"] = found["emp_prob2"] - found["emp_prob1"]
     return found.assign(**effects)
-
-
-def _log_density(loc: Tensor, scale: Tensor, members: Tensor, dof: float | None) -> Tensor:
-    """``(cells,)``, log of the mean density of the members' posteriors, each cell's own left out.
-
-    ``loc`` and ``scale`` are ``(cells, latent)``, ``members`` rows of them.
-    """
-    loc_of, scale_of = loc[members], scale[members]
-    law = Normal(loc_of, scale_of) if dof is None else StudentT(dof, loc_of, scale_of)
-    blocks = []
-    for cells in torch.arange(len(loc), device=loc.device).split(
-        max(1, _ENTRIES_PER_BLOCK // loc_of.numel())
-    ):
-        log_probs = law.log_prob(loc[cells][:, None]).sum(-1)
-        is_own = cells[:, None] == members
-        log_probs = log_probs.masked_fill(is_own, -torch.inf)
-        n_others = len(members) - is_own.sum(1)
-        blocks.append(log_probs.logsumexp(1) - n_others.log())
-    return torch.cat(blocks)
 
 
 def _chosen_by(table: pd.DataFrame, query: str, argument: str) -> np.ndarray:
