@@ -81,6 +81,7 @@ intersphinx_mapping = {
 nitpicky = True
 nitpick_ignore = [
     # bases and parts of the public classes that are not public themselves
+    ("py:class", "scmvp_scvi._abundance.AbundanceMixin"),
     ("py:class", "scmvp_scvi._counts.DenseCounts"),
     ("py:class", "scmvp_scvi._counts.SparseCounts"),
     ("py:class", "scmvp_scvi._differential.DifferentialMixin"),

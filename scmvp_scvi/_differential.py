@@ -1,4 +1,4 @@
-"""`DifferentialMixin`: features that differ between groups of cells, cells between samples."""
+"""`DifferentialMixin`: features that differ between groups of cells."""
 
 import math
 import re
@@ -16,12 +16,12 @@ from scvi.data import AnnDataManager
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 from torch import Tensor
-from torch.distributions import Normal, StudentT
+from torch.distributions import Normal
 
 from scmvp_scvi._count_sums import RawMeans, raw_means
-from scmvp_scvi._data import registered_modalities, registered_modality
-from scmvp_scvi._embedding import EmbeddingMixin
+from scmvp_scvi._data import registered_modality
 from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
+from scmvp_scvi._minibatches import MinibatchMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
     Comparison,
@@ -33,7 +33,6 @@ from scmvp_scvi._validate import (
     compare_groups,
     compare_rows,
     did_you_mean,
-    find_grouping,
     leave_out_unmeasured,
     seen_cells_and_features,
     shown,
@@ -54,6 +53,21 @@ _FEATURE = {"rna": "expression", "atac": "accessibility"}
 _ENTRIES_PER_BLOCK = 2_000_000
 
 
+class _Groups(NamedTuple):
+    """Groups of cells to compare, in the words of `differential_expression`."""
+
+    groupby: str | None
+    group1: str | Iterable[str] | None
+    group2: str | None
+    idx1: Cells | None
+    idx2: Cells | None
+
+    @property
+    def are_all(self) -> bool:
+        """Whether none is named, so that all are compared in turn."""
+        return self.group1 is None and self.idx1 is None
+
+
 class _Settings(NamedTuple):
     """How groups are compared, in the words of `differential_expression`."""
 
@@ -69,8 +83,8 @@ class _Settings(NamedTuple):
     filter_outlier_cells: bool
 
 
-class DifferentialMixin(EmbeddingMixin):
-    """Differential expression, accessibility and abundance of `SCMVPModel`.
+class DifferentialMixin(MinibatchMixin):
+    """Differential expression and accessibility of `SCMVPModel`.
 
     The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised
     values. Cells are embedded once for all groups, a draw's hidden layer is decoded once, and its
@@ -178,7 +192,7 @@ class DifferentialMixin(EmbeddingMixin):
         return self._compare_features(
             "rna",
             adata,
-            (groupby, group1, group2, idx1, idx2),
+            _Groups(groupby, group1, group2, idx1, idx2),
             batch_size,
             all_stats,
             silent,
@@ -257,7 +271,7 @@ class DifferentialMixin(EmbeddingMixin):
         found = self._compare_features(
             "atac",
             adata,
-            (groupby, group1, group2, idx1, idx2),
+            _Groups(groupby, group1, group2, idx1, idx2),
             batch_size,
             all_stats,
             silent,
@@ -276,81 +290,14 @@ class DifferentialMixin(EmbeddingMixin):
         )
         return _in_words_of_accessibility(found, fdr_target)
 
-    @torch.inference_mode()
-    def differential_abundance(
-        self,
-        adata: MuData | None = None,
-        sample_key: str | None = None,
-        batch_size: int | None = None,
-        num_cells_posterior: int | None = None,
-        dof: float | None = 3.0,
-    ) -> pd.DataFrame:
-        """Log density of each sample's cells around each cell, to be compared between samples.
-
-        The density of a sample is the mixture of its cells' posteriors, without the cell's own:
-        with it, each cell would find its own sample denser than all others.
-
-        Parameters
-        ----------
-        adata
-            As in `differential_expression`.
-        sample_key
-            Column with the sample of each cell, in ``adata.obs`` or the ``.obs`` of a modality.
-        batch_size
-            Cells a minibatch, to embed them.
-        num_cells_posterior
-            Cells, drawn at random, that stand for a sample with more; None for all.
-        dof
-            Degrees of freedom of the Student's t in place of each Gaussian posterior, whose tails
-            are too light for cells that lie between others; None for the Gaussian.
-
-        Returns
-        -------
-        ``(cells, samples)``, in nats. The difference of two columns, or of means over the samples
-        of two conditions, is a log fold change of abundance at each cell.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
-        ValueError
-            If a sample has fewer than two cells.
-        """
-        self._check_if_trained(warn=False)
-        if sample_key is None:
-            raise ValueError("`sample_key` must name the column with the samples, got None.")
-        if num_cells_posterior is not None:
-            check_integer_at_least(num_cells_posterior, 2, name="num_cells_posterior")
-        if dof is not None:
-            check_in(dof, "(0, inf)", name="dof")
-        adata = self._validate_anndata(adata)
-        column = self._grouping(adata, sample_key, "sample_key").astype("category")
-        means, variances = self.get_latent_representation(
-            adata, batch_size=batch_size, return_dist=True
-        )
-        loc = torch.as_tensor(means, device=self.device)
-        scale = torch.as_tensor(variances, device=self.device).sqrt()
-        densities = {}
-        for name in column.cat.remove_unused_categories().cat.categories:
-            members = torch.as_tensor(np.flatnonzero(column == name), device=self.device)
-            if len(members) < 2:
-                raise ValueError(
-                    f"Samples must have at least 2 cells, but {name!r} of "
-                    f'`sample_key="{sample_key}"` has {len(members)}. Leave it out.'
-                )
-            if num_cells_posterior is not None:
-                members = members[torch.randperm(len(members))[:num_cells_posterior]]
-            densities[name] = _log_density(loc, scale, members, dof).cpu().numpy()
-        return pd.DataFrame(densities, index=adata.obs_names)
-
     # -- shared ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _compare_features(
         self,
-        kind: str,
+        kind: Literal["rna", "atac"],
         adata: MuData | None,
-        groups: tuple[Any, ...],
+        groups: _Groups,
         batch_size: int | None,
         all_stats: bool,
         silent: bool,
@@ -367,15 +314,15 @@ class DifferentialMixin(EmbeddingMixin):
         adata = self._validate_anndata(adata)
         manager = self.get_anndata_manager(adata, required=True)
         counts, names = manager.get_from_registry(keys.counts), self._feature_names(kind)
-        _, group1, _, idx1, _ = groups
         comparisons = leave_out_unmeasured(
-            self._comparisons(adata, *groups),
+            self._comparisons(adata, groups),
             seen_cells_and_features(counts)[0],
             modality=registered_modality(self.registry, kind),
-            all_groups=group1 is None and idx1 is None,
+            all_groups=groups.are_all,
         )
         rows = np.unique(np.concatenate([np.r_[c.rows1, c.rows2] for c in comparisons]))
-        posteriors = _embedded(rows, self._embed(adata, rows, batch_size))
+        to_decode = partial(self.module.posterior_to_decode, decoded=kind)
+        posteriors = _embedded(rows, self._embed(adata, rows, batch_size), to_decode)
         results = []
         for compared in track(comparisons, description="Comparing...", disable=silent):
             if how.filter_outlier_cells:
@@ -388,16 +335,9 @@ class DifferentialMixin(EmbeddingMixin):
             results.append(_ranked(table, compared, how))
         return pd.concat(results)
 
-    def _comparisons(
-        self,
-        adata: MuData,
-        groupby: str | None,
-        group1: Any,
-        group2: Any,
-        idx1: Cells | None,
-        idx2: Cells | None,
-    ) -> list[Comparison]:
+    def _comparisons(self, adata: MuData, groups: _Groups) -> list[Comparison]:
         """Rows of the groups that are compared, from either way to ask for them."""
+        groupby, group1, group2, idx1, idx2 = groups
         by_index = idx1 is not None or idx2 is not None
         by_group = not (groupby is None and group1 is None and group2 is None)
         if by_index == by_group or (by_index and idx1 is None) or (by_group and groupby is None):
@@ -409,11 +349,7 @@ class DifferentialMixin(EmbeddingMixin):
             rows1 = _rows(adata, idx1, "idx1")
             rows2 = None if idx2 is None else _rows(adata, idx2, "idx2")
             return [compare_rows(rows1, rows2, adata.n_obs)]
-        return compare_groups(self._grouping(adata, str(groupby), "groupby"), group1, group2)
-
-    def _grouping(self, adata: MuData, key: str, argument: str) -> pd.Series:
-        modality_keys = registered_modalities(self.registry)
-        return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
+        return compare_groups(self._grouping(adata, groupby, "groupby"), group1, group2)
 
     def _check_settings(self, how: _Settings) -> None:
         check_one_of(how.mode, ("vanilla", "change"), name="mode")
@@ -422,12 +358,12 @@ class DifferentialMixin(EmbeddingMixin):
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
         if how.pseudocounts is not None:
             check_in(how.pseudocounts, "(0, inf)", name="pseudocounts")
-        if isinstance(how.cred_interval_lvls, (int, float)):
+        levels = () if how.cred_interval_lvls is None else how.cred_interval_lvls
+        if np.ndim(levels) == 0:
             raise TypeError(
-                "`cred_interval_lvls` must be a list of levels, got "
-                f"{how.cred_interval_lvls}: pass [{how.cred_interval_lvls}]."
+                f"`cred_interval_lvls` must be a list of levels, got {levels}: pass [{levels}]."
             )
-        for level in () if how.cred_interval_lvls is None else how.cred_interval_lvls:
+        for level in levels:
             check_in(level, "[0, 1)", name="cred_interval_lvls")
         for batches, name in ((how.batchid1, "batchid1"), (how.batchid2, "batchid2")):
             if batches is None:
@@ -457,15 +393,22 @@ class _Posteriors:
     """Posteriors of cells, to draw from, and what else the decoder needs of them."""
 
     rows: np.ndarray  # (cells,), positions in the data, ascending
-    qz: Normal  # (cells, latent)
+    means: Tensor  # (cells, latent), of the embedding: where cells lie, whatever is decoded
+    decoded: Normal  # (cells, latent), what the profiles are decoded from
     covariates: Covariates
 
 
-def _embedded(rows: np.ndarray, minibatches: Iterable[dict[str, Any]]) -> _Posteriors:
-    outputs = [(batch[OUTPUT.QZ], batch[OUTPUT.COVARIATES]) for batch in minibatches]
-    loc = torch.cat([qz.loc for qz, _ in outputs])
-    scale = torch.cat([qz.scale for qz, _ in outputs])
-    return _Posteriors(rows, Normal(loc, scale), concatenate_covariates([c for _, c in outputs]))
+def _embedded(
+    rows: np.ndarray,
+    minibatches: Iterable[dict[str, Any]],
+    posterior: Callable[[dict[str, Any]], Normal],
+) -> _Posteriors:
+    outputs = [(out[OUTPUT.QZ].loc, posterior(out), out[OUTPUT.COVARIATES]) for out in minibatches]
+    means, decoded, covariates = zip(*outputs, strict=True)
+    loc, scale = (torch.cat([getattr(q, name) for q in decoded]) for name in ("loc", "scale"))
+    return _Posteriors(
+        rows, torch.cat(means), Normal(loc, scale), concatenate_covariates(covariates)
+    )
 
 
 @dataclass
@@ -496,13 +439,13 @@ class _Draws:
 
     def _decode(self, indices: np.ndarray, transform_batch: Any, n_draws: int) -> Law:
         """Draw cells of the group, with replacement, and a point from each one's posterior."""
-        qz, covariates = self.posteriors.qz, self.posteriors.covariates
-        device = qz.loc.device
+        posterior, covariates = self.posteriors.decoded, self.posteriors.covariates
+        device = posterior.loc.device
         cells = torch.as_tensor(np.searchsorted(self.posteriors.rows, indices), device=device)
         drawn = cells[torch.randint(len(cells), (n_draws,), device=device)]
         ones = torch.ones(n_draws, 1, device=device)
         decoded = self.module.generative(
-            torch.normal(qz.loc[drawn], qz.scale[drawn]),
+            torch.normal(posterior.loc[drawn], posterior.scale[drawn]),
             covariates.at(drawn),
             # shares of the depth need no depth, and no dispersion, which labels may choose
             rna_library=ones,
@@ -522,10 +465,10 @@ def _without_outliers(
 
     def means_of(adata: MuData, indices: np.ndarray) -> np.ndarray:
         del adata
-        return posteriors.qz.loc[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
+        return posteriors.means[np.searchsorted(posteriors.rows, indices)].cpu().numpy()
 
     def filtered(rows: np.ndarray) -> np.ndarray:
-        n_latent = posteriors.qz.loc.shape[1]
+        n_latent = posteriors.means.shape[1]
         if len(rows) > n_latent:
             return computation.filter_outlier_cells(rows)
         warn_user(
@@ -653,25 +596,6 @@ def _in_words_of_accessibility(found: pd.DataFrame, fdr_target: float) -> pd.Dat
     if "emp_prob1" in found:
         effects["emp_effect"] = found["emp_prob2"] - found["emp_prob1"]
     return found.assign(**effects)
-
-
-def _log_density(loc: Tensor, scale: Tensor, members: Tensor, dof: float | None) -> Tensor:
-    """``(cells,)``, log of the mean density of the members' posteriors, each cell's own left out.
-
-    ``loc`` and ``scale`` are ``(cells, latent)``, ``members`` rows of them.
-    """
-    loc_of, scale_of = loc[members], scale[members]
-    law = Normal(loc_of, scale_of) if dof is None else StudentT(dof, loc_of, scale_of)
-    blocks = []
-    for cells in torch.arange(len(loc), device=loc.device).split(
-        max(1, _ENTRIES_PER_BLOCK // loc_of.numel())
-    ):
-        log_probs = law.log_prob(loc[cells][:, None]).sum(-1)
-        is_own = cells[:, None] == members
-        log_probs = log_probs.masked_fill(is_own, -torch.inf)
-        n_others = len(members) - is_own.sum(1)
-        blocks.append(log_probs.logsumexp(1) - n_others.log())
-    return torch.cat(blocks)
 
 
 def _chosen_by(table: pd.DataFrame, query: str, argument: str) -> np.ndarray:

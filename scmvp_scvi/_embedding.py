@@ -181,17 +181,25 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
             Degrees of freedom of Student's t components of the posteriors' location and scale;
             None for the Gaussian posteriors themselves.
         """
-        if dof is not None:
-            check_in(dof, "(0, inf)", name="dof")
+        check_dof(dof)
+        posterior = self._posterior(adata, indices, batch_size)
+        components = component_law(posterior.loc, posterior.scale, dof)
+        equal = Categorical(logits=torch.zeros(len(posterior.loc), device=self.device))
+        return MixtureSameFamily(equal, Independent(components, 1))
+
+    def _posterior(
+        self,
+        adata: MuData | None,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+    ) -> Normal:
+        """q(z | x, y) of the cells, batch shape ``(cells, latent)``."""
         means, variances = self.get_latent_representation(
             adata, indices, batch_size=batch_size, return_dist=True
         )
-        # scvi-tools 1.4 takes the variance for the scale
-        loc = torch.as_tensor(means, device=self.device)
+        # in the same places, scvi-tools 1.4 takes the variance for the scale
         scale = torch.as_tensor(variances, device=self.device).sqrt()
-        components = Normal(loc, scale) if dof is None else StudentT(dof, loc, scale)
-        equal = Categorical(logits=torch.zeros(len(loc), device=self.device))
-        return MixtureSameFamily(equal, Independent(components, 1))
+        return Normal(torch.as_tensor(means, device=self.device), scale)
 
     @torch.inference_mode()
     def get_batch_representation(
@@ -229,3 +237,14 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
             for tensors in self._minibatches(adata, indices, batch_size)
         ]
         return vectors[torch.cat(codes).to(vectors.device)].cpu().numpy()
+
+
+def check_dof(dof: float | None) -> None:
+    """Refuse degrees of freedom that `component_law` has no law for."""
+    if dof is not None:
+        check_in(dof, "(0, inf)", name="dof")
+
+
+def component_law(loc: Tensor, scale: Tensor, dof: float | None) -> Normal | StudentT:
+    """Law of the components of a mixture of posteriors, these themselves if ``dof`` is None."""
+    return Normal(loc, scale) if dof is None else StudentT(dof, loc, scale)

@@ -11,6 +11,7 @@ from scipy import sparse
 from scvi import settings
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
+from scmvp_scvi._abundance import AbundanceMixin
 from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._differential import DifferentialMixin
@@ -54,6 +55,7 @@ from scmvp_scvi.nn._decoders import Dispersion
 
 class SCMVPModel(
     DifferentialMixin,
+    AbundanceMixin,
     PredictiveMixin,
     MinifyMixin,
     LikelihoodMixin,

@@ -44,6 +44,7 @@ from scmvp_scvi._validate import (
     check_names,
     check_one_of,
     did_you_mean,
+    find_grouping,
     has_views,
     shown,
 )
@@ -490,6 +491,11 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
                 "the method once for each."
             )
         return codes[0]
+
+    def _grouping(self, adata: MuData, key: Any, argument: str) -> pd.Series:
+        """``(cells,)``, the column that groups them: of ``.obs``, or of that of a modality."""
+        modality_keys = registered_modalities(self.registry)
+        return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
 
     def _feature_names(self, kind: str) -> pd.Index:
         return pd.Index(registered_features(self.registry)[MODALITIES[kind].counts])

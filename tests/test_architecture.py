@@ -75,8 +75,8 @@ LAYERS = (
     {"_fitting_plan"},
     {"_training_plan", "_registration"},
     {"_train_runner", "_train_arguments", "_minibatches", "_query"},
-    {"_embedding", "_denoised", "_likelihood", "_minify"},
-    {"_differential", "_predictive"},
+    {"_embedding", "_denoised", "_differential", "_likelihood", "_minify"},
+    {"_abundance", "_predictive"},
     {"_model"},
 )
 # Beside the model: no layer imports these, and they import only these files and their own.

@@ -1,5 +1,6 @@
 """Differences between groups of cells: planted ones are found, chance is not tagged."""
 
+import copy
 import itertools
 import warnings
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from scvi.model.base import DifferentialComputation
 
 from scmvp_scvi import SCMVPModel, _differential
 from scmvp_scvi._mudata import without_pulling
+from scmvp_scvi.nn._calibration import CalibrationFit
 
 N_GENES, N_PEAKS, N_TYPES = 120, 400, 4
 DELTA, FDR = 0.25, 0.05
@@ -232,6 +234,78 @@ def test_blocks_of_features_do_not_change_the_statistics(compare, planted, monke
         torch.manual_seed(0)
         tables.append(compare(groupby="cell_type", group1="type_0", mode="vanilla"))
     pd.testing.assert_frame_equal(*(t.sort_index() for t in tables), rtol=1e-4, atol=1e-3)
+
+
+# -- cells without the modality -------------------------------------------------------------------
+
+
+@pytest.fixture
+def lacking(planted) -> np.ndarray:
+    """Rows of 60 cells that are to have no counts of the modality, but for the first."""
+    return np.flatnonzero(planted.obs["cell_type"] == "type_1")[:60]
+
+
+@pytest.fixture
+def in_part(planted, modality, lacking) -> MuData:
+    """The cells, some without counts of the modality."""
+    new = planted.copy()
+    keep = np.ones(new.n_obs, dtype=np.float32)
+    keep[lacking[1:]] = 0
+    new[modality].X = (sp.diags(keep) @ new[modality].X).tocsr()
+    return new
+
+
+@pytest.fixture
+def calibrate(model, modality, monkeypatch):
+    """Return a function that calibrates the channel that the modality is predicted from."""
+    monkeypatch.setattr(model, "module", copy.deepcopy(model.module))
+    calibration = model.module.calibrations[{"rna": "atac", "atac": "rna"}[modality]]
+
+    def calibrate(slope: float, scale: float) -> None:
+        zeros = np.zeros(model.module.prior.means.shape[1])
+        calibration.copy_fit(CalibrationFit(slope, zeros, zeros, scale))
+
+    return calibrate
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_scales_of_cells_without_the_modality_are_the_profiles_that_are_predicted(
+    model, modality, compare, in_part, lacking, calibrate
+):
+    predict = {
+        "rna": model.get_normalized_expression,
+        "atac": model.get_normalized_accessibility,
+    }[modality]
+    scale1, means, errors = {}, {}, {}
+    for slope, scale in ((1.0, 1.0), (0.3, 1.5)):
+        calibrate(slope, scale)
+        draws = predict(in_part, lacking, n_samples=20, return_mean=False, return_numpy=True)
+        means[slope] = draws.mean((0, 1))
+        # of a mean of 2,000 draws beside one of 20 draws of each cell
+        errors[slope] = np.sqrt(draws.var((0, 1)) * (1 / 2_000 + 1 / (20 * len(lacking))))
+        found = compare(adata=in_part, idx1=lacking).loc[in_part[modality].var_names]
+        scale1[slope] = found["scale1" if modality == "rna" else "est_prob1"].to_numpy()
+        assert (np.abs(scale1[slope] - means[slope]) < 5 * errors[slope]).all()
+    assert (np.abs(scale1[0.3] - means[1.0]) > 5 * errors[0.3]).mean() > 0.3
+
+
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_outliers_among_cells_without_the_modality_are_those_of_the_embedding(
+    model, compare, in_part, lacking, calibrate, monkeypatch
+):
+    seen = []
+
+    def recorded(self, rows):
+        seen.append((rows, self.representation_fn(None, rows)))
+        return rows
+
+    monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", recorded)
+    calibrate(0.3, 1.5)
+    compare(adata=in_part, idx1=lacking, filter_outlier_cells=True)
+    latent = model.get_latent_representation(in_part)
+    assert len(seen) == 2
+    for rows, means in seen:
+        np.testing.assert_allclose(means, latent[rows], atol=1e-5)
 
 
 # -- statistics of the raw counts -----------------------------------------------------------------
@@ -517,65 +591,6 @@ def test_columns_of_the_data_are_left_alone(compare, planted):
     assert list(planted.obs.columns) == before
 
 
-# -- abundance ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def with_samples(model, planted) -> pd.Series:
-    """Samples of which one holds most of a type, and two are alike."""
-    rng = np.random.default_rng(0)
-    sample = rng.choice(["alike_1", "alike_2"], planted.n_obs)
-    rich = (planted.obs["cell_type"] == "type_0").to_numpy() & (rng.random(planted.n_obs) < 0.9)
-    planted.obs["sample"] = np.where(rich, "rich", sample)
-    yield planted.obs["sample"]
-    del planted.obs["sample"]
-
-
-def test_abundance_is_higher_where_a_sample_has_its_cells(model, planted, with_samples):
-    density = model.differential_abundance(sample_key="sample")
-    change = density["rich"] - density[["alike_1", "alike_2"]].mean(axis=1)
-    in_type = planted.obs["cell_type"] == "type_0"
-    assert change[in_type].median() > change[~in_type].median() + 1
-    assert density.index.equals(planted.obs_names)
-
-
-def test_a_cell_does_not_make_its_own_sample_denser(model, planted, with_samples):
-    """With its own posterior, as in scvi-tools, nearly every cell finds its sample the denser."""
-    density = model.differential_abundance(sample_key="sample", dof=None)
-    change = density["alike_1"] - density["alike_2"]
-    own = with_samples.map({"alike_1": 1, "alike_2": -1, "rich": np.nan})
-    denser = (change * own)[own.notna()] > 0
-    assert denser.mean() == pytest.approx(0.5, abs=0.12)
-
-
-@pytest.mark.parametrize("dof", [None, 3.0])
-def test_density_is_that_of_the_mixture_of_the_other_cells(model, with_samples, dof, monkeypatch):
-    monkeypatch.setattr(_differential, "_ENTRIES_PER_BLOCK", 5_000)
-    found = model.differential_abundance(sample_key="sample", dof=dof)
-    members = np.flatnonzero(with_samples == "rich")
-    for cell in (members[3], np.flatnonzero(with_samples != "rich")[0]):
-        others = model.get_aggregated_posterior(indices=np.setdiff1d(members, cell), dof=dof)
-        z = torch.as_tensor(model.get_latent_representation(indices=[cell]))
-        assert found["rich"].iloc[cell] == pytest.approx(float(others.log_prob(z)), abs=1e-3)
-
-
-def test_a_subset_of_the_cells_may_stand_for_a_sample(model, with_samples):
-    whole = model.differential_abundance(sample_key="sample")
-    part = model.differential_abundance(sample_key="sample", num_cells_posterior=30)
-    assert np.corrcoef(whole["rich"], part["rich"])[0, 1] > 0.9
-
-
-def test_sample_that_is_missing_or_a_single_cell_is_refused(model, planted):
-    with pytest.raises(ValueError, match="`sample_key` must name the column"):
-        model.differential_abundance()
-    with pytest.raises(KeyError, match=r"`sample_key=\"samples\"` is not a column"):
-        model.differential_abundance(sample_key="samples")
-    planted.obs["lone"] = np.where(np.arange(planted.n_obs) == 0, "one", "others")
-    with pytest.raises(ValueError, match="at least 2 cells, but 'one' of .* has 1"):
-        model.differential_abundance(sample_key="lone")
-    del planted.obs["lone"]
-
-
 # -- bad requests ---------------------------------------------------------------------------------
 
 
@@ -591,6 +606,23 @@ def test_sample_that_is_missing_or_a_single_cell_is_refused(model, planted):
 def test_groups_asked_for_in_neither_way_or_both_are_refused(model, groups):
     with pytest.raises(ValueError, match="Groups must be asked for by `groupby`.*or by `idx1`"):
         model.differential_expression(**groups, silent=True)
+
+
+def test_list_of_columns_to_group_by_is_refused(model):
+    match = r"`groupby` must name one column, got \['cell_type', 'batch'\]"
+    with pytest.raises(TypeError, match=match):
+        model.differential_expression(groupby=["cell_type", "batch"], silent=True)
+
+
+def test_column_whose_name_is_a_number_groups_cells(model, planted):
+    tables = []
+    planted.obs[0] = planted.obs["cell_type"]
+    for groupby in (0, "cell_type"):
+        torch.manual_seed(0)
+        asked = {"groupby": groupby, "group1": "type_0", "n_samples_overall": 50}
+        tables.append(model.differential_expression(**asked, silent=True))
+    del planted.obs[0]
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.parametrize("cells", [[], np.zeros(520, dtype=bool), "rna_depth < 0"])
@@ -615,18 +647,17 @@ def test_option_out_of_range_is_refused(model, option, value, message):
         model.differential_expression(groupby="cell_type", silent=True, **{option: value})
 
 
+@pytest.mark.parametrize("level", [0.9, np.float32(0.9), np.array(0.9)])
+def test_lone_credible_level_is_refused_with_the_list_to_pass(model, level):
+    match = rf"`cred_interval_lvls` must be a list of levels, got {level}: pass \[{level}\]"
+    with pytest.raises(TypeError, match=match):
+        model.differential_expression(groupby="cell_type", cred_interval_lvls=level, silent=True)
+
+
 @pytest.mark.parametrize("feature", ["expression", "accessibility"])
 def test_column_in_the_place_of_the_data_is_refused(model, feature):
     with pytest.raises(TypeError, match="must be a MuData .* got a str"):
         getattr(model, f"differential_{feature}")("cell_type")
-
-
-@pytest.mark.parametrize("dof", [0, -1.0, np.nan])
-def test_degrees_of_freedom_that_no_law_has_are_refused(model, dof):
-    with pytest.raises(ValueError, match="`dof` must be above 0 and finite"):
-        model.differential_abundance(sample_key="batch", dof=dof)
-    with pytest.raises(ValueError, match="`dof` must be above 0 and finite"):
-        model.get_aggregated_posterior(dof=dof)
 
 
 def test_untrained_model_is_refused(fresh_mdata, small):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy import stats
+from scipy.special import logsumexp
 from torch.distributions import Normal
 
 from scmvp_scvi import SCMVPModel
@@ -181,6 +183,21 @@ def test_number_of_draws_must_be_positive(trained_model):
         trained_model.get_cluster_probabilities(n_samples=0)
     with pytest.raises(ValueError, match="`n_samples` must be at least 1, got 0"):
         trained_model.get_normalized_expression(n_samples=0)
+
+
+# -- mixture of posteriors ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dof", [None, 3.0])
+def test_aggregated_posterior_is_the_mean_of_the_laws_of_its_cells(trained_model, latent, dof):
+    rows = np.arange(0, 60, 4)
+    means, variances = trained_model.get_latent_representation(indices=rows, return_dist=True)
+    at = {"loc": means, "scale": np.sqrt(variances)}
+    law = stats.norm(**at) if dof is None else stats.t(dof, **at)
+    expected = logsumexp(law.logpdf(latent[:20, None]).sum(-1), axis=1) - np.log(len(rows))
+    mixture = trained_model.get_aggregated_posterior(indices=rows, dof=dof)
+    found = mixture.log_prob(torch.as_tensor(latent[:20]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 # -- before training ------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def compare_groups(
         If a group does not exist, is compared with itself, or has a single cell, or the cells
         that it is compared with are a single one; or if the column has only one group.
     TypeError
-        If ``group2`` is several groups.
+        If ``group2``, or one of those in ``group1``, is several groups.
 
     Warns
     -----
@@ -79,6 +79,13 @@ def compare_groups(
             asked = [name for name in asked if len(column) - sizes[name] >= _MIN_CELLS]
     else:
         asked = [group1] if is_scalar(group1) else list(group1)
+        for name in asked:
+            if not is_scalar(name):
+                raise TypeError(
+                    f"`group1` must be a group or a list of groups, got {name!r} in the list. To "
+                    "compare each of several in turn, list them alone; to compare them as one, "
+                    "make a column in which they are."
+                )
         asked = [_check_group(name, sizes, column.name, "group1") for name in asked]
         for name in asked:
             if group2 is None and len(column) - sizes[name] < _MIN_CELLS:
@@ -170,7 +177,8 @@ def leave_out_unmeasured(
     """
     kept, left_out = [], []
     for compared in comparisons:
-        has_counts1, has_counts2 = (is_measured[rows].any() for rows in (compared[2:]))
+        has_counts1 = is_measured[compared.rows1].any()
+        has_counts2 = is_measured[compared.rows2].any()
         if has_counts1 and has_counts2:
             kept.append(compared)
         elif all_groups and has_counts2:

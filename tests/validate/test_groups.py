@@ -1,5 +1,7 @@
 """Groups of cells that are compared are disjoint and exist, or are refused."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +180,13 @@ def test_several_second_groups_are_refused():
     column = pd.Series([*"aabbcc"], name="g")
     with pytest.raises(TypeError, match="`group2` must be one group"):
         compare_groups(column, "a", ["b", "c"])
+
+
+@pytest.mark.parametrize("several", [["b", "c"], ("b", "c"), {"b"}])
+def test_several_groups_in_the_place_of_one_of_the_first_are_refused(several):
+    message = re.escape(f"`group1` must be a group or a list of groups, got {several!r} in the")
+    with pytest.raises(TypeError, match=message):
+        compare_groups(column("aabbcc"), ["a", several], None)
 
 
 def test_group_of_one_cell_is_refused():
