@@ -47,8 +47,9 @@ class AbundanceMixin(EmbeddingMixin):
 
         Returns
         -------
-        ``(cells, samples)``, in nats. The difference of two columns, or of means over the samples
-        of two conditions, is a log fold change of abundance at each cell.
+        ``(cells, samples)``, in nats, the names of the samples as strings. The difference of two
+        columns, or of means over the samples of two conditions, is a log fold change of abundance
+        at each cell.
 
         Raises
         ------
@@ -76,7 +77,7 @@ class AbundanceMixin(EmbeddingMixin):
                 )
             if num_cells_posterior is not None:
                 members = members[torch.randperm(len(members))[:num_cells_posterior]]
-            densities[name] = _log_density(posterior, members, dof).cpu().numpy()
+            densities[str(name)] = _log_density(posterior, members, dof).cpu().numpy()
         return pd.DataFrame(densities, index=adata.obs_names)
 
 

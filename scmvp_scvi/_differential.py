@@ -340,7 +340,16 @@ class DifferentialMixin(MinibatchMixin):
         groupby, group1, group2, idx1, idx2 = groups
         by_index = idx1 is not None or idx2 is not None
         by_group = not (groupby is None and group1 is None and group2 is None)
-        if by_index == by_group or (by_index and idx1 is None) or (by_group and groupby is None):
+        if by_index and by_group:
+            raise ValueError(
+                "Groups must be asked for by `groupby`, `group1` and `group2`, or by `idx1` and "
+                "`idx2`, got both: leave either out."
+            )
+        if (
+            not (by_index or by_group)
+            or (by_index and idx1 is None)
+            or (by_group and groupby is None)
+        ):
             raise ValueError(
                 "Groups must be asked for by `groupby`, with `group1` and `group2` if only some "
                 "are compared, or by `idx1`, with `idx2` if it is not compared with all others."

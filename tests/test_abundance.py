@@ -81,6 +81,13 @@ def test_sample_that_is_missing_or_a_single_cell_is_refused(model, planted):
     del planted.obs["lone"]
 
 
+def test_samples_that_are_numbers_name_columns_by_strings(model, planted):
+    planted.obs["number"] = np.arange(planted.n_obs) % 2
+    found = model.differential_abundance(sample_key="number")
+    del planted.obs["number"]
+    assert list(found.columns) == ["0", "1"]  # which can be written in `.obsm`
+
+
 def test_list_of_columns_of_samples_is_refused(model):
     with pytest.raises(TypeError, match=r"`sample_key` must name one column, got \['sample'"):
         model.differential_abundance(sample_key=["sample", "batch"])

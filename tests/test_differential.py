@@ -608,6 +608,11 @@ def test_groups_asked_for_in_neither_way_or_both_are_refused(model, groups):
         model.differential_expression(**groups, silent=True)
 
 
+def test_groups_asked_for_in_both_ways_are_told_to_be(model):
+    with pytest.raises(ValueError, match="got both: leave either out"):
+        model.differential_expression(groupby="batch", idx1=[0, 1], silent=True)
+
+
 def test_list_of_columns_to_group_by_is_refused(model):
     match = r"`groupby` must name one column, got \['cell_type', 'batch'\]"
     with pytest.raises(TypeError, match=match):

@@ -72,6 +72,12 @@ def compare_groups(
                 "rest of the cells, or make a column in which these groups are one."
             )
         group2 = _check_group(group2, sizes, column.name, "group2")
+    elif REST in names:
+        warn_user(
+            f'`groupby="{column.name}"` has a group {REST!r}, which is also what all cells but '
+            "those of a group are called in the results. Give it another name, or pass it as "
+            "`group2` to compare with it.",
+        )
     if group1 is None:
         asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
         _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])

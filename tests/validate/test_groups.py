@@ -25,6 +25,14 @@ def find_type(mdata, **options):
     return find_grouping(mdata, "type", argument="groupby", modality_keys=keys, **options)
 
 
+def test_group_that_is_called_as_the_rest_of_the_cells_is_warned_of():
+    named = column(["Rest", "Rest", "b", "b", "c", "c"])
+    with pytest.warns(UserWarning, match="has a group 'Rest', which is also what all cells but"):
+        compare_groups(named, "b", None)
+    (found,) = compare_groups(named, "b", "Rest")  # as is meant
+    assert found.rows2.tolist() == [0, 1]
+
+
 # -- columns --------------------------------------------------------------------------------------
 
 
