@@ -345,11 +345,7 @@ class DifferentialMixin(MinibatchMixin):
                 "Groups must be asked for by `groupby`, `group1` and `group2`, or by `idx1` and "
                 "`idx2`, got both: leave either out."
             )
-        if (
-            not (by_index or by_group)
-            or (by_index and idx1 is None)
-            or (by_group and groupby is None)
-        ):
+        if (idx1 if by_index else groupby) is None:
             raise ValueError(
                 "Groups must be asked for by `groupby`, with `group1` and `group2` if only some "
                 "are compared, or by `idx1`, with `idx2` if it is not compared with all others."
