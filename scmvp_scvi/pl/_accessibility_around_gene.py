@@ -9,6 +9,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from scmvp_scvi._panels import given_or_new_axes
 from scmvp_scvi._validate import (
     check_has_columns,
     check_in,
@@ -17,7 +18,7 @@ from scmvp_scvi._validate import (
     did_you_mean,
     parse_peaks,
 )
-from scmvp_scvi.pl._style import category_colors, given_or_new_axes, text_color
+from scmvp_scvi.pl._style import category_colors, text_color
 
 if TYPE_CHECKING:
     import pandas as pd
