@@ -33,7 +33,7 @@ LAYERS = (
         "_validate._blocks",
         "_validate._messages",
     },
-    {"_validate._names"},
+    {"_validate._names", "_validate._peaks"},
     {"_counts"},
     {
         "_products",

@@ -50,15 +50,19 @@ from scmvp_scvi._validate._mudata import (
     warn_about_few_pairs,
 )
 from scmvp_scvi._validate._names import (
-    PEAK_NAME,
     check_feature_names,
     check_indices,
     check_names,
     check_same_cells,
     check_unique_features,
+    same_names,
+)
+from scmvp_scvi._validate._peaks import (
+    PEAK_NAME,
+    parse_peak_columns,
     parse_peaks,
     prefix_change,
-    same_names,
+    read_peaks,
     spelled_otherwise,
 )
 
@@ -99,8 +103,10 @@ __all__ = [
     "finite_table",
     "has_views",
     "leave_out_unmeasured",
+    "parse_peak_columns",
     "parse_peaks",
     "prefix_change",
+    "read_peaks",
     "same_names",
     "seen_cells_and_features",
     "mapping_of",
