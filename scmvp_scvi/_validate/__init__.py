@@ -28,9 +28,10 @@ from scmvp_scvi._validate._counts import (
     warn_about_reads,
 )
 from scmvp_scvi._validate._depths import (
+    check_has_cells,
     check_no_cell_is_empty_in_both,
+    find_empty_cells,
     warn_about_deep_cells,
-    warn_about_empty,
 )
 from scmvp_scvi._validate._groups import (
     Comparison,
@@ -75,6 +76,7 @@ __all__ = [
     "check_counts",
     "check_feature_names",
     "check_in",
+    "check_has_cells",
     "check_has_columns",
     "check_table_of_features",
     "check_in_memory",
@@ -98,6 +100,7 @@ __all__ = [
     "compare_rows",
     "did_you_mean",
     "find_counts",
+    "find_empty_cells",
     "find_grouping",
     "find_obs_column",
     "finite_table",
@@ -113,7 +116,6 @@ __all__ = [
     "shown",
     "spelled_otherwise",
     "warn_about_deep_cells",
-    "warn_about_empty",
     "warn_about_columns_on_disk",
     "warn_about_few_pairs",
     "warn_about_reads",
