@@ -39,7 +39,7 @@ from scmvp_scvi._validate._groups import (
     compare_rows,
     leave_out_unmeasured,
 )
-from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
+from scmvp_scvi._validate._messages import did_you_mean, shown, spelled, spelled_matrix, warn_user
 from scmvp_scvi._validate._mudata import (
     check_in_memory,
     check_is_mudata,
@@ -114,6 +114,8 @@ __all__ = [
     "seen_cells_and_features",
     "mapping_of",
     "shown",
+    "spelled",
+    "spelled_matrix",
     "spelled_otherwise",
     "warn_about_deep_cells",
     "warn_about_columns_on_disk",

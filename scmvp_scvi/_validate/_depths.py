@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scmvp_scvi._validate._blocks import seen_cells_and_features
-from scmvp_scvi._validate._messages import shown, warn_user
+from scmvp_scvi._validate._messages import shown, spelled_matrix, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,5 +146,4 @@ def warn_about_deep_cells(
 
 def _depths(modality: str, layer: str | None, axis: int) -> str:
     """Expression for the sums of the counts over an axis, for the way out in a message."""
-    counts = "X" if layer is None else f'layers["{layer}"]'
-    return f'numpy.asarray(mdata["{modality}"].{counts}.sum(axis={axis})).ravel()'
+    return f"numpy.asarray({spelled_matrix(modality, layer)}.sum(axis={axis})).ravel()"

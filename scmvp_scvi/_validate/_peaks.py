@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from scmvp_scvi._validate._messages import shown
+from scmvp_scvi._validate._messages import shown, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +62,7 @@ def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
     return _parse(
         names,
         modality,
-        place=f'mdata["{modality}"].var_names',
+        place=f"{spelled(modality)}.var_names",
         afterwards="; mdata.update()",
         instead="the modality of the peaks as `atac_key`",
     )

@@ -22,6 +22,7 @@ from scmvp_scvi._validate import (
     has_views,
     seen_cells_and_features,
     shown,
+    spelled_matrix,
     warn_about_reads,
 )
 
@@ -128,7 +129,7 @@ def check_finite(
     lost = ~np.isfinite(values.data if is_sparse else values)
     if lost.any():
         features = np.unique(columns[values.tocoo().col[lost] if is_sparse else lost.nonzero()[1]])
-        place = f'mdata["{key}"].' + ("X" if layer is None else f'layers["{layer}"]')
+        place = spelled_matrix(key, layer)
         stored = "values.data" if is_sparse else "values"
         raise ValueError(
             f"`{argument}`: `{place}` must hold finite values, but {lost.sum()} are NaN or "
