@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     check_counts,
+    check_has_cells,
     check_in_memory,
     check_is_among,
     check_is_mudata,
@@ -91,9 +92,10 @@ def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     KeyError
         If there is no such layer.
     ValueError
-        If it holds no value but zeros, as in minified data.
+        If it has no cell, or holds no value but zeros, as in minified data.
     """
     matrix = find_counts(mdata[key], layer, argument=argument, modality=key)
+    check_has_cells(matrix, key)
     if sp.issparse(matrix) and matrix.nnz == 0:
         raise ValueError(
             f"`{argument}`: the matrix of `{key}` must hold values, but all are zero. Minified "
