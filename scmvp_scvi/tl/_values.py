@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmvp_scvi._keys import MODALITIES
 from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     check_counts,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 # Denoised profiles are shares of a cell's counts; this depth brings them to the scale of counts.
 _DENOISED_DEPTH = 1e4
 _DENOISED = {"rna": "get_normalized_expression", "atac": "get_normalized_accessibility"}
-_FEATURES = {"rna": "gene_list", "atac": "region_list"}
 
 
 class PairedValues(NamedTuple):
@@ -245,7 +245,7 @@ def _read_denoised(
     denoise = getattr(model, _DENOISED[modality])
 
     def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        asked = {_FEATURES[modality]: list(names[columns])}
+        asked = {MODALITIES[modality].features: list(names[columns])}
         values = denoise(mdata, library_size=_DENOISED_DEPTH, return_numpy=True, **asked)
         averaged: NDArray[np.float64] = _average(np.log1p(values, dtype=np.float64), groups)
         return averaged
