@@ -27,6 +27,7 @@ from scmvp_scvi._validate import (
     check_positive_column,
     find_counts,
     same_names,
+    spelled,
 )
 
 
@@ -79,8 +80,7 @@ def _tables(mdata: MuData, registry: Mapping[str, Any]) -> Iterator[tuple[str, s
         modality = modalities.get(argument)
         holder = mdata if modality is None else mdata.mod[modality]
         if place and place["attr_key"] in holder.obsm:
-            name = "mdata" if modality is None else f'mdata["{modality}"]'
-            yield name, place["attr_key"], holder.obsm[place["attr_key"]]
+            yield spelled(modality), place["attr_key"], holder.obsm[place["attr_key"]]
 
 
 def _check_tables_are_of_the_cells(mdata: MuData, registry: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from scmvp_scvi._validate import (
     check_column_names,
     check_counts,
     check_feature_names,
+    check_has_cells,
     check_is_mudata,
     check_modalities,
     check_no_cell_is_empty_in_both,
@@ -26,10 +27,10 @@ from scmvp_scvi._validate import (
     check_positive_column,
     check_unique_features,
     find_counts,
+    find_empty_cells,
     find_obs_column,
     shown,
     warn_about_columns_on_disk,
-    warn_about_empty,
     warn_about_reads,
 )
 
@@ -144,10 +145,11 @@ def check_data(
         check_counts(
             counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
         )
+        check_has_cells(counts, modality)
         warn_about_columns_on_disk(counts, argument=argument, modality=modality)
         if kind == "atac" and expected_features is None:
             warn_about_reads(counts, modality=modality, layer=layer)
-        empty[modality] = warn_about_empty(
+        empty[modality] = find_empty_cells(
             counts, modality=modality, layer=layer, features_may_go=expected_features is None
         )
     if not is_minified(mdata):

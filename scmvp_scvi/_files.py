@@ -4,12 +4,19 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from rich.progress import wrap_file
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip does, whatever its name ends with."""
+    with path.open("rb") as file:
+        return _begins_as_gzip(file)
 
 
 @contextmanager
@@ -38,7 +45,7 @@ def open_with_progress(path: Path, *, progress: bool) -> Iterator[BinaryIO]:
             disable=not progress,
         ) as counted,
     ):
-        is_compressed = file.peek(2)[:2] == _GZIP_MAGIC
+        is_compressed = _begins_as_gzip(file)
         try:
             yield cast("BinaryIO", gzip.GzipFile(fileobj=counted)) if is_compressed else counted
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -46,3 +53,8 @@ def open_with_progress(path: Path, *, progress: bool) -> Iterator[BinaryIO]:
                 f"`{path}` must be a whole gzip file, but it is cut off or damaged: {error}. "
                 "Remove it and download it again."
             ) from error
+
+
+def _begins_as_gzip(file: BufferedReader) -> bool:
+    """Look without reading: a pipe cannot be opened again, or read from its start."""
+    return file.peek(2)[:2] == _GZIP_MAGIC

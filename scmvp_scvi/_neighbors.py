@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.stats import gaussian_kde
 from sklearn.neighbors import NearestNeighbors
 
+FEWEST_CELLS_OF_A_GRAPH = 3
 _FEW_CELLS = 5_000
 _BLURRED = 1 / 5  # share of neighbours in other communities
 _TOUCHING = 1 / 5  # few cells are merged from this share of the limit of many cells on
@@ -41,11 +42,11 @@ def leiden_partitions(
     Parameters
     ----------
     latent
-        ``(cells, latent)``.
+        ``(cells, latent)``, of at least `FEWEST_CELLS_OF_A_GRAPH` cells.
     resolutions
         Leiden resolutions.
     n_neighbors
-        Neighbours of each cell in the graph.
+        Neighbours of each cell in the graph, itself among them: 2 or more.
     seed
         Of the graph and the partitions.
 

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from scmvp_scvi._neighbors import leiden_partitions, merge_communities
+from scmvp_scvi._neighbors import (
+    FEWEST_CELLS_OF_A_GRAPH,
+    leiden_partitions,
+    merge_communities,
+)
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
 logger = logging.getLogger(__name__)
 
 MAX_CELLS = 30_000  # a neighbour graph of more cells adds time and no components
-_FEWEST_CELLS_OF_A_GRAPH = 3
 _VARIANCE_FLOOR = 1e-3
 
 
@@ -95,7 +98,7 @@ def fit_mixture(
         latent, latent_variances = latent[rows], latent_variances[rows]
     latent = latent.astype(np.float64)
     if n_clusters is None:
-        if len(latent) < _FEWEST_CELLS_OF_A_GRAPH:
+        if len(latent) < FEWEST_CELLS_OF_A_GRAPH:
             labels = np.zeros(len(latent), dtype=int)
         else:
             (labels,) = leiden_partitions(latent, [resolution], seed=seed)

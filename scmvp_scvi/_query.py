@@ -24,6 +24,7 @@ from scmvp_scvi._validate import (
     did_you_mean,
     find_obs_column,
     shown,
+    spelled,
     warn_user,
 )
 
@@ -368,7 +369,7 @@ def _unlabeled_category(reference: QueryMixin) -> Any:
     if isinstance(unlabeled, str) != isinstance(known[0], str):
         arguments = reference.registry["setup_args"]
         key, holder = arguments["labels_key"], arguments["modalities"].get("labels_key")
-        table = "mdata.obs" if holder is None else f'mdata["{holder}"].obs'
+        table = f"{spelled(holder)}.obs"
         raise ValueError(
             f'`{table}` must have the column "{key}", `labels_key` of the reference: its labels '
             f"are of type {type(known[0]).__name__}, {shown(known)}, and {unlabeled!r}, as cells "

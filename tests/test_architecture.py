@@ -28,11 +28,12 @@ LAYERS = (
         "_feature_sample",
         "_size_rules",
         "_neighbors",
+        "_panels",
         "_zarr",
         "_validate._blocks",
         "_validate._messages",
     },
-    {"_validate._names"},
+    {"_validate._names", "_validate._peaks"},
     {"_counts"},
     {
         "_products",
@@ -81,7 +82,7 @@ LAYERS = (
 )
 # Beside the model: no layer imports these, and they import only these files and their own.
 BESIDE = {"datasets", "hub", "metrics", "pp", "tl", "pl"}
-BESIDE_MAY_IMPORT = {"_files", "_keys", "_mudata", "_validate", "_neighbors"}
+BESIDE_MAY_IMPORT = {"_files", "_keys", "_mudata", "_neighbors", "_panels", "_validate"}
 # These faces, `__init__.py`, only re-export: the face of the package alone imports them.
 FACES = {"", "distributions", "nn", *BESIDE}
 

@@ -132,6 +132,12 @@ def test_unpaired_cells_are_refused_with_their_number(raw, register):
         register(mdata)
 
 
+def test_data_without_a_cell_are_refused_without_advice_on_their_features(raw, register):
+    # warnings are errors here
+    with pytest.raises(ValueError, match="`rna` must have at least one cell, got none"):
+        register(raw[:0].copy())
+
+
 def test_cells_empty_in_one_modality_are_kept_with_a_warning(make_mdata, register):
     mdata = make_mdata(missing_atac=0.1)
     with pytest.warns(UserWarning, match="30 of 300 cells have no counts in `atac`"):

@@ -7,7 +7,7 @@ import pytest
 import rich
 from rich.console import Console
 
-from scmvp_scvi._files import open_with_progress
+from scmvp_scvi._files import is_gzip, open_with_progress
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -17,6 +17,22 @@ def test_bytes_are_the_same_whatever_the_name_and_the_progress_bar(pack, progres
     path.write_bytes(pack(b"1 2\n" * 1000))
     with open_with_progress(path, progress=progress) as stream:
         assert stream.read() == b"1 2\n" * 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (gzip.compress(b""), True),
+        (b"\x1f\x8b", True),
+        (b"\x1f", False),
+        (b"", False),
+        (b"a", False),
+    ],
+)
+def test_gzip_is_known_by_how_it_begins_and_not_by_its_name(content, expected, tmp_path):
+    path = tmp_path / ("a.txt" if expected else "a.txt.gz")
+    path.write_bytes(content)
+    assert is_gzip(path) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b[:40] + b"????" + b[44:]])

@@ -42,8 +42,8 @@ Law = FactoredNegativeBinomial | FactoredZeroInflatedPoisson
 @pytest.fixture(params=["rna", "atac"])
 def law(request, rng, monkeypatch) -> Law:
     """A law in double precision on the CPU, in blocks the last of which is not full."""
-    for name, size in (("_BLOCK_SIZE", {"cpu": 64}), ("_BLOCK_SIZE_OTHER", 64)):
-        monkeypatch.setattr(_blockwise, name, size)
+    for name in ("_BLOCK_SIZE_CPU", "_BLOCK_SIZE_OTHER"):
+        monkeypatch.setattr(_blockwise, name, 64)
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 3)  # which makes blocks of four cells
     hidden, library = rng.normal(size=(N_CELLS, N_HIDDEN)), rng.uniform(3.0, 300.0, (N_CELLS, 1))
     observed = np.ones(N_CELLS)

@@ -28,9 +28,10 @@ from scmvp_scvi._validate._counts import (
     warn_about_reads,
 )
 from scmvp_scvi._validate._depths import (
+    check_has_cells,
     check_no_cell_is_empty_in_both,
+    find_empty_cells,
     warn_about_deep_cells,
-    warn_about_empty,
 )
 from scmvp_scvi._validate._groups import (
     Comparison,
@@ -38,7 +39,7 @@ from scmvp_scvi._validate._groups import (
     compare_rows,
     leave_out_unmeasured,
 )
-from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
+from scmvp_scvi._validate._messages import did_you_mean, shown, spelled, spelled_matrix, warn_user
 from scmvp_scvi._validate._mudata import (
     check_in_memory,
     check_is_mudata,
@@ -50,15 +51,19 @@ from scmvp_scvi._validate._mudata import (
     warn_about_few_pairs,
 )
 from scmvp_scvi._validate._names import (
-    PEAK_NAME,
     check_feature_names,
     check_indices,
     check_names,
     check_same_cells,
     check_unique_features,
+    same_names,
+)
+from scmvp_scvi._validate._peaks import (
+    PEAK_NAME,
+    parse_peak_columns,
     parse_peaks,
     prefix_change,
-    same_names,
+    read_peaks,
     spelled_otherwise,
 )
 
@@ -71,6 +76,7 @@ __all__ = [
     "check_counts",
     "check_feature_names",
     "check_in",
+    "check_has_cells",
     "check_has_columns",
     "check_table_of_features",
     "check_in_memory",
@@ -94,20 +100,24 @@ __all__ = [
     "compare_rows",
     "did_you_mean",
     "find_counts",
+    "find_empty_cells",
     "find_grouping",
     "find_obs_column",
     "finite_table",
     "has_views",
     "leave_out_unmeasured",
+    "parse_peak_columns",
     "parse_peaks",
     "prefix_change",
+    "read_peaks",
     "same_names",
     "seen_cells_and_features",
     "mapping_of",
     "shown",
+    "spelled",
+    "spelled_matrix",
     "spelled_otherwise",
     "warn_about_deep_cells",
-    "warn_about_empty",
     "warn_about_columns_on_disk",
     "warn_about_few_pairs",
     "warn_about_reads",

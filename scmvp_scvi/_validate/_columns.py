@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate._messages import did_you_mean, shown
+from scmvp_scvi._validate._messages import did_you_mean, shown, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ def find_obs_column(
     """
     tables: dict[str | None, pd.DataFrame] = {None: mdata.obs}
     tables |= {name: mdata.mod[name].obs for name in (*modality_keys, modality) if name}
-    places = {name: _obs_of(name) for name in tables}
+    places = {name: f"{spelled(name)}.obs" for name in tables}
     wanted = places[modality]
     if key in tables[modality].columns:
         column = tables[modality][key]
@@ -142,19 +142,15 @@ def find_grouping(
         found = pd.concat([column.dropna() for column in columns])
         column = found[~found.index.duplicated()]
         if (found.astype(object).map(str).groupby(level=0).nunique() > 1).any():
-            places = " and ".join(f"`{_obs_of(name)}`" for name in holders)
+            places = " and ".join(f"`{spelled(name)}.obs`" for name in holders)
             raise ValueError(
                 f'`{argument}="{key}"` is a column of {places}, with different values. Say '
-                f'which is meant: `mdata.obs["{key}"] = {_obs_of(holders[0])}["{key}"]`.'
+                f'which is meant: `mdata.obs["{key}"] = {spelled(holders[0])}.obs["{key}"]`.'
             )
         column = column.reindex(mdata.obs_names)
     if not allow_missing:
         check_no_missing(column, argument=argument)
     return column
-
-
-def _obs_of(modality: str | None) -> str:
-    return "mdata.obs" if modality is None else f'mdata["{modality}"].obs'
 
 
 def check_no_missing(series: pd.Series, *, argument: str) -> None:

@@ -14,7 +14,7 @@ from scmvp_scvi._validate._blocks import (
     is_dense,
     value_blocks,
 )
-from scmvp_scvi._validate._messages import warn_user
+from scmvp_scvi._validate._messages import spelled_matrix, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ def check_counts(
         If values are NaN, infinite or negative, if more than a tenth of them is fractional, or if
         a sparse matrix stores an entry in parts.
     """
-    place = f'mdata["{modality}"].' + ("X" if layer is None else f'layers["{layer}"]')
+    place = spelled_matrix(modality, layer)
     _check_matrix_type(matrix, argument, place)
     if has_repeated_entries(matrix):
         # the transforms of the encoder are no sums: log1p of a count is not that of its parts

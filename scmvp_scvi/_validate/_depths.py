@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scmvp_scvi._validate._blocks import seen_cells_and_features
-from scmvp_scvi._validate._messages import shown, warn_user
+from scmvp_scvi._validate._messages import shown, spelled_matrix, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,10 +20,30 @@ if TYPE_CHECKING:
 _DEEP = 50
 
 
-def warn_about_empty(
+def check_has_cells(matrix: Any, modality: str) -> None:
+    """Refuse data without a cell.
+
+    Parameters
+    ----------
+    matrix, modality
+        ``(cells, features)``, and the key of the modality.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell at all.
+    """
+    if matrix.shape[0] == 0:
+        raise ValueError(
+            f"`{modality}` must have at least one cell, got none. Choose other cells: no cell is "
+            "as asked for where a name is misspelled, or one filter leaves none to the next."
+        )
+
+
+def find_empty_cells(
     matrix: Any, *, modality: str, layer: str | None = None, features_may_go: bool = True
 ) -> NDArray[np.bool_]:
-    """Warn about cells and features without a single count, and refuse data without a cell.
+    """Find the cells without a single count; warn about them, and about such features.
 
     Parameters
     ----------
@@ -38,16 +58,11 @@ def warn_about_empty(
     -------
     ``(cells,)``, true where a cell has no count.
 
-    Raises
-    ------
-    ValueError
-        If there is no cell at all.
+    Warns
+    -----
+    UserWarning
+        If there are such cells, or such features that can be removed.
     """
-    if matrix.shape[0] == 0:
-        raise ValueError(
-            f"`{modality}` must have at least one cell, got none. Choose other cells: no cell is "
-            "as asked for where a name is misspelled, or one filter leaves none to the next."
-        )
     cells, features = seen_cells_and_features(matrix)
     n_cells, n_features = int((~cells).sum()), int((~features).sum())
     if n_cells > 0:
@@ -131,5 +146,4 @@ def warn_about_deep_cells(
 
 def _depths(modality: str, layer: str | None, axis: int) -> str:
     """Expression for the sums of the counts over an axis, for the way out in a message."""
-    counts = "X" if layer is None else f'layers["{layer}"]'
-    return f'numpy.asarray(mdata["{modality}"].{counts}.sum(axis={axis})).ravel()'
+    return f"numpy.asarray({spelled_matrix(modality, layer)}.sum(axis={axis})).ravel()"

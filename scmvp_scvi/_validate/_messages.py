@@ -28,6 +28,16 @@ def warn_user(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
+def spelled(modality: str | None) -> str:
+    """Spell the data as the user does, or a modality of them: ``mdata``, ``mdata["rna"]``."""
+    return "mdata" if modality is None else f'mdata["{modality}"]'
+
+
+def spelled_matrix(modality: str, layer: str | None) -> str:
+    """Spell ``.X`` of a modality as the user does, or one of its layers."""
+    return f"{spelled(modality)}." + ("X" if layer is None else f'layers["{layer}"]')
+
+
 def shown(names: Iterable[Any]) -> str:
     """List the first few names, and say how many more there are."""
     listed = list(names)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +10,10 @@ import pandas as pd
 from scmvp_scvi._validate._messages import did_you_mean, folded, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
-
-# `chr1:100-200`, also with other separators. The name of the chromosome may hold separators too,
-# but none at its end, where it would take the sign of a start below zero.
-PEAK_NAME = r"^(?P<chrom>.*?[^:_-])[:_-](?P<start>\d+)[-_:](?P<end>\d+)$"
 
 
 def check_unique_features(adata: AnnData, modality: str) -> None:
@@ -54,46 +49,6 @@ def same_names(names: pd.Index, others: pd.Index) -> bool:
     if names.equals(others):
         return True
     return np.array_equal(names.to_numpy(dtype=object), others.to_numpy(dtype=object))
-
-
-def spelled_otherwise(chromosomes: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
-    """Find chromosomes that have several spellings, ``1`` and ``chr1``, on two sides or on one.
-
-    Parameters
-    ----------
-    chromosomes, others
-        Names of either side. Those of one side alone, such as unplaced contigs, are usual.
-
-    Returns
-    -------
-    Names of `chromosomes` to what they should be called: as `others` call them or, where these do
-    not have the chromosome, by the spelling that begins with ``chr``.
-    """
-    chromosomes = list(dict.fromkeys(chromosomes))
-    wanted: dict[str, str] = {}
-    for name in sorted(chromosomes, key=lambda name: not name.startswith("chr")):
-        wanted.setdefault(_bare(name), name)
-    wanted |= {_bare(name): name for name in others}
-    return {name: wanted[_bare(name)] for name in chromosomes if name != wanted[_bare(name)]}
-
-
-def prefix_change(renamed: Mapping[str, str]) -> Literal["added", "removed"] | None:
-    """Tell whether the prefix ``chr`` is all that two spellings differ in.
-
-    Parameters
-    ----------
-    renamed
-        Names of chromosomes to what they should be called, as `spelled_otherwise` returns them.
-    """
-    if all(wanted == f"chr{name}" for name, wanted in renamed.items()):
-        return "added"
-    if all(name == f"chr{wanted}" for name, wanted in renamed.items()):
-        return "removed"
-    return None
-
-
-def _bare(chromosome: str) -> str:
-    return chromosome.casefold().removeprefix("chr")
 
 
 def check_feature_names(
@@ -337,62 +292,3 @@ def check_same_cells(values: Any, others: Any, *, argument: str, other: str) -> 
             f"`{argument}` must name the cells as `{other}` does, in the same order, but its "
             f"index is another. {way_out}; or pass an array, to go by the order of its rows."
         )
-
-
-def parse_peaks(names: pd.Index, owner: str, *, is_modality: bool = True) -> pd.DataFrame:
-    """Read the place of each peak from its name.
-
-    Parameters
-    ----------
-    names
-        ``(peaks,)``, such as ``chr1:100-200``.
-    owner
-        Key of the modality that has them, or the argument that is a table with these columns.
-    is_modality
-        Which of both.
-
-    Returns
-    -------
-    ``chrom``, ``start`` and ``end``, indexed by the names.
-
-    Raises
-    ------
-    ValueError
-        If a name is not that of a peak, a peak does not end after its start, two names are those
-        of the same peak, or a chromosome has two spellings.
-    """
-    place = f'mdata["{owner}"].var_names' if is_modality else f"{owner}.columns"
-    afterwards = "; mdata.update()" if is_modality else ""
-    peaks = names.to_series().astype(str).str.extract(PEAK_NAME)
-    unreadable = peaks["chrom"].isna().to_numpy()
-    if unreadable.any():
-        raise ValueError(
-            f"The peaks of `{owner}` must be named `chromosome:start-end`, but "
-            f"{unreadable.sum()} of {len(names)} are not: {shown(names[unreadable])}. Rename "
-            f"them, `{place} = ...{afterwards}`, or pass "
-            + ("the modality of the peaks as `atac_key`." if is_modality else "a table of peaks.")
-        )
-    peaks = peaks.astype({"start": np.int64, "end": np.int64})
-    reversed_ = (peaks["start"] >= peaks["end"]).to_numpy()
-    if reversed_.any():
-        raise ValueError(
-            f"The peaks of `{owner}` must end after their start, but {reversed_.sum()} of "
-            f"{len(names)} do not: {shown(names[reversed_])}. Remove or rename them."
-        )
-    is_again = peaks.duplicated().to_numpy()
-    if is_again.any():
-        raise ValueError(
-            f"Each peak of `{owner}` must be there once, but {is_again.sum()} of {len(names)} "
-            f"are there again in another spelling: {shown(names[is_again])}. Keep one of each."
-        )
-    otherwise = spelled_otherwise(peaks["chrom"].unique())
-    if otherwise:
-        name, wanted = next(iter(otherwise.items()))
-        pattern = f"^({'|'.join(map(re.escape, otherwise))})(?=[:_-][0-9]+[:_-][0-9]+$)"
-        raise ValueError(
-            f"The peaks of `{owner}` must spell each chromosome in one way, but have "
-            f"{len(otherwise)} in two, such as `{name}` and `{wanted}`. If these are one "
-            f"chromosome, rename it: `names = {otherwise}; {place} = {place}.str.replace("
-            f'r"{pattern}", lambda found: names[found[0]], regex=True){afterwards}`.'
-        )
-    return peaks

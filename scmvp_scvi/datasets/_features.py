@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from anndata.utils import make_index_unique
 
-from scmvp_scvi._validate import PEAK_NAME, shown
+from scmvp_scvi._validate import PEAK_NAME, read_peaks, shown
 
 # What stands before the chromosome where several genomes share a file: `hg19_chr1`, `mm10-chr1`.
 _GENOME_OF_CHROMOSOME = r"^(.+?)[_-]+chr"
@@ -84,8 +84,7 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
     ValueError
         If a name is not that of a peak, a peak does not end after its start, or is there twice.
     """
-    peaks = names.str.extract(PEAK_NAME)
-    is_other = peaks["chrom"].isna().to_numpy()
+    peaks, is_other, is_reversed = read_peaks(names)
     if is_other.any():
         swapped = is_other.mean() > _MAX_SHARE_OF_OTHERS
         raise ValueError(
@@ -97,14 +96,13 @@ def name_peaks(names: pd.Series, *, path: Path) -> pd.DataFrame:
                 else "Remove these lines, and those of the matrix with them."
             )
         )
-    peaks = peaks.astype({"start": "int64", "end": "int64"})
-    is_reversed = (peaks["start"] >= peaks["end"]).to_numpy()
     if is_reversed.any():
         raise ValueError(
             f"`{path}` must name peaks that end after their start, but {is_reversed.sum()} of its "
             f"{len(names)} do not: {shown(names[is_reversed])}. Remove these lines, and those of "
             "the matrix with them."
         )
+    peaks = peaks.astype({"start": "int64", "end": "int64"})
     peaks.index = pd.Index(
         peaks["chrom"] + ":" + peaks["start"].astype(str) + "-" + peaks["end"].astype(str)
     )

@@ -192,7 +192,7 @@ def synthetic(
     Raises
     ------
     TypeError
-        If an argument is not a number, or a number of things not an integer.
+        If an argument is not a number, or the seed or a number of things not an integer.
     ValueError
         If an argument is out of range, or the arguments contradict each other.
 
@@ -324,6 +324,8 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name in (*numbers, "links_per_gene", "window"):
             check_integer_at_least(value, 1, name=name)
+        elif name == "seed":
+            check_integer_at_least(value, 0, name=name)
         elif name in magnitudes:
             check_in(value, "[0, inf)", name=name)
         elif name in (*fractions, "batch_confounding", "missing_rna", "missing_atac"):

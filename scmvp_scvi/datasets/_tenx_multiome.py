@@ -9,7 +9,7 @@ import pandas as pd
 from mudata import MuData
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scmvp_scvi._validate import PEAK_NAME, shown, warn_user
+from scmvp_scvi._validate import read_peaks, shown, warn_user
 from scmvp_scvi.datasets._counts import to_modality
 from scmvp_scvi.datasets._features import name_genes, name_peaks
 from scmvp_scvi.datasets._pairing import pair
@@ -120,7 +120,7 @@ def _warn_about_other_types(mdata: MuData, path: Path) -> None:
 
 def _place(intervals: pd.Series, names: pd.Index) -> pd.DataFrame:
     """Chromosome and middle of each interval; missing where there is none, ``NA`` in the file."""
-    ends = intervals.str.extract(PEAK_NAME).astype({"start": "Int64", "end": "Int64"})
+    ends = read_peaks(intervals).table
     middle = (ends["start"] + ends["end"] - 1) // 2
     # a category may be missing, a string in a file of AnnData may not
     columns = {INTERVAL: intervals, "chrom": ends["chrom"].astype("category"), "tss": middle}

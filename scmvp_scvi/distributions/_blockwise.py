@@ -27,7 +27,7 @@ from scmvp_scvi._counts import (
 
 # 128 cells x 2,048 features x 4 bytes fill a second-level cache of 1 MB. On one thread smaller
 # blocks took a fifth longer, for there are more of them, and larger ones as long.
-_BLOCK_SIZE = {"cpu": 2048}
+_BLOCK_SIZE_CPU = 2048
 # An accelerator wants few and large kernels. At 128 cells an array of a block takes 17 MB; twice
 # as many peaks took as long and a third more memory, half as many saved none.
 _BLOCK_SIZE_OTHER = 32_768
@@ -36,7 +36,8 @@ _USUAL_CELLS = 128  # a block of cells has as many elements as one of columns of
 
 def _block_size(counts: Counts) -> int:
     """Columns of a block."""
-    return _BLOCK_SIZE.get(counts.values.device.type, _BLOCK_SIZE_OTHER)
+    is_on_cpu = counts.values.device.type == "cpu"
+    return _BLOCK_SIZE_CPU if is_on_cpu else _BLOCK_SIZE_OTHER
 
 
 def column_blocks(counts: Counts) -> list[ColumnBlock] | list[DenseColumnBlock]:

@@ -12,7 +12,7 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier
 
-from scmvp_scvi._neighbors import leiden_partitions
+from scmvp_scvi._neighbors import FEWEST_CELLS_OF_A_GRAPH, leiden_partitions
 from scmvp_scvi._validate import (
     check_in,
     check_integer_at_least,
@@ -60,7 +60,7 @@ def leiden_agreement(
     resolutions
         Leiden resolutions.
     n_neighbors
-        Neighbours of each cell in the graph.
+        Neighbours of each cell in the graph, itself among them, as scanpy counts them.
     seed
         Of the graph and the clusterings.
 
@@ -72,15 +72,21 @@ def leiden_agreement(
     ------
     TypeError, ValueError
         If `latent` is no table of finite numbers, there is not one label for each cell, tables of
-        both name their cells in different orders, or a number is out of range.
+        both name their cells in different orders, there are fewer than three cells, or a number is
+        out of range.
     """
-    check_integer_at_least(n_neighbors, 1, name="n_neighbors")
+    check_integer_at_least(n_neighbors, 2, name="n_neighbors")
     if not isinstance(resolutions, Iterable):
         raise TypeError(f"`resolutions` must be a list, got {resolutions!r}: [{resolutions!r}]?")
     resolutions = list(resolutions)
     for resolution in resolutions:
         check_in(resolution, "[0, inf)", name="resolutions")
     _check_labelled(latent, labels, "latent", "labels")
+    if len(latent) < FEWEST_CELLS_OF_A_GRAPH:
+        raise ValueError(
+            f"`latent` must have at least {FEWEST_CELLS_OF_A_GRAPH} cells, got {len(latent)}: "
+            "fewer have no graph of neighbours. Pass those of more cells."
+        )
     partitions = leiden_partitions(latent, resolutions, n_neighbors, seed)
     return partition_agreement(partitions, labels, resolutions)
 

@@ -9,15 +9,16 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from scmvp_scvi._panels import given_or_new_axes
 from scmvp_scvi._validate import (
     check_has_columns,
     check_in,
     check_integer_at_least,
     check_table_of_features,
     did_you_mean,
-    parse_peaks,
+    parse_peak_columns,
 )
-from scmvp_scvi.pl._style import category_colors, given_or_new_axes, text_color
+from scmvp_scvi.pl._style import category_colors, text_color
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ def accessibility_around_gene(
     if window is None:
         window = 1 + int(max(tss - of_gene["start"].min(), of_gene["end"].max() - tss))
     check_integer_at_least(window, 1, name="window")
-    peaks = parse_peaks(accessibility.columns, "accessibility", is_modality=False)
+    peaks = parse_peak_columns(accessibility, argument="accessibility")
     is_shown = (peaks["chrom"] == chrom) & (peaks["end"] > tss - window)
     peaks = peaks[is_shown & (peaks["start"] < tss + window)]
     if len(peaks) == 0:

@@ -10,13 +10,14 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from scipy.special import entr
 
+from scmvp_scvi._panels import given_or_new_axes
 from scmvp_scvi._validate import (
     check_in,
     check_one_of,
     check_probabilities,
     check_same_cells,
 )
-from scmvp_scvi.pl._style import category_colors, given_or_new_axes, text_color
+from scmvp_scvi.pl._style import category_colors, text_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scmvp_scvi._panels import given_or_new_panels
 from scmvp_scvi._validate import (
     check_has_columns,
     check_integer_at_least,
     check_table_of_features,
     shown,
 )
-from scmvp_scvi.pl._style import new_panels, text_color
+from scmvp_scvi.pl._style import text_color
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,10 @@ def marker_links(
     Raises
     ------
     TypeError, KeyError
-        If `links` is no table of links.
+        If `links` is no table of links, or something else than axes is given.
     ValueError
-        If there are no links, the groups differ, or a gene or a peak is missing.
+        If there are no links, the groups differ, a gene or a peak is missing, or there are too
+        few or too many axes.
 
     Examples
     --------
@@ -78,10 +80,7 @@ def marker_links(
     highest = expression[rows["gene"]].to_numpy().argmax(axis=0)
     rows = rows.iloc[np.lexsort([rows["distance"], rows["gene"], highest])]
     size = (1.5 + 0.25 * len(expression), 1.8 + 0.18 * len(rows))
-    panels = new_panels(2, 2, size) if axes is None else list(np.asarray(axes, object).flat)
-    if len(panels) != 2:
-        raise ValueError(f"`axes` must have two axes, got {len(panels)}.")
-
+    panels = given_or_new_panels(axes, 2, needed="two axes", max_columns=2, panel_size=size)
     sides = (
         ("expression", expression[rows["gene"]]),
         ("accessibility", accessibility[rows["peak"]]),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from scmvp_scvi._keys import LOSS
+from scmvp_scvi._panels import given_or_new_panels
 from scmvp_scvi._validate import did_you_mean, shown
-from scmvp_scvi.pl._style import new_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +46,8 @@ def training_curves(
     ------
     KeyError
         If a part was not recorded.
+    TypeError
+        If something else than axes is given.
     ValueError
         If nothing was recorded, no part is asked for, or there are too few or too many axes.
 
@@ -78,15 +79,13 @@ def training_curves(
             f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
             f"{did_you_mean(unknown[0], curves)}"
         )
-    panels = (
-        new_panels(len(chosen), _COLUMNS, (2.8, 2.2))
-        if axes is None
-        else list(np.asarray(axes, object).flat)
+    panels = given_or_new_panels(
+        axes,
+        len(chosen),
+        needed=f"{len(chosen)} axes, one for each part",
+        max_columns=_COLUMNS,
+        panel_size=(2.8, 2.2),
     )
-    if len(panels) != len(chosen):
-        raise ValueError(
-            f"`axes` must have {len(chosen)} axes, one for each part, got {len(panels)}."
-        )
     for ax, part in zip(panels, chosen, strict=True):
         for i, subset in enumerate(_SUBSETS):
             if subset in curves[part]:

@@ -49,11 +49,8 @@ def promote_counts(
         If no layer is given, the layer does not hold counts, or `former_layer` is taken.
     """
     layers = {
-        argument: (key, layer)
-        for argument, key, layer in (
-            ("rna_layer", rna_key, rna_layer),
-            ("atac_layer", atac_key, atac_layer),
-        )
+        kind: (key, layer)
+        for kind, key, layer in (("rna", rna_key, rna_layer), ("atac", atac_key, atac_layer))
         if layer is not None
     }
     if not layers:
@@ -61,9 +58,9 @@ def promote_counts(
             "`promote_counts` needs the layer that holds the raw counts, got none. Pass "
             "`rna_layer`, `atac_layer` or both."
         )
-    for argument, (key, layer) in layers.items():
-        check_modality(mdata, key, argument=argument.replace("layer", "key"))
-        read_counts(mdata, key, layer, argument=argument)
+    for kind, (key, layer) in layers.items():
+        check_modality(mdata, key, argument=f"{kind}_key")
+        read_counts(mdata, key, layer, argument=f"{kind}_layer")
         if former_layer is not None and former_layer in mdata[key].layers:
             raise ValueError(
                 f'`former_layer="{former_layer}"` must be a new layer, but `mdata["{key}"]` has '

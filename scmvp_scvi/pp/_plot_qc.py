@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from scmvp_scvi._panels import given_or_new_panels
 from scmvp_scvi.pp._qc import QualityReport
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def plot_qc(
     Raises
     ------
     TypeError
-        If `report` is not what `qc` returns.
+        If `report` is not what `qc` returns, or something else than axes is given.
     ValueError
         If there are too few or too many axes.
 
@@ -91,13 +91,16 @@ def plot_qc(
             f"`report` must be what `pp.qc` returns, got a {type(report).__name__}. Of data: "
             "`pp.plot_qc(pp.qc(mdata))`."
         )
-    n_panels = _N_FIXED + len(report.groups)
-    panels = _new_axes(n_panels) if axes is None else list(np.asarray(axes, object).flat)
-    if len(panels) != n_panels:
-        raise ValueError(
-            f"`axes` must have {n_panels} axes, seven and one for each of the "
-            f"{len(report.groups)} columns of the report, got {len(panels)}."
-        )
+    n_groups = len(report.groups)
+    n_panels = _N_FIXED + n_groups
+    panels = given_or_new_panels(
+        axes,
+        n_panels,
+        needed=f"{n_panels} axes, seven and one for each of the {n_groups} columns of the report",
+        max_columns=-(-n_panels // 2),
+        panel_size=(4, 3.25),
+        by_column=True,  # which puts RNA above ATAC
+    )
     minima = {"rna": min_genes, "atac": min_peaks}
     for i, (modality, (name, unit)) in enumerate(_NAMES.items()):
         depth = report.cells[f"{modality}_depth"]
@@ -119,16 +122,6 @@ def plot_qc(
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
     return panels
-
-
-def _new_axes(n_panels: int) -> list[Axes]:
-    n_columns = -(-n_panels // 2)
-    figure, grid = plt.subplots(2, n_columns, figsize=(4 * n_columns, 6.5), layout="constrained")
-    # column by column, which puts RNA above ATAC
-    panels = list(grid.T.flat)
-    for panel in panels[n_panels:]:
-        figure.delaxes(panel)
-    return panels[:n_panels]
 
 
 def _draw_histogram(

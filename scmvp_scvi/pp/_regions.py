@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._files import open_with_progress
+from scmvp_scvi._files import is_gzip, open_with_progress
 from scmvp_scvi._validate import parse_peaks, prefix_change, shown, spelled_otherwise
 from scmvp_scvi.pp._input import check_modality
 from scmvp_scvi.pp._output import Removal, account_for, take
@@ -171,8 +171,7 @@ def _command(otherwise: Mapping[str, str], bed: str | PathLike[str]) -> str:
         return ""
     names = "|".join(map(re.escape, otherwise))
     edit = f"sed -E 's/^({names})\\b/chr\\1/'" if change == "added" else "sed 's/^chr//'"
-    with Path(bed).expanduser().open("rb") as file:
-        is_compressed = file.read(2) == b"\x1f\x8b"  # as gzip begins
+    is_compressed = is_gzip(Path(bed).expanduser())
     command = f"gzip -cd < {bed} | {edit}" if is_compressed else f"{edit} {bed}"
     return f", for instance with `{command}`"
 

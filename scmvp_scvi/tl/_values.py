@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmvp_scvi._keys import MODALITIES
 from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     check_counts,
+    check_has_cells,
     check_in_memory,
     check_is_among,
     check_is_mudata,
@@ -22,6 +24,7 @@ from scmvp_scvi._validate import (
     has_views,
     seen_cells_and_features,
     shown,
+    spelled_matrix,
     warn_about_reads,
 )
 
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 # Denoised profiles are shares of a cell's counts; this depth brings them to the scale of counts.
 _DENOISED_DEPTH = 1e4
 _DENOISED = {"rna": "get_normalized_expression", "atac": "get_normalized_accessibility"}
-_FEATURES = {"rna": "gene_list", "atac": "region_list"}
 
 
 class PairedValues(NamedTuple):
@@ -90,9 +92,10 @@ def find_values(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     KeyError
         If there is no such layer.
     ValueError
-        If it holds no value but zeros, as in minified data.
+        If it has no cell, or holds no value but zeros, as in minified data.
     """
     matrix = find_counts(mdata[key], layer, argument=argument, modality=key)
+    check_has_cells(matrix, key)
     if sp.issparse(matrix) and matrix.nnz == 0:
         raise ValueError(
             f"`{argument}`: the matrix of `{key}` must hold values, but all are zero. Minified "
@@ -128,7 +131,7 @@ def check_finite(
     lost = ~np.isfinite(values.data if is_sparse else values)
     if lost.any():
         features = np.unique(columns[values.tocoo().col[lost] if is_sparse else lost.nonzero()[1]])
-        place = f'mdata["{key}"].' + ("X" if layer is None else f'layers["{layer}"]')
+        place = spelled_matrix(key, layer)
         stored = "values.data" if is_sparse else "values"
         raise ValueError(
             f"`{argument}`: `{place}` must hold finite values, but {lost.sum()} are NaN or "
@@ -242,7 +245,7 @@ def _read_denoised(
     denoise = getattr(model, _DENOISED[modality])
 
     def read(columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        asked = {_FEATURES[modality]: list(names[columns])}
+        asked = {MODALITIES[modality].features: list(names[columns])}
         values = denoise(mdata, library_size=_DENOISED_DEPTH, return_numpy=True, **asked)
         averaged: NDArray[np.float64] = _average(np.log1p(values, dtype=np.float64), groups)
         return averaged

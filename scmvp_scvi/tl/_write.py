@@ -130,9 +130,8 @@ def write_interact(
     TypeError, KeyError
         If `links` is no table, or a column is missing.
     ValueError
-        If a position or a name of a gene or peak is missing.
-    ValueError
-        If a score is missing, or `name` is not one line of text without double quotes.
+        If a position, a score, or a name of a gene or peak is missing, or `name` is not one line
+        of text without double quotes.
     """
     links = _checked(links)
     if not isinstance(name, str) or len(name.splitlines()) > 1:

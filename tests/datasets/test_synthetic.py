@@ -435,6 +435,7 @@ def test_gc_content_rises_with_accessibility(mdata: MuData) -> None:
     [
         ({"n_cells": 0}, "`n_cells` must be at least 1, got 0"),
         ({"window": 0}, "`window` must be at least 1, got 0"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
         ({"n_types": 11}, "`n_types` must be at most `n_cells`, 10, got 11"),
         ({"n_batches": 11}, "`n_batches` must be at most `n_cells`, 10, got 11"),
         ({"n_lineages": 9}, "`n_lineages` must be at most `n_types`, 8, got 9"),
@@ -456,6 +457,8 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, Any], message: st
         ({"n_cells": 10.5}, r"`n_cells` must be an integer, got 10\.5"),
         ({"n_types": "4"}, r"`n_types` must be an integer, got '4' \(str\)"),
         ({"n_lineages": True}, r"`n_lineages` must be an integer, got True \(bool\)"),
+        ({"seed": 1.5}, r"`seed` must be an integer, got 1\.5 \(float\)"),
+        ({"seed": None}, r"`seed` must be an integer, got None"),
         ({"link_strength": "0.8"}, r"`link_strength` must be a number, got '0\.8' \(str\)"),
         ({"missing_rna": None}, "`missing_rna` must be a number, got None"),
     ],

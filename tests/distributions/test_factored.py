@@ -64,7 +64,7 @@ def atac_counts(rng, read) -> Counts:
 @pytest.fixture
 def rna_law(rng, monkeypatch) -> FactoredNegativeBinomial:
     # one block, and one that is not full, in either form
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", N_GENES)
+    monkeypatch.setattr(_blockwise, "_BLOCK_SIZE_CPU", N_GENES)
     monkeypatch.setattr(_blockwise, "_USUAL_CELLS", 4)
     monkeypatch.setattr(_negative_binomial_sum, "_CELLS_PER_BLOCK", 4)
     return FactoredNegativeBinomial(
@@ -126,7 +126,7 @@ UPSTREAMS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
 def test_blocks_of_columns_hold_the_counts_of_the_matrix(monkeypatch, rng, dtype, index_dtype):
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 4)
+    monkeypatch.setattr(_blockwise, "_BLOCK_SIZE_CPU", 4)
     matrix = rng.poisson(0.4, (N_CELLS, 11)).astype(np.float32)
     matrix[:, 4:8] = 0  # a block without counts
     dense = sparse_counts(matrix)
@@ -186,7 +186,7 @@ def test_zip_law_holds_for_a_minibatch_without_any_count(atac_law):
 def test_zip_block_size_changes_neither_value_nor_gradient(
     monkeypatch, atac_law, atac_counts, block_size
 ):
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", block_size)
+    monkeypatch.setattr(_blockwise, "_BLOCK_SIZE_CPU", block_size)
     law = replace(atac_law, **{name: getattr(atac_law, name)[-300:] for name in PEAK_PARAMETERS})
     counts = sparse_counts(atac_counts.to_dense()[:, -300:])
     torch.testing.assert_close(law.log_prob(counts), plain_log_prob(law, counts), **EXACT)
@@ -195,7 +195,7 @@ def test_zip_block_size_changes_neither_value_nor_gradient(
 
 @pytest.mark.usefixtures("two_threads")
 def test_zip_blocks_side_by_side_are_the_law_and_its_gradient(monkeypatch, atac_law, atac_counts):
-    monkeypatch.setitem(_blockwise._BLOCK_SIZE, "cpu", 100)  # 45 blocks
+    monkeypatch.setattr(_blockwise, "_BLOCK_SIZE_CPU", 100)  # 45 blocks
     plain = plain_log_prob(atac_law, atac_counts)
     torch.testing.assert_close(atac_law.log_prob(atac_counts), plain, **EXACT)
     assert_gradients_equal_the_plain_ones(atac_law, atac_counts, UPSTREAMS["uniform"])

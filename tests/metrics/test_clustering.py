@@ -124,13 +124,29 @@ def test_labels_without_names_go_by_the_order_of_their_rows(latent, labels, rng)
             "`resolutions` must be at least 0 and finite, got -1",
         ),
         ({"resolutions": 0.5}, TypeError, r"`resolutions` must be a list, got 0.5: \[0.5\]\?"),
-        ({"n_neighbors": 0}, ValueError, "`n_neighbors` must be at least 1, got 0"),
+        ({"n_neighbors": 0}, ValueError, "`n_neighbors` must be at least 2, got 0"),
+        ({"n_neighbors": 1}, ValueError, "`n_neighbors` must be at least 2, got 1"),
     ],
 )
 def test_what_cannot_be_clustered_or_compared_is_refused(latent, labels, change, error, match):
     arguments = {"latent": latent, "labels": labels, "resolutions": [0.1], **change}
     with pytest.raises(error, match=match):
         leiden_agreement(**arguments)
+
+
+@pytest.mark.parametrize("n_cells", [0, 1, 2])
+def test_fewer_cells_than_a_graph_needs_are_refused(latent, labels, n_cells):
+    with pytest.raises(ValueError, match=f"`latent` must have at least 3 cells, got {n_cells}: "):
+        leiden_agreement(latent[:n_cells], labels[:n_cells], resolutions=[0.1])
+
+
+@pytest.mark.parametrize(("n_cells", "n_neighbors"), [(3, 15), (120, 2)])
+def test_fewest_cells_and_fewest_neighbours_of_a_graph_are_clustered(
+    latent, labels, n_cells, n_neighbors
+):
+    latent, labels = latent[:n_cells], labels[:n_cells]
+    table = leiden_agreement(latent, labels, resolutions=[0.1], n_neighbors=n_neighbors)
+    assert 1 <= table.loc[0, "n_clusters"] <= n_cells
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ def test_tables_that_do_not_fit_are_refused(links, expression, accessibility):
         pl.marker_links(links, expression, accessibility, axes=[plt.subplots()[1]])
 
 
+def test_what_is_no_axes_is_refused(links, expression, accessibility):
+    with pytest.raises(TypeError, match="`axes` must be Axes of matplotlib, got .* `int`"):
+        pl.marker_links(links, expression, accessibility, axes=3)
+
+
 def test_axes_may_be_those_of_a_grid(links, expression, accessibility):
     _, grid = plt.subplots(2, 1, squeeze=False)
     panels = pl.marker_links(links, expression, accessibility, axes=grid)

@@ -55,6 +55,11 @@ def test_wrong_number_of_axes_is_refused(history):
         pl.training_curves(history, axes=[plt.subplots()[1]])
 
 
+def test_what_is_no_axes_is_refused(history):
+    with pytest.raises(TypeError, match="`axes` must be Axes of matplotlib, got .* `int`"):
+        pl.training_curves(history, axes=[1, 2])
+
+
 @pytest.mark.parametrize("parts", [[], "elbo"])
 def test_parts_that_are_no_list_of_some_are_refused(history, parts):
     with pytest.raises(ValueError, match="`parts` must list one part or more, got"):

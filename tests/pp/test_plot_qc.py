@@ -117,6 +117,11 @@ def test_wrong_number_of_axes_is_refused(report):
         pp.plot_qc(report, axes=plt.subplots(1, 2)[1])
 
 
+def test_what_is_no_axes_is_refused(report):
+    with pytest.raises(TypeError, match="`axes` must be Axes of matplotlib, got .* `Figure`"):
+        pp.plot_qc(report, axes=plt.figure())
+
+
 def test_cells_with_values_that_are_no_counts_were_measured(make_pair):
     values = [[np.nan, 1.0], [1.0, -5.0], [0.0, 0.0]]
     axes = pp.plot_qc(pp.qc(make_pair(values, np.eye(3))))

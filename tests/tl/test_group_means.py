@@ -131,3 +131,11 @@ def test_matrix_without_any_value_is_not_taken_for_counts(make_mdata, layer):
     mdata["rna"].X = mdata["rna"].layers["counts"] = empty
     with pytest.raises(ValueError, match="`rna_layer`: the matrix of `rna` must hold values"):
         tl.group_means(mdata, "cell_type", ["gene_0"], modality="rna", rna_layer=layer)
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, np.asarray])
+def test_data_without_a_cell_are_refused_as_such(make_mdata, form):
+    mdata = make_mdata()
+    mdata["rna"].X = form(mdata["rna"].X.toarray())
+    with pytest.raises(ValueError, match="`rna` must have at least one cell, got none. Choose"):
+        tl.group_means(mdata[:0].copy(), "cell_type", ["gene_0"], modality="rna")
