@@ -13,6 +13,7 @@ from scvi.data import fields
 from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._minified import is_minified, minified_fields
 from scmvp_scvi._validate import (
+    check_are_genes,
     check_categories,
     check_column_names,
     check_counts,
@@ -130,6 +131,13 @@ def check_data(
     # `check_modalities` has made sure that both are named
     rna, atac = str(modalities["rna_layer"]), str(modalities["atac_layer"])
     check_paired(mdata, rna, atac)
+    if expected_features is None:
+        check_are_genes(
+            mdata[rna].var_names,
+            mdata[atac].var_names,
+            subject=f'`rna_layer`: `mdata["{rna}"]`',
+            swap=f'modalities={{"rna_layer": "{atac}", "atac_layer": "{rna}"}}',
+        )
     empty = {}
     for kind, keys in MODALITIES.items():
         argument = keys.layer

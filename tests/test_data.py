@@ -1,5 +1,7 @@
 """Registration end to end: what `setup_mudata` refuses, registers, and leaves alone."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,6 +76,17 @@ def test_modalities_of_other_names_must_be_told(raw):
         SCMVPModel.setup_mudata(renamed)
     with pytest.raises(ValueError, match=r"holds atac_layer\..*`modalities=\{\"atac_layer"):
         SCMVPModel.setup_mudata(renamed, modalities={"rna_layer": "gex"})
+
+
+def test_genes_and_peaks_in_each_others_place_are_refused_and_the_way_out_swaps_them(raw):
+    with without_pulling():
+        swapped = MuData({"rna": raw["atac"], "atac": raw["rna"]})
+    match = r"`rna_layer`: `mdata\[\"rna\"\]` must be the modality of the genes, but its features"
+    with pytest.raises(ValueError, match=match) as error:
+        SCMVPModel.setup_mudata(swapped)
+    (way_out,) = re.findall("Swap them: `modalities=(.*)`", str(error.value))
+    SCMVPModel.setup_mudata(swapped, modalities=eval(way_out))
+    np.testing.assert_array_equal(registered(swapped, REGISTRY.RNA), raw["rna"].X.toarray())
 
 
 def test_misspelled_modality_is_refused_with_the_near_name(raw, register):

@@ -60,6 +60,7 @@ from scmvp_scvi._validate._names import (
 )
 from scmvp_scvi._validate._peaks import (
     PEAK_NAME,
+    check_are_genes,
     parse_peak_columns,
     parse_peaks,
     prefix_change,
@@ -71,6 +72,7 @@ __all__ = [
     "Comparison",
     "PEAK_NAME",
     "begins_with_counts",
+    "check_are_genes",
     "check_categories",
     "check_column_names",
     "check_counts",

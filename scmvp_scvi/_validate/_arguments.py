@@ -8,6 +8,8 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData
+from mudata import MuData
 from scipy import sparse
 
 from scmvp_scvi._validate._messages import did_you_mean, shown
@@ -138,12 +140,17 @@ def finite_table(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
     Raises
     ------
     TypeError
-        If it is a sparse matrix.
+        If it is a sparse matrix, an AnnData or a MuData.
     ValueError
         If it has not two dimensions, or values are NaN or infinite.
     """
     if sparse.issparse(values):
         raise TypeError(f"`{name}` must be a dense table, got a sparse one: `{name}.toarray()`?")
+    if isinstance(values, AnnData | MuData):  # which NumPy would read cell by cell
+        raise TypeError(
+            f"`{name}` must be a table, `(cells, dimensions)`, got {type(values).__name__}: "
+            f'`{name}.obsm["X_scmvp"]`?'
+        )
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(

@@ -41,6 +41,38 @@ def read_peaks(names: pd.Series) -> ReadPeaks:
     return ReadPeaks(table, table["chrom"].isna().to_numpy(), is_reversed.to_numpy(bool))
 
 
+def check_are_genes(genes: pd.Index, others: pd.Index, *, subject: str, swap: str) -> None:
+    """Refuse a modality of genes whose features are mostly named like peaks.
+
+    Parameters
+    ----------
+    genes, others
+        Names of its features, and of those of the modality of the peaks.
+    subject
+        The modality, as the user spells it.
+    swap
+        What the user writes to have the two take each other's place.
+
+    Raises
+    ------
+    ValueError
+        With the way out: to swap them if the others are not named like peaks.
+    """
+    if _share_of_peaks(genes) <= 0.5:
+        return
+    way_out = "Build the MuData with genes in one modality and peaks in the other."
+    if _share_of_peaks(others) < 0.5:
+        way_out = f"Swap them: `{swap}`."
+    raise ValueError(
+        f"{subject} must be the modality of the genes, but its features are named like peaks: "
+        f"{shown(genes)}. {way_out}"
+    )
+
+
+def _share_of_peaks(names: pd.Index) -> float:
+    return float(names.astype(str).str.match(PEAK_NAME).mean()) if len(names) > 0 else 0.0
+
+
 def parse_peaks(names: pd.Index, modality: str) -> pd.DataFrame:
     """Read the place of each peak of a modality from its name.
 

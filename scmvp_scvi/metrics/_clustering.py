@@ -76,6 +76,7 @@ def leiden_agreement(
         out of range.
     """
     check_integer_at_least(n_neighbors, 2, name="n_neighbors")
+    check_integer_at_least(seed, 0, name="seed")
     if not isinstance(resolutions, Iterable):
         raise TypeError(f"`resolutions` must be a list, got {resolutions!r}: [{resolutions!r}]?")
     resolutions = list(resolutions)

@@ -8,7 +8,7 @@ import numpy as np
 
 from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
-    PEAK_NAME,
+    check_are_genes,
     check_counts,
     check_in_memory,
     check_is_among,
@@ -21,7 +21,6 @@ from scmvp_scvi._validate import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     import scipy.sparse as sp
     from mudata import MuData
     from numpy.typing import NDArray
@@ -132,15 +131,12 @@ def check_modalities_of_pair(
             f'`rna_key` and `atac_key` must be different modalities, got "{rna_key}" for both. '
             f"`mdata` has {shown(mdata.mod)}."
         )
-    genes = mdata[rna_key].var_names
-    if _share_of_peak_names(genes) > 0.5:
-        way_out = "Build the MuData with genes in one modality and peaks in the other."
-        if _share_of_peak_names(mdata[atac_key].var_names) < 0.5:
-            way_out = f'Swap them: `rna_key="{atac_key}", atac_key="{rna_key}"`.'
-        raise ValueError(
-            f'`rna_key="{rna_key}"` must be the modality of the genes, but its features are named '
-            f"like peaks: {shown(genes)}. {way_out}"
-        )
+    check_are_genes(
+        mdata[rna_key].var_names,
+        mdata[atac_key].var_names,
+        subject=f'`rna_key="{rna_key}"`',
+        swap=f'rna_key="{atac_key}", atac_key="{rna_key}"',
+    )
 
 
 def check_not_empty(mdata: MuData, *keys: str) -> None:
@@ -198,7 +194,3 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
         counts = counts.copy()
         counts.sum_duplicates()
     return counts
-
-
-def _share_of_peak_names(names: pd.Index) -> float:
-    return float(names.astype(str).str.match(PEAK_NAME).mean()) if len(names) > 0 else 0.0

@@ -125,6 +125,7 @@ def test_labels_without_names_go_by_the_order_of_their_rows(latent, labels, rng)
         ),
         ({"resolutions": 0.5}, TypeError, r"`resolutions` must be a list, got 0.5: \[0.5\]\?"),
         ({"n_neighbors": 0}, ValueError, "`n_neighbors` must be at least 2, got 0"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"n_neighbors": 1}, ValueError, "`n_neighbors` must be at least 2, got 1"),
     ],
 )

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
 
 from scmvp_scvi import tl
 
@@ -28,6 +30,13 @@ def test_embedding_must_be_a_table_of_finite_numbers(embedding):
 def test_metacells_larger_than_the_data_are_refused(rng):
     with pytest.raises(ValueError, match="at most the number of cells, 10, got 20"):
         tl.metacells(rng.standard_normal((10, 2)))
+
+
+@pytest.mark.parametrize("kind", [AnnData, lambda X: MuData({"rna": AnnData(X)})])
+def test_data_in_the_place_of_their_embedding_are_refused(kind):
+    data = kind(np.eye(50))
+    with pytest.raises(TypeError, match=f"must be a table.*got {type(data).__name__}: .*obsm"):
+        tl.metacells(data)
 
 
 def test_sparse_embedding_is_refused_with_what_makes_it_dense():
