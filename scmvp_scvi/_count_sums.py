@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from scvi.data import AnnDataManager
 
-from scmvp_scvi._keys import MODALITIES, REGISTRY
+from scmvp_scvi._keys import MODALITIES, REGISTRY, Kind
 
 _ROWS_PER_BLOCK = 4096
 _POISSON_CELLS = 10  # that the variance of a sum is steadied by
@@ -19,8 +19,8 @@ class TrainingCounts:
 
     manager: AnnDataManager
     rows: np.ndarray  # (cells,), positions in ascending order
-    depths: dict[str, np.ndarray]  # of "rna" and "atac", (cells,)
-    totals: dict[str, np.ndarray]  # likewise, (features,)
+    depths: dict[Kind, np.ndarray]  # of "rna" and "atac", (cells,)
+    totals: dict[Kind, np.ndarray]  # likewise, (features,)
 
     @classmethod
     def read(cls, manager: AnnDataManager, rows: np.ndarray) -> Self:
@@ -34,7 +34,8 @@ class TrainingCounts:
             ``(cells,)``, positions of the training cells.
         """
         rows = np.sort(rows)
-        depths, totals = {}, {}
+        depths: dict[Kind, np.ndarray] = {}
+        totals: dict[Kind, np.ndarray] = {}
         for kind, keys in MODALITIES.items():
             counts = manager.get_from_registry(keys.counts)
             of_blocks, total = [], np.zeros(counts.shape[1])
@@ -45,7 +46,7 @@ class TrainingCounts:
             depths[kind], totals[kind] = np.concatenate(of_blocks), total
         return cls(manager, rows, depths, totals)
 
-    def lack(self, kind: str) -> bool:
+    def lack(self, kind: Kind) -> bool:
         """Whether any of the cells has no count in the modality."""
         return bool((self.depths[kind] == 0).any())
 

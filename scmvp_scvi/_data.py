@@ -10,7 +10,7 @@ import pandas as pd
 from mudata import MuData
 from scvi.data import fields
 
-from scmvp_scvi._keys import MODALITIES, REGISTRY
+from scmvp_scvi._keys import MODALITIES, REGISTRY, Kind
 from scmvp_scvi._minified import is_minified, minified_fields
 from scmvp_scvi._validate import (
     check_are_genes,
@@ -314,7 +314,7 @@ def data_fields(
     return registered + (minified_fields() if is_minified(mdata) else [])
 
 
-def registered_modality(registry: Mapping[str, Any], kind: str) -> str:
+def registered_modality(registry: Mapping[str, Any], kind: Kind) -> str:
     """Key of a modality of the data in a registry, of kind ``"rna"`` or ``"atac"``."""
     key: str = registry["setup_args"]["modalities"][MODALITIES[kind].layer]
     return key

@@ -14,10 +14,9 @@ from scipy import sparse
 from torch import Tensor
 
 from scmvp_scvi._counts import written_out
-from scmvp_scvi._keys import MODALITIES, POSTERIOR_OF, ModalityKeys
+from scmvp_scvi._keys import MODALITIES, POSTERIOR_OF, Kind, ModalityKeys, Source
 from scmvp_scvi._minibatches import (
     MinibatchMixin,
-    Source,
     count_empty,
     warn_about_empty,
 )
@@ -65,7 +64,7 @@ class _Denoiser:
     """Denoised values of the cells of a minibatch."""
 
     module: SCMVPModule
-    kind: Literal["rna", "atac"]
+    kind: Kind
     request: _Request
     features: slice | Tensor
     value: _Value
@@ -171,8 +170,6 @@ class DenoisedMixin(MinibatchMixin):
             Draws of z from the posterior; None averages over fixed points.
         return_mean
             Average over the draws of `n_samples`; False returns each, if there are several.
-        batch_size
-            Cells a minibatch.
         return_numpy
             Return an array where a DataFrame is possible.
         from_modality
@@ -195,6 +192,15 @@ class DenoisedMixin(MinibatchMixin):
         -------
         ``(cells, genes)``, a DataFrame indexed by cell and gene; ``(n_samples, cells, genes)``,
         an array, for draws that are not averaged.
+
+        Raises
+        ------
+        TypeError, KeyError, RuntimeError
+            As in `get_latent_representation`.
+        ValueError
+            As there; also if a gene or a batch is not known, if a number is out of its range, if
+            ``n_points`` is given beside ``n_samples``, or ``own_counts`` with
+            ``from_modality="atac"``.
         """
         blocks, cells, names = self._decoded(
             "rna",
@@ -258,6 +264,13 @@ class DenoisedMixin(MinibatchMixin):
         -------
         ``(cells, genes)`` in nats, a DataFrame indexed by cell and gene;
         ``(n_samples, cells, genes)``, an array, for draws that are not averaged.
+
+        Raises
+        ------
+        TypeError, KeyError, RuntimeError
+            As in `get_latent_representation`.
+        ValueError
+            As in `get_normalized_expression`.
         """
         check_in(target_sum, "(0, inf)", name="target_sum")
         median = float(self.module.rna_median_depth)
@@ -331,8 +344,11 @@ class DenoisedMixin(MinibatchMixin):
 
         Raises
         ------
+        TypeError, KeyError, RuntimeError
+            As in `get_latent_representation`.
         ValueError
-            If ``threshold`` is given for draws that are not averaged, or is negative.
+            As in `get_normalized_expression`; also if ``threshold`` is given for draws that are
+            not averaged, or is negative.
         """
         if threshold is not None:
             check_in(threshold, "[0, inf)", name="threshold")
@@ -450,7 +466,7 @@ class DenoisedMixin(MinibatchMixin):
 
     def _decoded(
         self,
-        kind: Literal["rna", "atac"],
+        kind: Kind,
         request: _Request,
         value: _Value = _mean,
         missing_depth: float = 1.0,

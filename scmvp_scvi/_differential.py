@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from torch.distributions import Normal
 
 from scmvp_scvi._count_sums import RawMeans, raw_means
 from scmvp_scvi._data import registered_modality
-from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY
+from scmvp_scvi._keys import MODALITIES, OUTPUT, REGISTRY, Kind
 from scmvp_scvi._minibatches import MinibatchMixin
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import (
@@ -122,7 +122,7 @@ class DifferentialMixin(MinibatchMixin):
         Parameters
         ----------
         adata
-            MuData with the features the model was trained on; None for the training data.
+            MuData with the features the model was trained on; None for the model's own data.
         groupby
             Column that groups the cells, in ``adata.obs`` or in the ``.obs`` of a modality.
         group1
@@ -295,7 +295,7 @@ class DifferentialMixin(MinibatchMixin):
     @torch.inference_mode()
     def _compare_features(
         self,
-        kind: Literal["rna", "atac"],
+        kind: Kind,
         adata: MuData | None,
         groups: _Groups,
         batch_size: int | None,
@@ -357,7 +357,7 @@ class DifferentialMixin(MinibatchMixin):
         return compare_groups(self._grouping(adata, groupby, "groupby"), group1, group2)
 
     def _check_settings(self, how: _Settings) -> None:
-        check_one_of(how.mode, ("vanilla", "change"), name="mode")
+        check_one_of(how.mode, get_args(Mode), name="mode")
         check_in(how.delta, "[0, inf)", name="delta")
         check_in(how.fdr_target, "[0, 1)", name="fdr_target")
         check_integer_at_least(how.n_samples_overall, 2, name="n_samples_overall")
@@ -554,7 +554,7 @@ def _log_fold_change(
     return change + noise * counting_noise.astype(np.float32)
 
 
-def _raw_statistics(kind: str, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
+def _raw_statistics(kind: Kind, raw1: RawMeans, raw2: RawMeans) -> dict[str, np.ndarray]:
     if kind == "atac":
         return {"emp_mean1": raw1.detected, "emp_mean2": raw2.detected}
     return {

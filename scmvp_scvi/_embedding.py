@@ -16,10 +16,9 @@ from torch.distributions import (
     StudentT,
 )
 
-from scmvp_scvi._keys import OUTPUT, POSTERIOR_OF, REGISTRY
+from scmvp_scvi._keys import OUTPUT, POSTERIOR_OF, REGISTRY, Source
 from scmvp_scvi._minibatches import (
     MinibatchMixin,
-    Source,
     count_empty,
     warn_about_empty,
 )
@@ -45,7 +44,7 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
         Parameters
         ----------
         adata
-            MuData with the features the model was trained on; None for the training data.
+            MuData with the features the model was trained on; None for the model's own data.
         indices
             Rows of ``adata``, integers or a boolean mask; None for all cells.
         modality
@@ -64,6 +63,23 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
         -------
         ``(cells, latent)``, in the order of the cells asked for, ready for ``.obsm``; with
         ``return_dist`` the means and the variances.
+
+        Raises
+        ------
+        TypeError
+            If ``adata`` is no MuData.
+        KeyError
+            If it lacks a feature, a layer or a column that the model reads.
+        ValueError
+            If it does not hold counts, holds values that the model does not know, or is minified
+            and counts are needed; if there is no such modality, or ``indices`` are out of range.
+        RuntimeError
+            If the model is not trained.
+
+        Warns
+        -----
+        UserWarning
+            If cells have no counts in the channel that embeds them.
         """
         check_one_of(modality, tuple(POSTERIOR_OF), name="modality")
         self._check_if_trained(warn=False)

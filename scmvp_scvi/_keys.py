@@ -1,6 +1,6 @@
 """Strings that name tensors, outputs of the module and loss parts; what belongs to a modality."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from scvi import REGISTRY_KEYS as _SCVI_KEYS
 
@@ -70,6 +70,10 @@ OUTPUT = _ModuleKeys()
 LOSS = _LossParts()
 
 
+Kind = Literal["rna", "atac"]  # of a modality
+Source = Literal["joint", "rna", "atac"]  # what a cell is embedded from
+
+
 class ModalityKeys(NamedTuple):
     """What belongs to one modality, by the names that the parts of the package have for it."""
 
@@ -84,7 +88,7 @@ class ModalityKeys(NamedTuple):
 
 
 # by kind, which is the key that a modality has in the data where it has no other
-MODALITIES = {
+MODALITIES: dict[Kind, ModalityKeys] = {
     "rna": ModalityKeys(
         layer="rna_layer",
         features="gene_list",
@@ -108,7 +112,7 @@ MODALITIES = {
 }
 
 # what cells are embedded from, and the name of that posterior in the outputs of the module
-POSTERIOR_OF = {
+POSTERIOR_OF: dict[Source, str] = {
     "joint": OUTPUT.QZ,
     **{kind: keys.posterior for kind, keys in MODALITIES.items()},
 }

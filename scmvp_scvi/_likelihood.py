@@ -41,6 +41,11 @@ class LikelihoodMixin(MinibatchMixin):
         Returns
         -------
         The mean over the cells, a tensor without axes as of scvi-tools, or ``(cells,)``.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError, RuntimeError
+            As in `get_latent_representation`; minified data have lost the counts.
         """
         losses = self._losses("`get_elbo`", adata, indices, batch_size, dataloader)
         of_cells = torch.cat(
@@ -73,6 +78,11 @@ class LikelihoodMixin(MinibatchMixin):
         -------
         ``"reconstruction_loss_rna"`` and ``"reconstruction_loss_atac"`` to the mean over the
         cells, or to ``(cells,)``.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError, RuntimeError
+            As in `get_latent_representation`; minified data have lost the counts.
         """
         losses = self._losses("`get_reconstruction_error`", adata, indices, batch_size, dataloader)
         parts = [loss.reconstruction_loss for loss in losses]
@@ -108,6 +118,11 @@ class LikelihoodMixin(MinibatchMixin):
         -------
         The mean over the cells, or ``(cells,)``. The estimate is biased downwards, less so with
         more draws.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError, RuntimeError
+            As in `get_latent_representation`; minified data have lost the counts.
         """
         check_integer_at_least(n_mc_samples, 1, name="n_mc_samples")
         minibatches = self._minibatches_with_counts(

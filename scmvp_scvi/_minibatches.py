@@ -1,19 +1,18 @@
 """`MinibatchMixin`: the cells that a model is asked about, in minibatches, and what they lack."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from mudata import MuData
 from torch import Tensor
 
-from scmvp_scvi._keys import MODALITIES
+from scmvp_scvi._keys import MODALITIES, Source
 from scmvp_scvi._minified import batches_with_counts, check_has_counts
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._validate import check_indices, check_is_mudata, warn_user
 
-Source = Literal["joint", "rna", "atac"]
 Loader = Iterator[dict[str, Tensor]]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import h5py
 from mudata import MuData, read_h5mu
@@ -50,7 +50,7 @@ from scmvp_scvi._validate import (
 )
 from scmvp_scvi.nn._attention import SelfAttentionForm
 from scmvp_scvi.nn._covariates import BatchRepresentation
-from scmvp_scvi.nn._decoders import Dispersion
+from scmvp_scvi.nn._decoders import ATACTarget, Dispersion
 
 
 class SCMVPModel(
@@ -155,7 +155,7 @@ class SCMVPModel(
         self_attention: SelfAttentionForm = "token",
         cluster_attention: bool = True,
         dispersion: Dispersion = "gene",
-        atac_target: Literal["counts", "tfidf"] = "counts",
+        atac_target: ATACTarget = "counts",
         encode_covariates: bool = False,
         center_batches: bool = False,
         batch_representation: BatchRepresentation = "one-hot",
@@ -515,12 +515,14 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
         check_integer_at_least(arguments["n_clusters"], 1, name="n_clusters")
     for name in ("dropout_rate", "rna_input_dropout", "atac_input_dropout"):
         check_in(arguments[name], "[0, 1)", name=name)
-    check_one_of(arguments["self_attention"], ("token", "scalar"), name="self_attention")
-    check_one_of(arguments["dispersion"], ("gene", "gene-batch", "gene-label"), name="dispersion")
-    check_one_of(arguments["atac_target"], ("counts", "tfidf"), name="atac_target")
-    check_one_of(
-        arguments["batch_representation"], ("one-hot", "embedding"), name="batch_representation"
-    )
+    options = {
+        "self_attention": SelfAttentionForm,
+        "dispersion": Dispersion,
+        "atac_target": ATACTarget,
+        "batch_representation": BatchRepresentation,
+    }
+    for name, alias in options.items():
+        check_one_of(arguments[name], get_args(alias), name=name)
     if arguments["n_hidden_atac"] % arguments["n_heads"] != 0:
         raise ValueError(
             f"`n_heads` must divide `n_hidden_atac`, got {arguments['n_heads']} heads for a width "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from scmvp_scvi._feature_sample import (
     sample_evenly,
     sample_features,
 )
-from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY
+from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY, Kind, Source
 from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
 from scmvp_scvi._profiles import (
     log_normalized,
@@ -35,7 +35,7 @@ from scmvp_scvi.distributions._gaussian_mixture import GaussianMixture, MixtureF
 from scmvp_scvi.nn._attention import ClusterAttention, SelfAttentionForm
 from scmvp_scvi.nn._calibration import Calibration
 from scmvp_scvi.nn._covariates import BatchRepresentation, Covariates, CovariateSizes
-from scmvp_scvi.nn._decoders import ATACDecoder, Dispersion, RNADecoder
+from scmvp_scvi.nn._decoders import ATACDecoder, ATACTarget, Dispersion, RNADecoder
 from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rna_encoder
 
 DEFAULT_CYCLE_PEAKS = 8192
@@ -117,7 +117,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         cluster_attention: bool,
         max_clusters: int,
         dispersion: Dispersion,
-        atac_target: Literal["counts", "tfidf"],
+        atac_target: ATACTarget,
         encode_covariates: bool,
         center_batches: bool,
         batch_representation: BatchRepresentation,
@@ -525,8 +525,8 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     def posterior_to_decode(
         self,
         embedded: dict[str, Any],
-        decoded: Literal["rna", "atac"],
-        source: Literal["joint", "rna", "atac"] = "joint",
+        decoded: Kind,
+        source: Source = "joint",
     ) -> Normal:
         """Posterior that the profiles of a modality are decoded from.
 

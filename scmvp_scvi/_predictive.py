@@ -11,7 +11,8 @@ from sparse import COO, GCXS, concatenate, stack
 
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._denoised import DenoisedMixin
-from scmvp_scvi._keys import MODALITIES, OUTPUT
+from scmvp_scvi._keys import MODALITIES, OUTPUT, Kind
+from scmvp_scvi._registration import Batch
 from scmvp_scvi._validate import check_integer_at_least, check_one_of
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,
@@ -32,9 +33,9 @@ class PredictiveMixin(DenoisedMixin):
         n_samples: int = 1,
         gene_list: Sequence[str] | None = None,
         region_list: Sequence[str] | None = None,
-        transform_batch: str | int | float | None = None,
+        transform_batch: Batch | None = None,
         batch_size: int | None = None,
-        modality: Literal["rna", "atac"] | None = None,
+        modality: Kind | None = None,
     ) -> dict[str, GCXS]:
         """Draw counts of new cells like the given ones: z from the posterior, then counts from it.
 
@@ -74,7 +75,7 @@ class PredictiveMixin(DenoisedMixin):
                 'A model with `atac_target="tfidf"` has no law of ATAC counts to draw from: pass '
                 '`modality="rna"`.'
             )
-        lists = {"rna": gene_list, "atac": region_list}
+        lists: dict[Kind, Sequence[str] | None] = {"rna": gene_list, "atac": region_list}
         for kind, names in lists.items():
             if names is not None and kind not in asked:
                 raise ValueError(
@@ -83,10 +84,10 @@ class PredictiveMixin(DenoisedMixin):
                 )
         chosen = {kind: self._feature_positions(kind, names) for kind, names in lists.items()}
         batch = self._one_batch_code(transform_batch)
-        drawn: dict[str, list[COO]] = {name: [] for name in asked}
+        drawn: dict[Kind, list[COO]] = {name: [] for name in asked}
         for tensors in self._minibatches(adata, indices, batch_size):
             outputs = self.module.embed(tensors)
-            samples: dict[str, list[COO]] = {name: [] for name in asked}
+            samples: dict[Kind, list[COO]] = {name: [] for name in asked}
             for _ in range(n_samples):
                 z = outputs[OUTPUT.QZ].sample()
                 laws = self.module.decode(tensors, outputs, z=z, transform_batch=batch)
@@ -107,7 +108,7 @@ class PredictiveMixin(DenoisedMixin):
         indices: Sequence[int] | np.ndarray | None = None,
         n_samples: int = 10,
         batch_size: int | None = None,
-        transform_batch: str | int | float | None = None,
+        transform_batch: Batch | None = None,
         correlation_type: Literal["spearman", "pearson"] = "spearman",
         gene_list: Sequence[str] | None = None,
     ) -> pd.DataFrame:

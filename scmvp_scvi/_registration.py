@@ -27,7 +27,7 @@ from scmvp_scvi._data import (
     registered_features,
     registered_modalities,
 )
-from scmvp_scvi._keys import MODALITIES, REGISTRY
+from scmvp_scvi._keys import MODALITIES, REGISTRY, Kind
 from scmvp_scvi._minified import (
     LOAD_WITH_COUNTS,
     check_has_counts,
@@ -497,10 +497,10 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
         modality_keys = registered_modalities(self.registry)
         return find_grouping(adata, key, argument=argument, modality_keys=modality_keys)
 
-    def _feature_names(self, kind: str) -> pd.Index:
+    def _feature_names(self, kind: Kind) -> pd.Index:
         return pd.Index(registered_features(self.registry)[MODALITIES[kind].counts])
 
-    def _feature_positions(self, kind: str, names: Sequence[str] | None) -> np.ndarray:
+    def _feature_positions(self, kind: Kind, names: Sequence[str] | None) -> np.ndarray:
         """Positions of the features asked for, those of all where none are."""
         known = self._feature_names(kind)
         if names is None:

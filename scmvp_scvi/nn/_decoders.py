@@ -14,6 +14,7 @@ from scmvp_scvi.distributions._factored import (
 from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttentionForm
 from scmvp_scvi.nn._covariates import ConditionedLinear, Covariates, CovariateSizes
 
+ATACTarget = Literal["counts", "tfidf"]
 Dispersion = Literal["gene", "gene-batch", "gene-label"]
 
 _INITIAL_INCLUSION_LOGIT = 3.0  # tau = .95: peaks start nearly Poisson

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
     from mudata import MuData
 
+    from scmvp_scvi._keys import Kind
+
 
 def group_means(
     mdata: MuData,
     groupby: str,
     features: Sequence[str] | pd.Index,
     *,
-    modality: Literal["rna", "atac"],
+    modality: Kind,
     model: Any = None,
     normalize: bool = True,
     rna_layer: str | None = None,
@@ -85,7 +87,7 @@ def group_means(
         rna_key=rna_key,
         atac_key=atac_key,
     )
-    read = values.rna if modality == "rna" else values.atac
+    read = values.of(modality)
     averaged = groups.loc[values.rows].cat.remove_unused_categories()
     lost = groups.cat.categories.difference(averaged.cat.categories, sort=False)
     if len(lost) > 0:

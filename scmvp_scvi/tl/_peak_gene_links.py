@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
+    from scmvp_scvi._keys import Kind
+
     Floats = NDArray[np.float64]
 
 _FEWEST_CELLS = 10
@@ -345,7 +347,7 @@ def _gc_content(mdata: MuData, atac_key: str, gc_key: str) -> Floats:
 
 def _standardized(
     values: PairedValues,
-    modality: Literal["rna", "atac"],
+    modality: Kind,
     columns: NDArray[np.int64],
     method: str,
     block_size: int,
@@ -354,7 +356,7 @@ def _standardized(
 
     NaN where a column does not vary.
     """
-    read = values.rna if modality == "rna" else values.atac
+    read = values.of(modality)
     unit = np.empty((len(values.rows), columns.size))
     for start in range(0, columns.size, block_size):
         block = read(columns[start : start + block_size])

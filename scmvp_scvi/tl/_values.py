@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scmvp_scvi._keys import MODALITIES
+from scmvp_scvi._keys import MODALITIES, Kind
 from scmvp_scvi._mudata import as_csr
 from scmvp_scvi._validate import (
     check_counts,
@@ -50,6 +50,10 @@ class PairedValues(NamedTuple):
     rows: pd.Index
     rna: Read
     atac: Read
+
+    def of(self, modality: Kind) -> Read:
+        """Return what reads the values of a modality."""
+        return self.rna if modality == "rna" else self.atac
 
 
 def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
@@ -240,7 +244,7 @@ def _check_denoises(model: Any) -> None:
 
 
 def _read_denoised(
-    mdata: MuData, model: Any, modality: str, names: pd.Index, groups: pd.Series | None
+    mdata: MuData, model: Any, modality: Kind, names: pd.Index, groups: pd.Series | None
 ) -> Read:
     denoise = getattr(model, _DENOISED[modality])
 
