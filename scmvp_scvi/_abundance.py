@@ -34,7 +34,7 @@ class AbundanceMixin(EmbeddingMixin):
         Parameters
         ----------
         adata
-            MuData with the features the model was trained on; None for the training data.
+            MuData with the features the model was trained on; None for the model's own data.
         sample_key
             Column with the sample of each cell, in ``adata.obs`` or the ``.obs`` of a modality.
         batch_size

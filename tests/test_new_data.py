@@ -302,7 +302,7 @@ def test_batches_of_few_cells_are_warned_of_only_where_they_are_learned(
     """Two cells of either batch, asked about in three ways; a set-up of them warns."""
     with without_pulling():
         few = some_cells[np.r_[0:2, some_cells.n_obs - 2 : some_cells.n_obs]].copy()
-    few.obs["batch"] = trained_model._categories("batch").astype(str)[[0, 0, 1, 1]]
+    few.obs["batch"] = np.repeat(trained_model._categories("batch")[:2], 2)
     trained_model.get_latent_representation(few)
     few.obs["batch"] = few.obs["batch"].to_numpy()[::-1]  # as it is now, after registration
     trained_model.get_latent_representation(few)
