@@ -62,6 +62,11 @@ class SCMVPDataSplitter(DataSplitter):
             self.pin_memory = self.trainer.strategy.root_device.type == "cuda"
         return super().train_dataloader()
 
+    @property
+    def splits_at_random(self) -> bool:
+        """Whether the parts are drawn, so that each stands for all cells."""
+        return bool(self.shuffle_set_split) and self.external_indexing is None
+
     def all_cells_of(self, part: np.ndarray) -> AnnDataLoader:
         """Load each cell of a part, those of a last minibatch that is dropped too.
 

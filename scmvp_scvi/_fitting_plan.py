@@ -166,8 +166,7 @@ class FittingPlan(LoggedPlan):
         be of it.
         """
         data, found = self.trainer.datamodule, []
-        is_random = data.shuffle_set_split and data.external_indexing is None
-        if not is_random or len(data.val_idx) < FEWEST_CELLS:
+        if not data.splits_at_random or len(data.val_idx) < FEWEST_CELLS:
             return
         with self._evaluating():
             for _, outputs in self._embedded(data.val_idx):
