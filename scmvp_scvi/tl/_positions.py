@@ -77,12 +77,18 @@ def gene_positions(
 def _column(
     var: pd.DataFrame, key: str, argument: str, modality: str, *, needs_strand: bool = False
 ) -> pd.Series:
-    way_out = (
-        "Pass `strand_key=None` to measure distances along the chromosome, whatever the strand "
-        "of the gene."
-        if argument == "strand_key" and not needs_strand
-        else "Add it from the annotation that the genes were counted on."
-    )
+    if argument == "strand_key" and not needs_strand:
+        way_out = (
+            "Pass `strand_key=None` to measure distances along the chromosome, whatever the "
+            "strand of the gene."
+        )
+    elif argument == "chrom_key" and "interval" in var:  # as muon reads the files of 10x
+        way_out = (
+            "`datasets.read_10x_multiome` reads it from `interval`, and the sites; or add both "
+            "from the annotation that the genes were counted on."
+        )
+    else:
+        way_out = "Add it from the annotation that the genes were counted on."
     what = f'a column of `mdata["{modality}"].var`'
     check_is_among(key, var.columns, argument=argument, what=what, way_out=way_out)
     return var[key]

@@ -123,6 +123,13 @@ def test_odd_strands_of_genes_without_a_site_are_refused_with_what_leaves_these_
     assert gene_positions(adata.var, **DEFAULTS).index.tolist() == ["rev"]
 
 
+def test_genes_as_muon_reads_them_are_told_what_reads_their_intervals():
+    genes = pd.DataFrame({"interval": ["chr1:100-300"]}, index=["gene"])
+    match = "`chrom_key=.*`datasets.read_10x_multiome` reads it from `interval`, and the sites"
+    with pytest.raises(KeyError, match=match):
+        gene_positions(genes, **DEFAULTS)
+
+
 def test_strand_that_tells_the_site_cannot_be_gone_without(genes):
     spans = genes.drop(columns=["tss", "strand"]).assign(start=100, end=300)
     with pytest.raises(KeyError, match="`strand_key=.*Add it from the annotation"):
