@@ -28,6 +28,8 @@ def test_bytes_are_the_same_whatever_the_name_and_the_progress_bar(pack, progres
         (b"", False),
         (b"a", False),
     ],
+    # not by the bytes, of which some are the time: workers have to collect the same tests
+    ids=["an empty file, compressed", "the two bytes", "one of them", "nothing", "another"],
 )
 def test_gzip_is_known_by_how_it_begins_and_not_by_its_name(content, expected, tmp_path):
     path = tmp_path / ("a.txt" if expected else "a.txt.gz")
