@@ -31,6 +31,7 @@ from scmvp_scvi._validate import (
     find_empty_cells,
     find_obs_column,
     shown,
+    spelled,
     warn_about_columns_on_disk,
     warn_about_reads,
 )
@@ -135,7 +136,7 @@ def check_data(
         check_are_genes(
             mdata[rna].var_names,
             mdata[atac].var_names,
-            subject=f'`rna_layer`: `mdata["{rna}"]`',
+            subject=f"`rna_layer`: `{spelled(rna)}`",
             swap=f'modalities={{"rna_layer": "{atac}", "atac_layer": "{rna}"}}',
         )
     empty = {}

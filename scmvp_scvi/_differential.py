@@ -28,7 +28,6 @@ from scmvp_scvi._validate import (
     check_in,
     check_indices,
     check_integer_at_least,
-    check_is_mudata,
     check_one_of,
     compare_groups,
     compare_rows,
@@ -305,8 +304,6 @@ class DifferentialMixin(MinibatchMixin):
     ) -> pd.DataFrame:
         """Compare each pair of groups, feature by feature."""
         self._check_if_trained(warn=False)
-        if adata is not None:
-            check_is_mudata(adata, allow_view=True)
         keys = MODALITIES[kind]
         # the chance in the counts is part of the test
         self._check_has_counts(f"`differential_{_FEATURE[kind]}`", adata)

@@ -76,6 +76,14 @@ def mdata(make_mdata, register) -> MuData:
     return register(make_mdata(), batch_key="batch")
 
 
+@pytest.fixture
+def same_draws() -> Iterator[None]:
+    """Have torch draw the same in each run of a test, and go on as before after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Give scvi-tools a seed, and leave the global generators as they were."""

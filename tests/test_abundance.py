@@ -8,12 +8,7 @@ from mudata import MuData
 
 from scmvp_scvi import SCMVPModel, _abundance
 
-
-@pytest.fixture(autouse=True)
-def _same_draws():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_draws")
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,7 @@ N_GENES, N_PEAKS, N_TYPES = 120, 400, 4
 DELTA, FDR = 0.25, 0.05
 
 
-@pytest.fixture(autouse=True)
-def _same_draws():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_draws")
 
 
 @pytest.fixture(scope="module")

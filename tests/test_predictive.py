@@ -13,11 +13,7 @@ from scmvp_scvi import SCMVPModel, _predictive
 N_CELLS, N_GENES, N_PEAKS = 300, 80, 150
 
 
-@pytest.fixture(autouse=True)
-def _same_draws():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("same_draws")
 
 
 # -- counts ---------------------------------------------------------------------------------------
