@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from scmvp_scvi._embedding import EmbeddingMixin, check_dof, component_law
-from scmvp_scvi._validate import check_integer_at_least
+from scmvp_scvi._validate import check_integer_at_least, shown
 
 # Cells times members times dimensions of the array of log densities.
 _ENTRIES_PER_BLOCK = 2_000_000
@@ -66,9 +66,16 @@ class AbundanceMixin(EmbeddingMixin):
         check_dof(dof)
         adata = self._validate_anndata(adata)
         column = self._grouping(adata, sample_key, "sample_key").astype("category")
+        samples = column.cat.remove_unused_categories().cat.categories
+        if not (printed := samples.map(str)).is_unique:
+            alike = samples[printed.duplicated(keep=False)].map(repr)
+            raise ValueError(
+                f'Samples must have names that differ in print, but `sample_key="{sample_key}"` '
+                f"has {shown(alike)}: give them values of one type."
+            )
         posterior = self._posterior(adata, None, batch_size)
         densities = {}
-        for name in column.cat.remove_unused_categories().cat.categories:
+        for name in samples:
             members = torch.as_tensor(np.flatnonzero(column == name), device=self.device)
             if len(members) < 2:
                 raise ValueError(

@@ -26,6 +26,7 @@ from scmvp_scvi._validate import (
     check_numeric_finite,
     check_paired,
     check_positive_column,
+    check_some_cell_has_both,
     check_unique_features,
     find_counts,
     find_empty_cells,
@@ -139,42 +140,15 @@ def check_data(
             subject=f"`rna_layer`: `{spelled(rna)}`",
             swap=f'modalities={{"rna_layer": "{atac}", "atac_layer": "{rna}"}}',
         )
-    empty = {}
-    for kind, keys in MODALITIES.items():
-        argument = keys.layer
-        modality, layer = str(modalities[argument]), layers[argument]
+    for keys in MODALITIES.values():
+        modality = str(modalities[keys.layer])
         adata = mdata.mod[modality]
         check_unique_features(adata, modality)
         if expected_features is not None:
-            check_feature_names(expected_features[keys.counts], adata.var_names, modality=modality)
-        if is_minified(mdata):
-            continue
-        counts = find_counts(adata, layer, argument=argument, modality=modality)
-        _check_reads_dense_from_disk(mdata, counts, argument=argument, modality=modality)
-        check_counts(
-            counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
-        )
-        check_has_cells(counts, modality)
-        warn_about_columns_on_disk(counts, argument=argument, modality=modality)
-        if kind == "atac" and expected_features is None:
-            warn_about_reads(counts, modality=modality, layer=layer)
-        empty[modality] = find_empty_cells(
-            counts, modality=modality, layer=layer, features_may_go=expected_features is None
-        )
+            names = expected_features[keys.counts]
+            check_feature_names(names, adata.var_names, modality=modality)
     if not is_minified(mdata):
-        check_no_cell_is_empty_in_both(
-            empty,
-            cell_names=mdata.obs_names,
-            layers={rna: layers["rna_layer"], atac: layers["atac_layer"]},
-        )
-        if source_registry is None and np.logical_or(*empty.values()).all():
-            raise ValueError(
-                f"Some cells must have counts in both `{rna}` and `{atac}`, for the model learns "
-                "from them how the modalities belong together, but none of the "
-                f"{mdata.n_obs} has. Give a cell the same name in both modalities, add cells "
-                "where both were measured, or embed these by a model that knows such cells: "
-                "`model.get_latent_representation(mdata)`."
-            )
+        _check_all_counts(mdata, modalities, layers, for_model=expected_features is not None)
     for argument in ("categorical_covariate_keys", CONTINUOUS):
         check_column_names(arguments.get(argument), argument=argument)
     # categories of new data are those of the model, or else each needs cells that train it
@@ -184,6 +158,39 @@ def check_data(
         _check_known_categories(
             mdata, arguments, modalities, source_registry, may_be_new=extends_categories
         )
+
+
+def _check_all_counts(
+    mdata: MuData,
+    modalities: Mapping[str, str | None],
+    layers: Mapping[str, str | None],
+    *,
+    for_model: bool,
+) -> None:
+    """Check the counts of both modalities, for a model that is trained or for a new one."""
+    empty = {}
+    for kind, keys in MODALITIES.items():
+        modality, layer = str(modalities[keys.layer]), layers[keys.layer]
+        adata = mdata.mod[modality]
+        counts = find_counts(adata, layer, argument=keys.layer, modality=modality)
+        _check_reads_dense_from_disk(mdata, counts, argument=keys.layer, modality=modality)
+        check_counts(
+            counts, argument=keys.layer, modality=modality, layer=layer, layers=adata.layers
+        )
+        check_has_cells(counts, modality)
+        warn_about_columns_on_disk(counts, argument=keys.layer, modality=modality)
+        if kind == "atac" and not for_model:
+            warn_about_reads(counts, modality=modality, layer=layer)
+        empty[modality] = find_empty_cells(
+            counts, modality=modality, layer=layer, features_may_go=not for_model
+        )
+    check_no_cell_is_empty_in_both(
+        empty,
+        cell_names=mdata.obs_names,
+        layers={str(modalities[name]): layer for name, layer in layers.items()},
+    )
+    if not for_model:
+        check_some_cell_has_both(empty)
 
 
 def _check_reads_dense_from_disk(

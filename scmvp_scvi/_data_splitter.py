@@ -2,18 +2,12 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch import Tensor
-
-from scmvp_scvi._validate import check_indices
-
-_PARTS = ("training", "validation", "test")
 
 
 class SCMVPDataSplitter(DataSplitter):
@@ -91,57 +85,6 @@ class SCMVPDataSplitter(DataSplitter):
         """Pass the minibatch on as it is; the module reads CSR tensors."""
         del dataloader_idx
         return batch
-
-
-def checked_parts(parts: Any, n_obs: int, *, cells: pd.Index) -> list[np.ndarray]:
-    """Turn the cells of each part, as ``external_indexing`` names them, into their positions.
-
-    Parameters
-    ----------
-    parts
-        Training, validation and test cells: integers or masks. The latter two may be left out, be
-        None or empty.
-    n_obs
-        Number of cells.
-    cells
-        Their names.
-
-    Raises
-    ------
-    TypeError
-        If it is no sequence of parts, or a part holds neither integers nor booleans.
-    ValueError
-        If there are more than three parts, cells that do not exist, or cells that are in several
-        parts, twice in one, or in none.
-    """
-    if isinstance(parts, str) or not isinstance(parts, Sequence):
-        raise TypeError(
-            "`external_indexing` must be a list of the training, validation and test cells, got "
-            f"a {type(parts).__name__}."
-        )
-    if not 1 <= len(parts) <= len(_PARTS):
-        raise ValueError(
-            "`external_indexing` must have the cells of one to three parts, for training, "
-            f"validation and test, got {len(parts)} parts."
-        )
-    found = [np.array([], dtype=np.int64) for _ in _PARTS]
-    for i, part in enumerate(parts):
-        if i == 0 or (part is not None and np.size(part) > 0):
-            argument = f"external_indexing[{i}]"
-            found[i] = np.array(check_indices(part, n_obs, argument=argument, cells=cells))
-    n_times = np.bincount(np.concatenate(found), minlength=n_obs)
-    n_again, n_missing = int((n_times > 1).sum()), int((n_times == 0).sum())
-    if n_again > 0:
-        raise ValueError(
-            f"`external_indexing` must name each cell once, got {n_again} more than once, such "
-            f"as {int(n_times.argmax())}: training and held-out cells must not overlap."
-        )
-    if n_missing > 0:
-        raise ValueError(
-            f"`external_indexing` must name each of the {n_obs} cells, got {n_missing} in no "
-            "part. Put them into the third, the test cells, which training does not read."
-        )
-    return found
 
 
 def silence_csr_warnings() -> None:

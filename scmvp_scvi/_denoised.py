@@ -25,7 +25,6 @@ from scmvp_scvi._registration import Batch
 from scmvp_scvi._validate import (
     check_in,
     check_integer_at_least,
-    check_is_mudata,
     check_one_of,
     warn_user,
 )
@@ -440,8 +439,6 @@ class DenoisedMixin(MinibatchMixin):
     # -- shared -------------------------------------------------------------------------------
 
     def _check_request(self, request: _Request) -> None:
-        if request.adata is not None:
-            check_is_mudata(request.adata, allow_view=True)
         if request.n_samples is not None:
             check_integer_at_least(request.n_samples, 1, name="n_samples")
         if request.n_points is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from scmvp_scvi._keys import MODALITIES, Source
 from scmvp_scvi._minified import batches_with_counts, check_has_counts
 from scmvp_scvi._registration import RegistrationMixin
-from scmvp_scvi._validate import check_indices, check_is_mudata, warn_user
+from scmvp_scvi._validate import check_indices, warn_user
 
 Loader = Iterator[dict[str, Tensor]]
 
@@ -72,11 +72,7 @@ class MinibatchMixin(RegistrationMixin):
 
     def _check_has_counts(self, needed_by: str, adata: MuData | None) -> None:
         """Refuse minified data, the model's own if ``adata`` is None, where counts are read."""
-        if adata is not None:
-            check_is_mudata(adata, allow_view=True)
-        mdata = self.adata if adata is None else adata
-        if mdata is not None:
-            check_has_counts(mdata, needed_by=needed_by)
+        check_has_counts(self._data(adata), needed_by=needed_by)
 
     def _loader_with_counts(
         self, needed_by: str, adata: MuData | None, loader: Loader | None

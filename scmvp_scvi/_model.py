@@ -12,7 +12,7 @@ from scvi import settings
 from scvi.model.base import BaseMinifiedModeModelClass, UnsupervisedTrainingMixin
 
 from scmvp_scvi._abundance import AbundanceMixin
-from scmvp_scvi._data_splitter import SCMVPDataSplitter, checked_parts, silence_csr_warnings
+from scmvp_scvi._data_splitter import SCMVPDataSplitter, silence_csr_warnings
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._differential import DifferentialMixin
 from scmvp_scvi._embedding import EmbeddingMixin
@@ -29,13 +29,9 @@ from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
 from scmvp_scvi._size_rules import default_dropout_rate, default_max_epochs
 from scmvp_scvi._surgery import surgery_from
 from scmvp_scvi._train_arguments import (
-    check_no_split,
-    check_plan_arguments,
-    check_split,
-    check_splitter_arguments,
-    check_strategy,
-    check_trainer_arguments,
-    check_trainer_config,
+    plan_arguments,
+    splitter_arguments,
+    trainer_arguments,
 )
 from scmvp_scvi._train_runner import SCMVPTrainRunner
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
@@ -44,7 +40,6 @@ from scmvp_scvi._validate import (
     check_integer_at_least,
     check_is_mudata,
     check_one_of,
-    mapping_of,
     shown,
     warn_user,
 )
@@ -433,26 +428,14 @@ class SCMVPModel(
             check_integer_at_least(check_val_every_n_epoch, 1, name="check_val_every_n_epoch")
             check_val_every_n_epoch = int(check_val_every_n_epoch)  # Lightning takes no other ones
         named = signature(SCMVPModel.train).parameters.keys() - {"self", "trainer_kwargs"}
-        plan_config = mapping_of(trainer_kwargs.pop("plan_config", None), name="plan_config")
-        plan_kwargs = {**plan_config, **mapping_of(plan_kwargs, name="plan_kwargs")}
-        check_plan_arguments(plan_kwargs)
-        config = mapping_of(trainer_kwargs.pop("trainer_config", None), name="trainer_config")
-        check_trainer_config(config, named)
-        # merged here, for scvi-tools splits cells over devices by a strategy that it is passed
-        of_trainer = {**config, **trainer_kwargs}
-        check_trainer_arguments(of_trainer)
-        check_strategy(devices, of_trainer)
+        plan_kwargs = plan_arguments(plan_kwargs, trainer_kwargs.pop("plan_config", None))
+        config = trainer_kwargs.pop("trainer_config", None)
+        trainer_kwargs = trainer_arguments(trainer_kwargs, config, devices, named)
+        splitter_kwargs = splitter_arguments(
+            datasplitter_kwargs, train_size, validation_size, named, mdata.obs_names
+        )
         # BatchNorm cannot train on one cell
         check_integer_at_least(batch_size, 2, name="batch_size")
-        splitter_kwargs = mapping_of(datasplitter_kwargs, name="datasplitter_kwargs")
-        check_splitter_arguments(splitter_kwargs, named)
-        if splitter_kwargs.get("external_indexing") is None:
-            check_split(train_size, validation_size)
-        else:
-            check_no_split(train_size, validation_size)
-            splitter_kwargs["external_indexing"] = checked_parts(
-                splitter_kwargs["external_indexing"], mdata.n_obs, cells=mdata.obs_names
-            )
         plan = {
             "n_clusters": self.init_params_["non_kwargs"]["n_clusters"],
             "seeding_labels": self._seeding_codes(),
@@ -473,7 +456,7 @@ class SCMVPModel(
             load_sparse_tensor=load_sparse_tensor,
             datasplitter_kwargs=splitter_kwargs,
             plan_kwargs=plan,
-            **of_trainer,
+            **trainer_kwargs,
         )
 
 

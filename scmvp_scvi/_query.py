@@ -216,10 +216,8 @@ class QueryMixin(RegistrationMixin):
             {name: modalities[name] for name in there},
             {name: layers[name] for name in there},
         )
-        # what is on disk can be neither copied nor sliced as it is
-        given = {
-            key: adata.to_memory() if adata.isbacked else adata for key, adata in mdata.mod.items()
-        }
+        # what is on disk can be neither copied nor sliced as it is; columns may be added to others
+        given = {key: adata.to_memory(copy=key not in names) for key, adata in mdata.mod.items()}
         matched = {}
         for name, layer in layers.items():
             modality = modalities[name]
@@ -233,16 +231,12 @@ class QueryMixin(RegistrationMixin):
             for key, array in of_cells.items():
                 if key not in mdata.mod:  # those are mudata's own: which rows each modality has
                     kept[key] = array.copy()
-        labels, holder = arguments["labels_key"], modalities.get("labels_key")
-        if labels is not None and (holder is None or holder in prepared.mod):
-            if holder is not None and holder not in names:  # the caller's own so far
-                prepared.mod[holder] = prepared.mod[holder].copy()
-            table = (prepared if holder is None else prepared.mod[holder]).obs
-            if labels not in table.columns:
-                table[labels] = _unlabeled_category(reference)
-        for name in layers.keys() - set(there):
+        if (table := _table_without("labels_key", prepared, arguments)) is not None:
+            table[arguments["labels_key"]] = _unlabeled_category(reference)
+        for name in layers.keys() - set(there):  # nothing will read them
             argument = name.replace("layer", "size_factor_key")
-            _fill_size_factor(prepared, arguments[argument], modalities.get(argument))
+            if (table := _table_without(argument, prepared, arguments)) is not None:
+                table[arguments[argument]] = 1.0
         return prepared
 
     @classmethod
@@ -257,13 +251,15 @@ class QueryMixin(RegistrationMixin):
         return reference_model
 
 
-def _fill_size_factor(mdata: MuData, key: str | None, holder: str | None) -> None:
-    """Give cells that were not measured in a modality a size factor, which nothing will read."""
+def _table_without(
+    argument: str, mdata: MuData, arguments: Mapping[str, Any]
+) -> pd.DataFrame | None:
+    """Table that lacks the column which an argument of the set-up names; None if none does."""
+    key, holder = arguments[argument], arguments["modalities"].get(argument)
     if key is None or (holder is not None and holder not in mdata.mod):
-        return
-    table = (mdata if holder is None else mdata.mod[holder]).obs
-    if key not in table.columns:
-        table[key] = 1.0
+        return None
+    table: pd.DataFrame = (mdata if holder is None else mdata.mod[holder]).obs
+    return None if key in table else table
 
 
 def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:

@@ -292,7 +292,6 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
     def _validate_anndata(self, adata: MuData | None = None, copy_if_view: bool = True) -> MuData:
         """Check new data against the model before scvi-tools registers it."""
         mdata = self._data(adata)
-        check_is_mudata(mdata, allow_view=copy_if_view)
         is_copy = has_views(mdata)
         if is_copy:
             if is_on_disk(mdata):
@@ -370,6 +369,7 @@ class RegistrationMixin(BaseMinifiedModeModelClass):
     def _data(self, adata: MuData | None = None) -> MuData:
         """Return the data that are asked about: those given, or else the model's own."""
         if adata is not None:
+            check_is_mudata(adata, allow_view=True)
             return adata
         if self.adata is None:
             raise ValueError(

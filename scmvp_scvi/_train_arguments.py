@@ -1,10 +1,12 @@
 """Arguments of `SCMVPModel.train` that would be ignored, or fail late and in other words."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
 import torch
 from scvi.train import SaveCheckpoint, Trainer
 
@@ -12,8 +14,10 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._plan_arguments import arguments_of_plan
 from scmvp_scvi._size_rules import TRAINING_SHARE
 from scmvp_scvi._training_plan import SCMVPTrainingPlan
-from scmvp_scvi._validate import check_in, did_you_mean, shown
+from scmvp_scvi._validate import check_in, check_indices, did_you_mean, mapping_of, shown
 
+# what `external_indexing` names the cells of, in this order
+_PARTS = ("training", "validation", "test")
 # arguments of the data splitter and of PyTorch's loader, which it makes
 _OF_SPLITTER = ("external_indexing", "pin_memory", "num_workers", "drop_last")
 # further ones of the loader that leave its minibatches as the model reads them
@@ -24,8 +28,8 @@ _OF_LOADER = (
     "timeout",
     "worker_init_fn",
 )
-# arguments of the trainer that can have it take no step
-_NONE_OF_IT = ("max_steps", "limit_train_batches")
+# arguments of the trainer of which zero means no step
+_ZERO_MEANS_NO_STEP = ("max_steps", "limit_train_batches")
 # those that make loaders or a trainer of their own kind
 _NOT_OFFERED = {
     "overfit_batches": "for its loaders cannot read sparse counts; train on fewer cells, named by "
@@ -44,43 +48,106 @@ _OF_MODEL = {
 }
 
 
-def check_strategy(devices: int | list[int] | str, arguments: Mapping[str, Any]) -> None:
-    """Refuse several devices without what has scvi-tools give each its own cells.
+def plan_arguments(plan_kwargs: Any, config: Any) -> dict[str, Any]:
+    """Arguments of the plan, checked: what is passed counts before ``plan_config``.
 
     Parameters
     ----------
-    devices
-        Of Lightning.
-    arguments
-        Those of the trainer.
+    plan_kwargs, config
+        What the user passed, and as ``plan_config``.
 
     Raises
     ------
+    TypeError
+        If one is no mapping, or names what is the model's to give.
     ValueError
-        If there are several, and no strategy.
+        If an argument is of an optimizer or of a schedule that is not in use.
     """
+    arguments = {
+        **mapping_of(config, name="plan_config"),
+        **mapping_of(plan_kwargs, name="plan_kwargs"),
+    }
+    _check_plan(arguments)
+    return arguments
+
+
+def trainer_arguments(
+    trainer_kwargs: Mapping[str, Any],
+    config: Any,
+    devices: int | list[int] | str,
+    of_train: Collection[str],
+) -> dict[str, Any]:
+    """Arguments of the trainer, likewise: scvi-tools splits cells by a strategy that is passed.
+
+    Parameters
+    ----------
+    trainer_kwargs, config
+        What the user passed, and as ``trainer_config``.
+    devices
+        Of Lightning.
+    of_train
+        Names of the arguments of `train`.
+
+    Raises
+    ------
+    TypeError
+        If there is no such argument, or it is one of `train`, the plan, the data splitter or a
+        callback.
+    ValueError
+        If it leaves no step to train by, or is not offered, or there are several devices and no
+        strategy.
+    """
+    config = mapping_of(config, name="trainer_config")
+    _refuse_arguments_of_train(config, (*of_train, *_CONFIGS), passed_as="trainer_config")
+    arguments = {**config, **trainer_kwargs}
+    _check_trainer(arguments)
     if arguments.get("strategy", "auto") == "auto" and _n_devices(devices) > 1:
         raise ValueError(
             f"`devices={devices!r}` needs a strategy that gives each device cells of its own: "
             'pass `strategy="ddp"`, or train on one device.'
         )
+    return arguments
 
 
-def check_split(train_size: float | None, validation_size: float | None) -> None:
-    """Refuse shares that scvi-tools would take for none, or refuse without their names.
+def splitter_arguments(
+    datasplitter_kwargs: Any,
+    train_size: float | None,
+    validation_size: float | None,
+    of_train: Collection[str],
+    cells: pd.Index,
+) -> dict[str, Any]:
+    """Arguments of the data splitter, the cells of each part by their positions.
 
     Parameters
     ----------
-    train_size, validation_size
-        Shares of the cells, None for the default.
+    datasplitter_kwargs, train_size, validation_size
+        What the user passed.
+    of_train
+        Names of the arguments of `train`.
+    cells
+        Names of the cells.
 
     Raises
     ------
     TypeError
-        If one is no number.
+        If there is no such argument, it is one of `train`, or a share is no number.
     ValueError
-        If one is no share, or if they are more than all cells together.
+        If shares are none, or together more than all cells, or given beside the cells of each
+        part; or if these are not each of the cells once.
     """
+    arguments = mapping_of(datasplitter_kwargs, name="datasplitter_kwargs")
+    _check_splitter(arguments, of_train)
+    parts = arguments.get("external_indexing")
+    if parts is None:
+        _check_split(train_size, validation_size)
+    else:
+        _check_no_split(train_size, validation_size)
+        arguments["external_indexing"] = _checked_parts(parts, cells)
+    return arguments
+
+
+def _check_split(train_size: float | None, validation_size: float | None) -> None:
+    """Refuse shares that scvi-tools would take for none, or refuse without their names."""
     if train_size is not None:
         check_in(train_size, "(0, 1]", name="train_size")
     if validation_size is None:
@@ -95,19 +162,8 @@ def check_split(train_size: float | None, validation_size: float | None) -> None
         )
 
 
-def check_no_split(train_size: float | None, validation_size: float | None) -> None:
-    """Refuse shares of the cells where the cells of each part are named.
-
-    Parameters
-    ----------
-    train_size, validation_size
-        Shares of the cells, None where they were not given.
-
-    Raises
-    ------
-    ValueError
-        If one was given.
-    """
+def _check_no_split(train_size: float | None, validation_size: float | None) -> None:
+    """Refuse shares of the cells where the cells of each part are named."""
     for name, share in (("train_size", train_size), ("validation_size", validation_size)):
         if share is not None:
             raise ValueError(
@@ -116,21 +172,8 @@ def check_no_split(train_size: float | None, validation_size: float | None) -> N
             )
 
 
-def check_splitter_arguments(arguments: Mapping[str, Any], of_train: Collection[str]) -> None:
-    """Refuse what neither the data splitter nor its loader takes, or takes from `train`.
-
-    Parameters
-    ----------
-    arguments
-        What ``datasplitter_kwargs`` says.
-    of_train
-        Names of the arguments of `train`.
-
-    Raises
-    ------
-    TypeError
-        If there is no such argument, or it is one of `train`.
-    """
+def _check_splitter(arguments: Mapping[str, Any], of_train: Collection[str]) -> None:
+    """Refuse what neither the data splitter nor its loader takes, or takes from `train`."""
     known = (*_OF_SPLITTER, *_OF_LOADER)
     _refuse_arguments_of_train(arguments, of_train, passed_as="datasplitter_kwargs")
     for name in arguments:
@@ -141,21 +184,8 @@ def check_splitter_arguments(arguments: Mapping[str, Any], of_train: Collection[
             )
 
 
-def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that go elsewhere, which other models of scvi-tools take with these.
-
-    Parameters
-    ----------
-    arguments
-        Those of the trainer.
-
-    Raises
-    ------
-    TypeError
-        If there is no such argument, or it is one of the plan, the data splitter or a callback.
-    ValueError
-        If it leaves no step to train by, or is not offered.
-    """
+def _check_trainer(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that go elsewhere, which other models of scvi-tools take with these."""
     if "datamodule" in arguments:
         raise TypeError(
             "`datamodule` is not offered: the model trains on the MuData that it was set up with, "
@@ -169,7 +199,7 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                     f"`{name}` is an argument of the {taker}, got it among those of the trainer: "
                     f'pass `{taker}_kwargs={{"{name}": ...}}`.'
                 )
-    for name in _NONE_OF_IT:
+    for name in _ZERO_MEANS_NO_STEP:
         value = arguments.get(name)
         if value is not None and not isinstance(value, bool) and value == 0:
             raise ValueError(
@@ -194,39 +224,8 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def check_trainer_config(config: Mapping[str, Any], of_train: Iterable[str]) -> None:
-    """Refuse what `train` has arguments for, whose defaults would count in its place.
-
-    Parameters
-    ----------
-    config
-        What ``trainer_config`` says.
-    of_train
-        Names of the arguments of `train`.
-
-    Raises
-    ------
-    TypeError
-        If it names one of them.
-    """
-    _refuse_arguments_of_train(config, (*of_train, *_CONFIGS), passed_as="trainer_config")
-
-
-def check_plan_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse what the plan is told by the model, and what nothing would read.
-
-    Parameters
-    ----------
-    arguments
-        Those of the plan.
-
-    Raises
-    ------
-    TypeError
-        If one is the model's to give.
-    ValueError
-        If one is of an optimizer or of a schedule that is not in use.
-    """
+def _check_plan(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the plan is told by the model, and what nothing would read."""
     for name, way_out in _OF_MODEL.items():
         if name in arguments:
             raise TypeError(
@@ -280,3 +279,53 @@ def _n_devices(devices: int | list[int] | str) -> int:
     if isinstance(devices, int):
         return torch.cuda.device_count() if devices == -1 else devices
     return len(devices)
+
+
+def _checked_parts(parts: Any, cells: pd.Index) -> list[np.ndarray]:
+    """Turn the cells of each part, as ``external_indexing`` names them, into their positions.
+
+    Parameters
+    ----------
+    parts
+        Training, validation and test cells: integers or masks. The latter two may be left out, be
+        None or empty.
+    cells
+        Names of all cells.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence of parts, or a part holds neither integers nor booleans.
+    ValueError
+        If there are more than three parts, cells that do not exist, or cells that are in several
+        parts, twice in one, or in none.
+    """
+    n_obs = len(cells)
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise TypeError(
+            "`external_indexing` must be a list of the training, validation and test cells, got "
+            f"a {type(parts).__name__}."
+        )
+    if not 1 <= len(parts) <= len(_PARTS):
+        raise ValueError(
+            "`external_indexing` must have the cells of one to three parts, for training, "
+            f"validation and test, got {len(parts)} parts."
+        )
+    found = [np.array([], dtype=np.int64) for _ in _PARTS]
+    for i, part in enumerate(parts):
+        if i == 0 or (part is not None and np.size(part) > 0):
+            argument = f"external_indexing[{i}]"
+            found[i] = np.array(check_indices(part, n_obs, argument=argument, cells=cells))
+    n_times = np.bincount(np.concatenate(found), minlength=n_obs)
+    n_again, n_missing = int((n_times > 1).sum()), int((n_times == 0).sum())
+    if n_again > 0:
+        raise ValueError(
+            f"`external_indexing` must name each cell once, got {n_again} more than once, such "
+            f"as {int(n_times.argmax())}: training and held-out cells must not overlap."
+        )
+    if n_missing > 0:
+        raise ValueError(
+            f"`external_indexing` must name each of the {n_obs} cells, got {n_missing} in no "
+            "part. Put them into the third, the test cells, which training does not read."
+        )
+    return found

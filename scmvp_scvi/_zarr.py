@@ -85,24 +85,22 @@ def _write_blocks(
         )
         group = zarr.open_group(path, mode="w")
         write_elem(group, "/", AnnData(obs=obs, var=var))
+        if sparse.issparse(first):
+            # places of later rows can exceed what the first block needs
+            how = {"indptr_dtype": np.int64, "chunks": (_VALUES_PER_CHUNK,)}
+            write_elem(group, "X", first, dataset_kwargs=how)
+            table = sparse_dataset(group["X"])
+            for block in blocks:
+                table.append(block)
+            return
+        table = group.create_array(
+            "X",
+            shape=(len(rows), len(columns)),
+            chunks=first.shape,
+            dtype=first.dtype,
+            attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+        )
         start = 0
         for block in chain([first], blocks):
-            stop = start + block.shape[0]
-            if sparse.issparse(block):
-                if start == 0:
-                    # places of later rows can exceed what the first block needs
-                    how = {"indptr_dtype": np.int64, "chunks": (_VALUES_PER_CHUNK,)}
-                    write_elem(group, "X", block, dataset_kwargs=how)
-                else:
-                    sparse_dataset(group["X"]).append(block)
-            else:
-                if start == 0:
-                    dense = group.create_array(
-                        "X",
-                        shape=(len(rows), len(columns)),
-                        chunks=block.shape,
-                        dtype=block.dtype,
-                        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
-                    )
-                dense[start:stop] = block
-            start = stop
+            table[start : start + len(block)] = block
+            start += len(block)

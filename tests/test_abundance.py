@@ -83,6 +83,13 @@ def test_samples_that_are_numbers_name_columns_by_strings(model, planted):
     assert list(found.columns) == ["0", "1"]  # which can be written in `.obsm`
 
 
+def test_samples_whose_names_print_alike_are_refused(model, planted):
+    planted.obs["mixed"] = np.resize(np.array([1, "1", 2], dtype=object), planted.n_obs)
+    with pytest.raises(ValueError, match=r"has `1`, `'1'`: give them values"):
+        model.differential_abundance(sample_key="mixed")
+    del planted.obs["mixed"]
+
+
 def test_list_of_columns_of_samples_is_refused(model):
     with pytest.raises(TypeError, match=r"`sample_key` must name one column, got \['sample'"):
         model.differential_abundance(sample_key=["sample", "batch"])

@@ -125,15 +125,12 @@ def test_csc_input_is_read_like_dense_input(matrix):
     np.testing.assert_array_equal(from_csc.to_dense(), matrix)
 
 
-# SciPy transposes float32; half precision, which it does not know, is sorted as on accelerators
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
-def test_transposed_is_the_transpose_of_numpy(matrix, index_dtype, dtype):
-    counts = SparseCounts.from_tensor(csr_tensor(matrix, index_dtype))
-    transposed = counts.with_values(counts.values.to(dtype)).transposed()
+def test_transposed_is_the_transpose_of_numpy(matrix, index_dtype):
+    transposed = SparseCounts.from_tensor(csr_tensor(matrix, index_dtype)).transposed()
     assert transposed.n_cells == matrix.shape[1]
-    np.testing.assert_array_equal(transposed.to_dense().float(), matrix.T)
+    np.testing.assert_array_equal(transposed.to_dense(), matrix.T)
 
 
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])

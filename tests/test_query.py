@@ -675,6 +675,33 @@ def test_modality_that_the_reference_does_not_have_is_kept_as_it_is(reference, q
     load(prepared, reference)
 
 
+def test_further_modality_that_holds_columns_of_the_set_up_stays_the_callers(
+    cells_of, register, train
+):
+    def with_tables(mdata: MuData, columns: list[str]) -> MuData:
+        more = with_protein(mdata)
+        more["protein"].obs["lane"] = mdata.obs["batch"]
+        more["protein"].obs["factor"] = 2.0
+        more["protein"].obs = more["protein"].obs[columns].copy()
+        return more
+
+    known = with_tables(cells_of(0, 1), ["lane", "factor"])
+    modalities = {
+        **{f"{name}_layer": name for name in CHANNELS},
+        "batch_key": "protein",
+        "rna_size_factor_key": "protein",
+    }
+    register(known, modalities, batch_key="lane", rna_size_factor_key="factor")
+    reference = train(known, max_epochs=1)
+    given = with_tables(cells_of(2), ["lane"])
+    query = MuData({key: given[key] for key in ("protein", "atac")}, obs=given.obs)
+    with pytest.warns(UserWarning, match="`rna`"):
+        prepared = SCMVPModel.prepare_query_mudata(query, reference)
+    with pytest.warns(UserWarning, match="120 of 120 cells have no counts in `rna`"):
+        load(prepared, reference)
+    assert list(query["protein"].obs) == ["lane"]
+
+
 @pytest.mark.parametrize(
     ("keys", "new"),
     [

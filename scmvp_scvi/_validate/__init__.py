@@ -3,7 +3,6 @@
 from scmvp_scvi._validate._arguments import (
     check_in,
     check_integer_at_least,
-    check_is_among,
     check_one_of,
     check_probabilities,
     finite_table,
@@ -30,6 +29,7 @@ from scmvp_scvi._validate._counts import (
 from scmvp_scvi._validate._depths import (
     check_has_cells,
     check_no_cell_is_empty_in_both,
+    check_some_cell_has_both,
     find_empty_cells,
     warn_about_deep_cells,
 )
@@ -43,6 +43,7 @@ from scmvp_scvi._validate._messages import did_you_mean, shown, spelled, spelled
 from scmvp_scvi._validate._mudata import (
     check_in_memory,
     check_is_mudata,
+    check_keys_of_pair,
     check_modalities,
     check_paired,
     check_unique_cells,
@@ -53,6 +54,7 @@ from scmvp_scvi._validate._mudata import (
 from scmvp_scvi._validate._names import (
     check_feature_names,
     check_indices,
+    check_is_among,
     check_names,
     check_same_cells,
     check_unique_features,
@@ -86,6 +88,7 @@ __all__ = [
     "check_integer_at_least",
     "check_is_among",
     "check_is_mudata",
+    "check_keys_of_pair",
     "check_modalities",
     "check_names",
     "check_no_cell_is_empty_in_both",
@@ -96,6 +99,7 @@ __all__ = [
     "check_positive_column",
     "check_probabilities",
     "check_same_cells",
+    "check_some_cell_has_both",
     "check_unique_cells",
     "check_unique_features",
     "compare_groups",

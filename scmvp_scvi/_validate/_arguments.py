@@ -12,8 +12,6 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scmvp_scvi._validate._messages import did_you_mean, shown
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -38,34 +36,6 @@ def check_one_of(value: object, options: Collection[Any], *, name: str) -> None:
     if value not in options:
         accepted = ", ".join(repr(option) for option in options)
         raise ValueError(f"`{name}` must be one of {accepted}, got {value!r}.")
-
-
-def check_is_among(
-    key: str, known: Collection[str], *, argument: str, what: str, way_out: str = ""
-) -> None:
-    """Refuse a key of a modality or of a column that is not there.
-
-    Parameters
-    ----------
-    key, argument
-        The key, and the argument that gives it, such as ``"atac_key"``.
-    known
-        The keys that are there.
-    what
-        What the key must be, such as ``"a modality of `mdata`"``.
-    way_out
-        What else can be done, a sentence.
-
-    Raises
-    ------
-    KeyError
-        If `key` is not one of `known`; near matches are named.
-    """
-    if key not in known:
-        raise KeyError(
-            f'`{argument}="{key}"` is not {what}, which has {shown(known)}.'
-            f"{did_you_mean(key, known)}{f' {way_out}' if way_out else ''}"
-        )
 
 
 def check_in(value: object, interval: str, *, name: str) -> None:

@@ -113,6 +113,30 @@ def check_no_cell_is_empty_in_both(
         )
 
 
+def check_some_cell_has_both(empty: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Refuse data of which no cell has counts in both modalities.
+
+    Parameters
+    ----------
+    empty
+        As in `check_no_cell_is_empty_in_both`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cell.
+    """
+    lacks_one = np.logical_or(*empty.values())
+    if lacks_one.all():
+        raise ValueError(
+            f"Some cells must have counts in both {' and '.join(f'`{key}`' for key in empty)}, "
+            "for the model learns from them how the modalities belong together, but none of the "
+            f"{lacks_one.size} has. Give a cell the same name in both modalities, add cells "
+            "where both were measured, or embed these by a model that knows such cells: "
+            "`model.get_latent_representation(mdata)`."
+        )
+
+
 def warn_about_deep_cells(
     depths: NDArray[np.number[Any]],
     *,

@@ -79,39 +79,50 @@ def compare_groups(
             "`group2` to compare with it.",
         )
     if group1 is None:
-        asked = [name for name in names if name != group2 and sizes[name] >= _MIN_CELLS]
-        _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
-        if group2 is None:  # two groups, of which the other is left out
-            asked = [name for name in asked if len(column) - sizes[name] >= _MIN_CELLS]
+        asked = _all_groups(sizes, names, group2, column.name)
     else:
-        asked = [group1] if is_scalar(group1) else list(group1)
-        for name in asked:
-            if not is_scalar(name):
-                raise TypeError(
-                    f"`group1` must be a group or a list of groups, got {name!r} in the list. To "
-                    "compare each of several in turn, list them alone; to compare them as one, "
-                    "make a column in which they are."
-                )
-        asked = [_check_group(name, sizes, column.name, "group1") for name in asked]
-        for name in asked:
-            if group2 is None and len(column) - sizes[name] < _MIN_CELLS:
-                raise ValueError(
-                    f"`group1` must leave at least {_MIN_CELLS} other cells to compare with, but "
-                    f'all but one are {name!r} of `groupby="{column.name}"`.'
-                )
-        again = {name for name in asked if asked.count(name) > 1}
-        if again:
-            raise ValueError(f"`group1` must name each group once, got {shown(again)} again.")
-        if not asked:
-            raise ValueError("`group1` must name at least one group of several cells, got none.")
-    if not asked:
-        raise ValueError(
-            f'`groupby="{column.name}"` must have groups of at least {_MIN_CELLS} cells to '
-            f"compare, got none among {len(names)}: name a column of groups, not of values."
-        )
+        asked = _named_groups(sizes, group1, group2, column.name)
     if group2 is not None and group2 in asked:
         raise ValueError(f"`group1` and `group2` must be different groups, got {group2!r} twice.")
     return [_of_column(column, name, group2) for name in asked]
+
+
+def _all_groups(sizes: pd.Series, names: list[Any], group2: Any | None, key: Any) -> list[Any]:
+    """Groups of several cells, and of no one where the rest is a single cell."""
+    _warn_about_left_out([name for name in names if sizes[name] < _MIN_CELLS])
+    most = sizes.sum() - (_MIN_CELLS if group2 is None else 0)
+    asked = [name for name in names if name != group2 and _MIN_CELLS <= sizes[name] <= most]
+    if not asked:
+        raise ValueError(
+            f'`groupby="{key}"` must have groups of at least {_MIN_CELLS} cells to '
+            f"compare, got none among {len(names)}: name a column of groups, not of values."
+        )
+    return asked
+
+
+def _named_groups(sizes: pd.Series, group1: Any, group2: Any | None, key: Any) -> list[Any]:
+    """Groups that the user names, as the column has them."""
+    asked = [group1] if is_scalar(group1) else list(group1)
+    for name in asked:
+        if not is_scalar(name):
+            raise TypeError(
+                f"`group1` must be a group or a list of groups, got {name!r} in the list. To "
+                "compare each of several in turn, list them alone; to compare them as one, "
+                "make a column in which they are."
+            )
+    asked = [_check_group(name, sizes, key, "group1") for name in asked]
+    for name in asked:
+        if group2 is None and sizes.sum() - sizes[name] < _MIN_CELLS:
+            raise ValueError(
+                f"`group1` must leave at least {_MIN_CELLS} other cells to compare with, but "
+                f'all but one are {name!r} of `groupby="{key}"`.'
+            )
+    again = {name for name in asked if asked.count(name) > 1}
+    if again:
+        raise ValueError(f"`group1` must name each group once, got {shown(again)} again.")
+    if not asked:
+        raise ValueError("`group1` must name at least one group of several cells, got none.")
+    return asked
 
 
 def compare_rows(

@@ -9,7 +9,7 @@ from mudata import MuData
 
 from scmvp_scvi._mudata import layer_names
 from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
-from scmvp_scvi._validate._names import same_names
+from scmvp_scvi._validate._names import check_is_among, same_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +82,35 @@ def check_in_memory(mdata: MuData, *keys: str) -> None:
             way_out = "`for key in mdata.mod: mdata.mod[key] = mdata[key].to_memory()`"
         raise ValueError(
             f"`{on_disk[0]}` must be in memory, but its matrix is on disk. Read it: {way_out}."
+        )
+
+
+def check_keys_of_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
+    """Refuse anything but a MuData that has both modalities, which are two.
+
+    Parameters
+    ----------
+    mdata
+        What the user passed; it may be a view.
+    rna_key, atac_key
+        The modalities of gene expression and of accessibility.
+
+    Raises
+    ------
+    TypeError
+        If `mdata` is not a MuData.
+    KeyError
+        If it lacks a modality.
+    ValueError
+        If both keys are the same.
+    """
+    check_is_mudata(mdata, allow_view=True)
+    for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
+        check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
+    if rna_key == atac_key:
+        raise ValueError(
+            f'`rna_key` and `atac_key` must be different modalities, got "{rna_key}" for both. '
+            f"`mdata` has {shown(mdata.mod)}."
         )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scmvp_scvi._validate._messages import did_you_mean, folded, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
@@ -118,6 +118,34 @@ def _spelling_hint(missing: pd.Index, extra: pd.Index) -> str:
         "Count the new cells on the features of the model, have missing ones count as zero by "
         "`SCMVPModel.prepare_query_mudata`, or train on the shared ones."
     )
+
+
+def check_is_among(
+    key: str, known: Collection[str], *, argument: str, what: str, way_out: str = ""
+) -> None:
+    """Refuse a key of a modality or of a column that is not there.
+
+    Parameters
+    ----------
+    key, argument
+        The key, and the argument that gives it, such as ``"atac_key"``.
+    known
+        The keys that are there.
+    what
+        What the key must be, such as ``"a modality of `mdata`"``.
+    way_out
+        What else can be done, a sentence.
+
+    Raises
+    ------
+    KeyError
+        If `key` is not one of `known`; near matches are named.
+    """
+    if key not in known:
+        raise KeyError(
+            f'`{argument}="{key}"` is not {what}, which has {shown(known)}.'
+            f"{did_you_mean(key, known)}{f' {way_out}' if way_out else ''}"
+        )
 
 
 def check_indices(

@@ -13,11 +13,11 @@ from scmvp_scvi._validate import (
     check_in_memory,
     check_is_among,
     check_is_mudata,
+    check_keys_of_pair,
     check_unique_cells,
     check_unique_features,
     find_counts,
     same_names,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 FRAGMENT_LAYER = "fragments"  # where `reads_to_fragments` puts them by default
 
 
-def check_modality(
-    mdata: MuData, key: str, *, argument: str, allow_lost_cells: bool = False
-) -> None:
+def check_modality(mdata: MuData, key: str, *, argument: str) -> None:
     """Refuse data in which one modality cannot be worked on.
 
     Parameters
@@ -39,8 +37,6 @@ def check_modality(
         The data.
     key, argument
         Key of the modality, and the argument that gives it, such as ``"atac_key"``.
-    allow_lost_cells
-        Whether `mdata.obs` may have cells that no modality holds any more.
 
     Raises
     ------
@@ -53,14 +49,19 @@ def check_modality(
         names.
     """
     check_is_mudata(mdata, allow_view=True)
-    check_in_memory(mdata, *mdata.mod)
     check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
+    _check_is_up_to_date(mdata, key)
+
+
+def _check_is_up_to_date(mdata: MuData, *keys: str, allow_lost_cells: bool = False) -> None:
+    """Refuse modalities on disk, names that are not unique, and tables that are out of date."""
+    check_in_memory(mdata, *mdata.mod)
     for name, adata in mdata.mod.items():
         check_unique_cells(adata.obs_names, name)
         check_unique_features(adata, name)
     held = np.any([mdata.obs_names.isin(adata.obs_names) for adata in mdata.mod.values()], axis=0)
     if (
-        not mdata[key].obs_names.isin(mdata.obs_names).all()
+        not all(mdata[key].obs_names.isin(mdata.obs_names).all() for key in keys)
         or not (held.all() or allow_lost_cells)
         or not _describes_features(mdata)
     ):
@@ -116,7 +117,7 @@ def check_modalities_of_pair(
     rna_key, atac_key
         Keys of the two modalities.
     allow_lost_cells
-        As in `check_modality`.
+        Whether `mdata.obs` may have cells that no modality holds any more.
 
     Raises
     ------
@@ -124,13 +125,8 @@ def check_modalities_of_pair(
         As `check_modality` does; ValueError also if both keys are the same, or if most features
         of the RNA modality are named like peaks.
     """
-    for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
-        check_modality(mdata, key, argument=argument, allow_lost_cells=allow_lost_cells)
-    if rna_key == atac_key:
-        raise ValueError(
-            f'`rna_key` and `atac_key` must be different modalities, got "{rna_key}" for both. '
-            f"`mdata` has {shown(mdata.mod)}."
-        )
+    check_keys_of_pair(mdata, rna_key, atac_key)
+    _check_is_up_to_date(mdata, rna_key, atac_key, allow_lost_cells=allow_lost_cells)
     check_are_genes(
         mdata[rna_key].var_names,
         mdata[atac_key].var_names,

@@ -15,8 +15,7 @@ from scmvp_scvi._validate import (
     check_counts,
     check_has_cells,
     check_in_memory,
-    check_is_among,
-    check_is_mudata,
+    check_keys_of_pair,
     check_paired,
     check_unique_features,
     find_counts,
@@ -71,10 +70,9 @@ def check_pair(mdata: MuData, rna_key: str, atac_key: str) -> None:
     TypeError, KeyError, ValueError
         If these are not paired data in memory, or features share a name.
     """
-    check_is_mudata(mdata, allow_view=True)
-    for argument, key in (("rna_key", rna_key), ("atac_key", atac_key)):
-        check_is_among(key, mdata.mod, argument=argument, what="a modality of `mdata`")
-        check_in_memory(mdata, key)
+    check_keys_of_pair(mdata, rna_key, atac_key)
+    check_in_memory(mdata, rna_key, atac_key)
+    for key in (rna_key, atac_key):
         check_unique_features(mdata[key], key)
     check_paired(mdata, rna_key, atac_key)
 

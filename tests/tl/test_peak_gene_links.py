@@ -468,6 +468,11 @@ def test_unknown_modality_is_named(make_mdata):
         tl.peak_gene_links(make_mdata(), rna_key="RNA")
 
 
+def test_one_modality_for_both_is_refused(make_mdata):
+    with pytest.raises(ValueError, match='must be different modalities, got "rna" for both'):
+        tl.peak_gene_links(make_mdata(), atac_key="rna")
+
+
 def test_matrices_on_disk_are_refused_with_the_way_to_read_them(make_mdata, tmp_path):
     make_mdata().write(tmp_path / "cells.h5mu")
     backed = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
