@@ -168,6 +168,8 @@ def _has_gap(first: np.ndarray, second: np.ndarray) -> bool:
     """
     within = (first.var(0) * len(first) + second.var(0) * len(second)) / (len(first) + len(second))
     difference = second.mean(0) - first.mean(0)
+    if not within.any():  # all cells of a group in one place
+        return bool(difference.any())
     # a tenth of the mean variance keeps dimensions that hardly vary from deciding alone
     axis = difference / (within + within.mean() / 10)
     place = (np.concatenate([first, second]) - first.mean(0)) @ axis / (difference @ axis)

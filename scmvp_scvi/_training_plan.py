@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -206,6 +207,7 @@ class SCMVPTrainingPlan(FittingPlan):
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)
         self.mixture_step: int | None = None  # the first one with the mixture
+        self._has_ended = False
         if surgery is not None:
             freeze_parameters(module, surgery)
 
@@ -283,6 +285,7 @@ class SCMVPTrainingPlan(FittingPlan):
         A trained module is left in eval mode; Lightning keeps it, and warns of it.
         """
         self.module.train()
+        self._check_averages()
         if self.surgery is None:  # what it was fitted to changes
             for calibration in self.module.calibrations.values():
                 calibration.forget()
@@ -293,9 +296,43 @@ class SCMVPTrainingPlan(FittingPlan):
         self.module.rna_encoder.some_unobserved = counts.lack("rna")
         self.module.atac_encoder.some_unobserved = counts.lack("atac")
         if not bool(self.module.feature_statistics_known):
+            self._check_some_cell_is_paired(counts)
             if self.module.atac_target == "counts":  # of which TF-IDF has depth taken away
                 self._warn_about_deep_cells(counts)
             self.module.set_feature_statistics(**counts.feature_statistics())
+
+    def _check_averages(self) -> None:
+        """Refuse averages of weights that would reach over a fit of the mixture.
+
+        A fit gives the components other places and other numbers, and no average of two fits is a
+        mixture.
+        """
+        trainer = self.trainer
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging) and callback._use_buffers:
+                raise ValueError(
+                    f"`{type(callback).__name__}` must leave buffers as they are, for an average "
+                    "of which components the mixture has is none: pass `use_buffers=False`."
+                )
+            if isinstance(callback, StochasticWeightAveraging):
+                first = self.epochs_to_last_objective(callback._max_epochs)
+                if callback.swa_start < first:
+                    raise ValueError(
+                        "`swa_epoch_start` must lie behind the last fit of the mixture, which is "
+                        f"before epoch {first + 1} of {callback._max_epochs}, got epoch "
+                        f"{callback.swa_start + 1}: pass `swa_epoch_start={first + 1}` or more."
+                    )
+
+    @staticmethod
+    def _check_some_cell_is_paired(counts: TrainingCounts) -> None:
+        """Refuse training cells of one modality each: what was set up may have pairs elsewhere."""
+        if not np.logical_and(*(depths > 0 for depths in counts.depths.values())).any():
+            raise ValueError(
+                "Some training cells must have counts in both modalities, for the model learns "
+                "from them how these belong together, but none of the "
+                f"{len(counts.rows):,} has: raise `train_size`, or name other cells in "
+                '`datasplitter_kwargs={"external_indexing": ...}`.'
+            )
 
     @staticmethod
     def _warn_about_deep_cells(counts: TrainingCounts) -> None:
@@ -369,6 +406,16 @@ class SCMVPTrainingPlan(FittingPlan):
         if not bool(self.module.prior.is_fitted):
             self._begin_mixture()
         self.fit_after_training()
+        self._has_ended = True
+
+    def on_fit_end(self) -> None:
+        """Fit too where no epoch was left to train: a checkpoint of the last one was gone on from.
+
+        Then Lightning leaves out the end of the training, and checkpoints are from before it.
+        """
+        super().on_fit_end()
+        if not self._has_ended:
+            self.fit_after_training()
 
     def _begin_mixture(self) -> None:
         self.fit_mixture()

@@ -199,6 +199,12 @@ def test_a_gap_between_two_groups_does_not_keep_others_from_being_merged(
     assert found == (2, 3)
 
 
+@pytest.mark.parametrize("distance", [0.0, 1.0])
+def test_groups_of_one_place_each_have_a_gap_unless_it_is_the_same(distance):
+    first = np.zeros((5, 3))
+    assert _neighbors._has_gap(first, first + distance) == (distance > 0)
+
+
 def test_gap_is_looked_for_where_groups_differ_by_their_own_spread(rng):
     spread = np.r_[2.0, np.full(9, 0.3)]
     first, second = rng.normal(size=(2, 2_000, 10)) * spread

@@ -18,6 +18,7 @@ import scvi
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
     ModelCheckpoint,
     StochasticWeightAveraging,
@@ -534,6 +535,16 @@ def test_encoders_know_whether_training_cells_lack_their_modality(
     assert module.atac_encoder.some_unobserved == (lacking == "atac")
 
 
+@pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
+def test_training_cells_of_one_modality_each_are_refused(make_mdata, register, train):
+    mdata = register(make_mdata(missing_rna=0.4, missing_atac=0.4))
+    is_paired = ~(mdata.obs["rna_missing"] | mdata.obs["atac_missing"]).to_numpy()
+    parts = [np.flatnonzero(~is_paired), np.flatnonzero(is_paired)]
+    with pytest.raises(ValueError, match=f"none of the {len(parts[0])} has: raise `train_size`"):
+        train(mdata, max_epochs=1, datasplitter_kwargs={"external_indexing": parts})
+    train(mdata, max_epochs=1, datasplitter_kwargs={"external_indexing": parts[::-1]})
+
+
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
 def test_weights_decay_apart_from_the_gradient_with_adamw_alone(fresh_mdata, train, optimizer):
     model = train(fresh_mdata, max_epochs=1, plan_kwargs={"optimizer": optimizer})
@@ -571,6 +582,21 @@ def test_training_goes_on_from_a_lightning_checkpoint(fresh_mdata, train, tmp_pa
     assert longer["kl_weight"][-1] == 1.0
     assert resumed.module.prior.n_clusters == 4
     assert whole.module.rna_median_depth == resumed.module.rna_median_depth
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning:lightning")
+@pytest.mark.filterwarnings("ignore:.*no epochs left:UserWarning")
+def test_checkpoint_of_the_last_epoch_ends_as_the_training_did(fresh_mdata, train, tmp_path):
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    options = {"max_epochs": 3, "train_size": 0.5, "architecture": {"n_clusters": None}}
+    whole = train(fresh_mdata, callbacks=[keep], enable_checkpointing=True, **options)
+    resumed = train(fresh_mdata, ckpt_path=str(tmp_path / "last.ckpt"), **options)
+    expected, found = (model.module.state_dict() for model in (whole, resumed))
+    dispersions = [s.pop("rna_decoder.log_inverse_dispersion").numpy() for s in (expected, found)]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert found["calibrations.rna.slope"] != 1.0
+    # each is fitted to draws of its own
+    assert np.corrcoef(*(d.ravel() for d in dispersions))[0, 1] > 0.95
 
 
 def test_training_with_one_seed_twice_is_equal_to_the_bit(make_mdata, register, train):
@@ -919,10 +945,10 @@ def test_gradients_are_whole_in_the_epochs_in_which_a_callback_accumulates_them(
 def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_batch_norm(
     make_mdata, register, train
 ):
-    average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
+    average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=5)
     model = train(
         register(make_mdata(), batch_key="batch"),
-        max_epochs=3,
+        max_epochs=6,
         callbacks=[average],
         plan_kwargs=CYCLES["cycle"],
     )
@@ -930,6 +956,31 @@ def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_ba
         weight = f"{name}.weight"
         averaged = average._average_model.module.get_parameter(weight)
         torch.testing.assert_close(model.module.get_parameter(weight), averaged)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_averages_that_reach_over_a_fit_of_the_mixture_are_refused(fresh_mdata, train):
+    # fitted before epochs 5 and 8 of 10, counted from one
+    for first in (1, 7, 0.5):
+        average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=first)
+        with pytest.raises(ValueError, match="last fit .* before epoch 8 of 10, .*start=8` or"):
+            train(fresh_mdata, max_epochs=10, callbacks=[average])
+    with pytest.raises(ValueError, match="`EMAWeightAveraging` must .*`use_buffers=False`"):
+        train(fresh_mdata, max_epochs=10, callbacks=[EMAWeightAveraging()])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+@pytest.mark.parametrize(
+    "average",
+    [
+        EMAWeightAveraging(decay=0.9, use_buffers=False),
+        StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=8),
+    ],
+    ids=["EMA", "SWA"],
+)
+def test_averaged_weights_keep_the_components_of_the_last_fit(fresh_mdata, train, average):
+    model = train(fresh_mdata, max_epochs=10, callbacks=[average])
+    assert model.get_cluster_probabilities().shape[1] == 4
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

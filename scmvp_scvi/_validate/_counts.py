@@ -182,6 +182,11 @@ def _check_matrix_type(matrix: Any, argument: str, place: str) -> None:
             f"`{argument}`: `{place}` is a {kind}, which scvi-tools cannot register. Convert it: "
             f"`{place} = scipy.sparse.{target}({place})`."
         )
+    if isinstance(matrix, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{argument}`: `{place}` is a masked array, of which no one can say what its masked "
+            f"counts were. Fill them: `{place} = {place}.filled(0)`."
+        )
     if not (sp.issparse(matrix) or is_backed_sparse(matrix) or is_dense(matrix)):
         raise TypeError(
             f"`{argument}`: `{place}` must be a `scipy.sparse.csr_matrix`, a `csc_matrix` or a "

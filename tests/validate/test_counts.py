@@ -147,6 +147,7 @@ def test_sparse_arrays_are_refused_and_the_way_out_converts_them(make, make_mdat
         (sp.coo_matrix([[1.0]]), "is a coo_matrix, which .* scipy.sparse.csr_matrix"),
         (pd.DataFrame([[1.0]]), "must be a `scipy.sparse.csr_matrix`.* got DataFrame"),
         (np.ones(3), "or a two-dimensional NumPy array, got ndarray"),
+        (np.ma.array([[1.0]]), r"is a masked array.* Fill them: .*\.filled\(0\)"),
         (np.array([["1"]]), r'must hold numbers, got dtype <U1. .*astype\("float32"\)'),
     ],
 )
