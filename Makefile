@@ -58,6 +58,8 @@ bench: $(BENCH_INSTALLED) ## what the benchmark has no result of yet, hours (all
 	$(BENCH) --data cortex-4k --protocols clusters robustness
 	$(BENCH) --data cortex-4k $(SMALL) --protocols cross-modal --methods "scmvp, a tenth held out" --seeds 0 1 2 3 4
 	$(BENCH) --data cortex-4k-shares --protocols embedding --methods "RNA PCA" scmvp "scmvp, centred batches"
+	$(BENCH) --data generated-12-batches --protocols embedding --seeds 0 1 2 3 4
+	$(BENCH) --data generated-12-batches --protocols embedding --methods "scmvp, centred batches" --seeds 0 1 2 3 4
 	$(BENCH) --data $(SMALL) --seeds 0 1 2 3 4
 	$(BENCH) --data generated-20-deep --protocols embedding held-out --seeds 0 1 2 3 4
 

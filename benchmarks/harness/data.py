@@ -126,11 +126,11 @@ def in_batches_of_other_shares(mdata: MuData) -> MuData:
     return mdata
 
 
-def generate(**options: float) -> MuData:
-    """Draw cells with planted types and no batches, by the options of `datasets.synthetic`."""
+def generate(n_batches: int = 1, **options: float) -> MuData:
+    """Draw cells with planted types, by the options of `datasets.synthetic`."""
     with preserved_torch_threads():
-        mdata = datasets.synthetic(n_batches=1, **options)
-    mdata.obs = mdata.obs[["cell_type"]].astype(str)
+        mdata = datasets.synthetic(n_batches=n_batches, **options)
+    mdata.obs = mdata.obs[["cell_type", "batch"] if n_batches > 1 else ["cell_type"]].astype(str)
     return subset(mdata, np.arange(mdata.n_obs))
 
 
@@ -192,6 +192,23 @@ DATA: dict[str, DataSet] = {
         ),
         "Generated, as deep as a multiome of single nuclei, types hard to tell: 2,000 cells of 20 "
         "types, 1,000 genes, 6,000 peaks, median depths 2,500 and 3,000",
+        is_generated=True,
+    ),
+    "generated-12-batches": DataSet(
+        partial(
+            generate,
+            n_batches=3,
+            batch_confounding=0.3,
+            n_cells=2_000,
+            n_genes=500,
+            n_peaks=2_000,
+            n_types=12,
+            rna_depth=280,
+            atac_depth=100,
+        ),
+        "Generated: 2,000 cells of 12 types in 3 batches, which hold other shares of them, 500 "
+        "genes, 2,000 peaks, median depths 280 and 100",
+        has_batches=True,
         is_generated=True,
     ),
 }

@@ -12,6 +12,7 @@ from scipy import sparse
 import harness.data as data
 import harness.methods.simple as simple
 import harness.protocols as protocols
+import harness.scores.embedding as embedding
 from harness.methods import METHODS
 from harness.methods.base import Embedder, Imputer, Labeller, Predictor, Projector
 from harness.methods.factors import MOFA
@@ -20,6 +21,7 @@ from harness.protocols import PROTOCOLS
 
 SMALL = {"n_latent": 5, "n_hidden": 32, "n_hidden_atac": 16, "n_shared": 32, "n_heads": 4}
 FAST = ("raw", "mean", "mean of logs", "kNN 15", "linear", "RNA PCA", "PCA + LSI")
+HARMONY_OF = {"rna": "RNA PCA, Harmony", "joint": "PCA + LSI, Harmony"}
 pytestmark = pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
 
 
@@ -95,6 +97,21 @@ def test_weighted_neighbours_find_the_types(cells):
 def test_factors_of_mofa_embed_the_types(cells):
     pytest.importorskip("mofapy2", reason="needs the extra `bench`")
     assert run("embedding", MOFA(), cells)["leiden"]["ari"] > 0.5
+
+
+@pytest.mark.parametrize("view", ["rna", "joint"])
+def test_harmony_takes_batches_out_of_components_and_leaves_types(view):
+    pytest.importorskip("harmonypy", reason="needs the extra `bench`")
+    sizes = {"n_cells": 300, "n_genes": 150, "n_peaks": 300, "n_types": 3}
+    cells = data.generate(n_batches=2, rna_depth=400, atac_depth=200, **sizes)
+    batch = (cells.obs["batch"] == "batch_0").to_numpy()
+    apart = []
+    for method in (simple.Components(view, "rna"), METHODS[HARMONY_OF[view]]()):
+        method.fit(cells, 0)
+        z = method.embed(view)
+        apart.append(np.linalg.norm(z[batch].mean(0) - z[~batch].mean(0)) / z.std())
+        assert embedding.in_sample_transfer(z, cells.obs["cell_type"].to_numpy())["f1"] > 0.9
+    assert apart[1] < apart[0] / 2
 
 
 def test_planted_types_are_found_by_components_of_both_modalities(cells):

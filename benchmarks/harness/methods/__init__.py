@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.methods.base import Method
 from harness.methods.factors import MOFA
+from harness.methods.integration import Harmony
 from harness.methods.models import SCANVI, SCMVP, SCVI, MultiVI
 from harness.methods.original import PYTHON, OriginalSCMVP
 from harness.methods.simple import WNN, Components, Linear, Mean, MeanOfLogs, Neighbors, Raw
@@ -129,6 +130,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "RNA PCA": partial(Components, "rna"),
     "ATAC LSI": partial(Components, "atac"),
     "PCA + LSI": partial(Components, "joint", "rna", "atac"),
+    "RNA PCA, Harmony": partial(Harmony, "rna"),
+    "PCA + LSI, Harmony": partial(Harmony, "joint"),
     "WNN": WNN,
     "MOFA+": MOFA,
     "scVI": SCVI,
@@ -139,14 +142,17 @@ METHODS: dict[str, Callable[..., Method]] = {
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
+# package of the extra `bench` to the methods that need it
+OF_EXTRA = {"harmonypy": ("RNA PCA, Harmony", "PCA + LSI, Harmony"), "mofapy2": ("MOFA+",)}
 # run only when named: they take long, or another package
 ONLY_NAMED = ("MultiVI", *ABLATIONS, "original scMVP")
 
 
 def what_is_missing(name: str) -> str | None:
     """What a method needs and is not there, in words."""
-    if name == "MOFA+" and find_spec("mofapy2") is None:
-        return "the package mofapy2"
+    for package, names in OF_EXTRA.items():
+        if name in names and find_spec(package) is None:
+            return f"the package {package}"
     if name == "original scMVP" and not os.environ.get(PYTHON):
         return f"{PYTHON}, an interpreter that has it"
     return None
