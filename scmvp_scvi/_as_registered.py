@@ -68,7 +68,7 @@ def check_still_as_registered(mdata: MuData, registry: Mapping[str, Any]) -> Non
             with warnings.catch_warnings():  # of half counts, which the set-up has warned of
                 warnings.simplefilter("ignore")
                 check_counts(
-                    counts, argument=argument, modality=modality, layer=layer, layers=adata.layers
+                    counts, argument=argument, modality=modality, layer=layer, adata=adata
                 )
 
 

@@ -174,9 +174,7 @@ def _check_all_counts(
         adata = mdata.mod[modality]
         counts = find_counts(adata, layer, argument=keys.layer, modality=modality)
         _check_reads_dense_from_disk(mdata, counts, argument=keys.layer, modality=modality)
-        check_counts(
-            counts, argument=keys.layer, modality=modality, layer=layer, layers=adata.layers
-        )
+        check_counts(counts, argument=keys.layer, modality=modality, layer=layer, adata=adata)
         check_has_cells(counts, modality)
         warn_about_columns_on_disk(counts, argument=keys.layer, modality=modality)
         if kind == "atac" and not for_model:

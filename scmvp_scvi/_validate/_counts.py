@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,7 @@ from scmvp_scvi._validate._blocks import (
 from scmvp_scvi._validate._messages import spelled_matrix, warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 # Above this share of fractional values the matrix is taken for a transformed one.
@@ -48,7 +48,7 @@ def check_counts(
     argument: str,
     modality: str,
     layer: str | None = None,
-    layers: Mapping[str, Any] | None = None,
+    adata: AnnData | None = None,
 ) -> None:
     """Refuse a matrix that does not hold counts; every value is read, block by block.
 
@@ -65,8 +65,8 @@ def check_counts(
         Key of the modality.
     layer
         Where the matrix comes from: the name of a layer, or None for `.X`.
-    layers
-        All layers of the modality. Those that hold counts are named in the error.
+    adata
+        The modality. Where else it holds counts is told in the error.
 
     Raises
     ------
@@ -88,25 +88,25 @@ def check_counts(
     summary = _summarize_values(matrix)
     if summary.is_counts:
         return
+    way_out = partial(_where_counts_are, argument, modality, layer, adata)
     subject = f"`{argument}`: `{place}` must hold raw counts, but"
     share = f"{summary.n_fractional / max(summary.n_nonzero, 1):.1%}"
     if summary.n_not_finite > 0:
         raise ValueError(
-            f"{subject} {summary.n_not_finite} values are NaN or infinite. "
-            f"{_where_counts_are(argument, layer, layers)}"
+            f"{subject} {summary.n_not_finite} values are NaN or infinite. {way_out()}"
         )
     if summary.minimum < 0:
         raise ValueError(
             f"{subject} there are negative values, down to {summary.minimum:.4g}: the data look "
-            f"scaled or centred. {_where_counts_are(argument, layer, layers)}"
+            f"scaled or centred. {way_out()}"
         )
     if summary.n_fractional > _MAX_FRACTIONAL_SHARE * summary.n_nonzero:
         rounding = "round" if is_dense(matrix) else "rint"
         raise ValueError(
             f"{subject} {share} of the non-zero values are not integers, such as "
             f"{summary.fractional_example:.4g}: the data look log-normalized, TF-IDF or otherwise "
-            f"transformed. {_where_counts_are(argument, layer, layers)} If they are estimated "
-            f"counts, round them: `{place} = {place}.{rounding}()`."
+            f"transformed. {way_out()} If they are estimated counts, round them: "
+            f"`{place} = {place}.{rounding}()`."
         )
     halves = "all of them half counts (n + 0.5)" if summary.n_half == summary.n_fractional else ""
     warn_user(
@@ -233,16 +233,29 @@ def _add_block(summary: _ValueSummary, block: NDArray[Any]) -> _ValueSummary:
     )
 
 
-def _where_counts_are(argument: str, layer: str | None, layers: Mapping[str, Any] | None) -> str:
+def _where_counts_are(
+    argument: str, modality: str, layer: str | None, adata: AnnData | None
+) -> str:
+    nowhere_else = f"Store the raw counts in a layer and name it with `{argument}`."
+    if adata is None:
+        return nowhere_else
     named = [
         name
-        for name, matrix in (layers or {}).items()
+        for name, matrix in adata.layers.items()
         if name not in (None, layer) and _is_counts_matrix(matrix)
     ]
     if named:
         choices = " or ".join(f'`{argument}="{name}"`' for name in named)
         return f"These layers hold integer counts: pass {choices}."
-    return f"Store the raw counts in a layer and name it with `{argument}`."
+    raw = adata.raw
+    if raw is not None and adata.var_names.isin(raw.var_names).all() and _is_counts_matrix(raw.X):
+        place = f'mdata["{modality}"]'
+        return (
+            f"`{place}.raw` holds integer counts: put them into a layer, "
+            f'`{place}.layers["counts"] = {place}.raw[:, {place}.var_names].X`, and pass '
+            f'`{argument}="counts"`.'
+        )
+    return nowhere_else
 
 
 def _is_counts_matrix(matrix: Any) -> bool:

@@ -183,7 +183,7 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
     """
     adata = mdata[key]
     matrix = find_counts(adata, layer, argument=argument, modality=key)
-    check_counts(matrix, argument=argument, modality=key, layer=layer, layers=adata.layers)
+    check_counts(matrix, argument=argument, modality=key, layer=layer, adata=adata)
     counts = as_csr(matrix)
     if not counts.has_canonical_format:
         # what compares it would sort the user's own in place, and columns that layers share

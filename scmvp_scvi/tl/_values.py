@@ -219,8 +219,7 @@ def read_values(
     has_both = _has_values(matrices[0], groups) & _has_values(matrices[1], groups)
 
     def normalized(matrix: Any, argument: str, key: str, layer: str | None) -> sp.csc_matrix:
-        layers = mdata[key].layers
-        check_counts(matrix, argument=argument, modality=key, layer=layer, layers=layers)
+        check_counts(matrix, argument=argument, modality=key, layer=layer, adata=mdata[key])
         if argument == "atac_layer":
             warn_about_reads(matrix, modality=key, layer=layer)
         return _log_normalize(_sum(as_csr(matrix), groups)[has_both])

@@ -110,14 +110,30 @@ def test_transformed_x_names_the_layers_that_hold_counts(make_modality, cells):
     adata.layers["counts"], adata.layers["scaled"] = adata.X.copy(), adata.X.toarray() - 20
     adata.X = adata.X.log1p()
     with pytest.raises(ValueError, match=r'integer counts: pass `rna_layer="counts"`\.'):
-        check_counts(adata.X, argument="rna_layer", modality="rna", layers=adata.layers)
+        check_counts(adata.X, argument="rna_layer", modality="rna", adata=adata)
 
 
 def test_transformed_layer_does_not_name_itself_as_the_way_out():
-    layers = {"log": sp.csr_matrix([[0.3]])}
+    adata = AnnData(layers={"log": sp.csr_matrix([[0.3]])})
     match = r'layers\["log"\]` must .* Store the raw counts in a layer and name it'
     with pytest.raises(ValueError, match=match):
-        check_counts(layers["log"], argument="a", modality="rna", layer="log", layers=layers)
+        check_counts(adata.layers["log"], argument="a", modality="rna", layer="log", adata=adata)
+
+
+def test_counts_in_raw_are_put_into_a_layer_by_the_way_out(make_mdata, run_way_out):
+    mdata = make_mdata()
+    counts = mdata["rna"].X[:, 1:].copy()
+    mdata["rna"].raw = mdata["rna"].copy()
+    mdata.mod["rna"] = mdata["rna"][:, 1:].copy()
+    mdata["rna"].X = mdata["rna"].X.log1p()
+    with pytest.raises(ValueError, match=r'raw` holds .* pass `rna_layer="counts"`\.') as error:
+        check_counts(mdata["rna"].X, argument="rna_layer", modality="rna", adata=mdata["rna"])
+    fixed = run_way_out(error, mdata, 'mdata["rna"].layers["counts"] = ')
+    assert (fixed["rna"].layers["counts"] != counts).nnz == 0
+    mdata["rna"].raw = mdata["rna"].copy()  # as log-normalised as `.X`
+    with pytest.raises(ValueError, match="raw counts, but .* not integers") as error:
+        check_counts(mdata["rna"].X, argument="rna_layer", modality="rna", adata=mdata["rna"])
+    assert ".raw" not in str(error.value)
 
 
 @pytest.mark.parametrize("to_matrix", [sp.csr_matrix, sp.csc_matrix, sp.csr_matrix.toarray])
