@@ -75,7 +75,7 @@ LAYERS = (
     {"_logged_plan"},
     {"_fitting_plan"},
     {"_training_plan", "_registration"},
-    {"_train_runner", "_train_arguments", "_minibatches", "_query"},
+    {"_bayes_factors", "_train_runner", "_train_arguments", "_minibatches", "_query"},
     {"_embedding", "_denoised", "_differential", "_likelihood", "_minify"},
     {"_abundance", "_predictive"},
     {"_model"},

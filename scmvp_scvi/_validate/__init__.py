@@ -34,7 +34,9 @@ from scmvp_scvi._validate._depths import (
     warn_about_deep_cells,
 )
 from scmvp_scvi._validate._groups import (
+    Cells,
     Comparison,
+    chosen_rows,
     compare_groups,
     compare_rows,
     leave_out_unmeasured,
@@ -71,6 +73,7 @@ from scmvp_scvi._validate._peaks import (
 )
 
 __all__ = [
+    "Cells",
     "Comparison",
     "PEAK_NAME",
     "begins_with_counts",
@@ -102,6 +105,7 @@ __all__ = [
     "check_some_cell_has_both",
     "check_unique_cells",
     "check_unique_features",
+    "chosen_rows",
     "compare_groups",
     "compare_rows",
     "did_you_mean",
