@@ -92,6 +92,7 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._embedding.EmbeddingMixin"),
     ("py:class", "scmvp_scvi._predictive.PredictiveMixin"),
     ("py:class", "scmvp_scvi._query.QueryMixin"),
+    ("py:class", "scmvp_scvi._registered_names.RegisteredNamesMixin"),
     ("py:class", "scmvp_scvi._registration.RegistrationMixin"),
     ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
     ("py:class", "scmvp_scvi._fitting_plan.FittingPlan"),

@@ -21,7 +21,7 @@ from scmvp_scvi._minibatches import (
     warn_about_empty,
 )
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._registration import Batch
+from scmvp_scvi._registered_names import Batch, RegisteredNamesMixin
 from scmvp_scvi._validate import (
     check_in,
     check_integer_at_least,
@@ -130,7 +130,7 @@ def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
     return reduce(torch.add, values) / n
 
 
-class DenoisedMixin(MinibatchMixin):
+class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
     """Denoised profiles of the cells of `SCMVPModel`."""
 
     def get_normalized_expression(

@@ -24,6 +24,7 @@ from scmvp_scvi._count_sums import raw_means
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._keys import MODALITIES, REGISTRY, Kind
 from scmvp_scvi._minibatches import MinibatchMixin
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._validate import (
     Cells,
     Comparison,
@@ -57,7 +58,7 @@ class _Groups(NamedTuple):
         return self.group1 is None and self.idx1 is None
 
 
-class DifferentialMixin(MinibatchMixin):
+class DifferentialMixin(MinibatchMixin, RegisteredNamesMixin):
     """Differential expression and accessibility of `SCMVPModel`.
 
     The tests are those of scvi-tools' `DifferentialComputation`, which compares draws of denoised

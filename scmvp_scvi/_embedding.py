@@ -22,10 +22,11 @@ from scmvp_scvi._minibatches import (
     count_empty,
     warn_about_empty,
 )
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._validate import check_in, check_integer_at_least, check_one_of
 
 
-class EmbeddingMixin(MinibatchMixin, VAEMixin):
+class EmbeddingMixin(MinibatchMixin, RegisteredNamesMixin, VAEMixin):
     """Embedding and cluster posterior of the cells of `SCMVPModel`."""
 
     @torch.inference_mode()

@@ -24,6 +24,7 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
 from scmvp_scvi._size_rules import default_dropout_rate, default_max_epochs
@@ -58,6 +59,7 @@ class SCMVPModel(
     EmbeddingMixin,
     QueryMixin,
     RegistrationMixin,
+    RegisteredNamesMixin,
     UnsupervisedTrainingMixin,
     BaseMinifiedModeModelClass,
 ):
@@ -309,13 +311,6 @@ class SCMVPModel(
             super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     # -- clusters -------------------------------------------------------------------------------
-
-    def _seeding_codes(self) -> list[int] | None:
-        """Codes of the labels that seed a component, likewise; None if labels do not."""
-        if not self._has_labels:
-            return None
-        known = self._categories(REGISTRY.LABELS)
-        return [known.index(name) for name in self._seeding_labels(self._unlabeled_category)]
 
     def _room_for_clusters(
         self, n_clusters: int | None, max_clusters: int, unlabeled_category: str

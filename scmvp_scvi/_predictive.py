@@ -12,7 +12,7 @@ from sparse import COO, GCXS, concatenate, stack
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._keys import MODALITIES, OUTPUT, Kind
-from scmvp_scvi._registration import Batch
+from scmvp_scvi._registered_names import Batch
 from scmvp_scvi._validate import check_integer_at_least, check_one_of
 from scmvp_scvi.distributions._factored import (
     FactoredNegativeBinomial,

@@ -14,6 +14,7 @@ from scipy import sparse
 from scmvp_scvi._data import layers_of, registered_modalities
 from scmvp_scvi._keys import MODALITIES, REGISTRY
 from scmvp_scvi._mudata import as_csr, layer_names, mudata_of
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
@@ -42,7 +43,7 @@ _NOT_OFFERED = {
 }
 
 
-class QueryMixin(RegistrationMixin):
+class QueryMixin(RegistrationMixin, RegisteredNamesMixin):
     """Transfer of a trained `SCMVPModel` to new batches."""
 
     # what a query model learns, as `Surgery` has it; None for models that learn everything

@@ -74,7 +74,7 @@ LAYERS = (
     {"_steps"},
     {"_logged_plan"},
     {"_fitting_plan"},
-    {"_training_plan", "_registration"},
+    {"_training_plan", "_registered_names", "_registration"},
     {"_bayes_factors", "_train_runner", "_train_arguments", "_minibatches", "_query"},
     {"_embedding", "_denoised", "_differential", "_likelihood", "_minify"},
     {"_abundance", "_predictive"},
