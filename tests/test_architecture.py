@@ -29,6 +29,7 @@ LAYERS = (
         "_size_rules",
         "_neighbors",
         "_panels",
+        "_posteriors",
         "_zarr",
         "_validate._blocks",
         "_validate._messages",
