@@ -349,15 +349,7 @@ class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
             As in `get_normalized_expression`; also if ``threshold`` is given for draws that are
             not averaged, or is negative.
         """
-        if threshold is not None:
-            check_in(threshold, "[0, inf)", name="threshold")
-            if n_samples is not None and n_samples > 1 and not return_mean:
-                raise ValueError(
-                    "`threshold` gives a sparse matrix, which draws of several samples are not: "
-                    "set `return_mean=True` or leave `threshold` out."
-                )
-        blocks, cells, names = self._decoded(
-            "atac",
+        blocks, cells, names = self._accessible(
             _Request(
                 adata=adata,
                 indices=indices,
@@ -370,13 +362,14 @@ class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
+            threshold,
         )
-        if threshold is not None:
-            matrix = sparse.vstack(list(_thresholded(blocks, threshold)), format="csr")
-            if return_numpy:
-                return matrix
-            return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
-        return _as_table(blocks, cells, names, return_numpy)
+        if threshold is None:
+            return _as_table(blocks, cells, names, return_numpy)
+        matrix = sparse.vstack(list(blocks), format="csr")
+        if return_numpy:
+            return matrix
+        return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
 
     def write_normalized_accessibility(
         self,
@@ -416,10 +409,7 @@ class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
         FileExistsError
             If there is something at ``path`` and it may not be replaced.
         """
-        if threshold is not None:
-            check_in(threshold, "[0, inf)", name="threshold")
-        blocks, cells, names = self._decoded(
-            "atac",
+        blocks, cells, names = self._accessible(
             _Request(
                 adata=adata,
                 indices=indices,
@@ -432,9 +422,9 @@ class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
+            threshold,
         )
-        kept = blocks if threshold is None else _thresholded(blocks, threshold)
-        write_table(path, kept, cells, names, overwrite=overwrite)
+        write_table(path, blocks, cells, names, overwrite=overwrite)
 
     # -- shared -------------------------------------------------------------------------------
 
@@ -460,6 +450,22 @@ class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
             self._check_has_counts("`own_counts=True`", request.adata)
         if request.from_modality != "joint":
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
+
+    def _accessible(
+        self, request: _Request, threshold: float | None
+    ) -> tuple[Iterator[Any], pd.Index, pd.Index]:
+        """`_decoded` of ATAC, in CSR minibatches if there is a threshold."""
+        if threshold is not None:
+            check_in(threshold, "[0, inf)", name="threshold")
+        blocks, cells, names = self._decoded("atac", request)
+        if threshold is None:
+            return blocks, cells, names
+        if request.n_samples is not None and request.n_samples > 1 and not request.return_mean:
+            raise ValueError(
+                "`threshold` gives a sparse matrix, which draws of several samples are not: "
+                "set `return_mean=True` or leave `threshold` out."
+            )
+        return _thresholded(blocks, threshold), cells, names
 
     def _decoded(
         self,
