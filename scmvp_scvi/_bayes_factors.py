@@ -20,14 +20,10 @@ from scmvp_scvi._count_sums import RawMeans
 from scmvp_scvi._keys import OUTPUT, REGISTRY, Kind
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._validate import Comparison, warn_user
-from scmvp_scvi.distributions._factored import (
-    FactoredNegativeBinomial,
-    FactoredZeroInflatedPoisson,
-)
+from scmvp_scvi.distributions._factored import Law
 from scmvp_scvi.nn._covariates import Covariates, concatenate_covariates
 
 Mode = Literal["vanilla", "change"]
-Law = FactoredNegativeBinomial | FactoredZeroInflatedPoisson
 
 # Draws times features of the arrays, some ten of them, that scvi-tools compares at once.
 _ENTRIES_PER_BLOCK = 2_000_000
@@ -87,7 +83,7 @@ class DenoisedDraws:
     """Denoised values of any features, always of the same draws from each group of cells."""
 
     module: SCMVPModule
-    law: str
+    law_key: str  # of what the module decodes
     posteriors: Posteriors
     batch_codes: Callable[[Any], list[int | None]]
     decoded: dict[tuple[bytes, Any], Law] = field(default_factory=dict)
@@ -126,7 +122,7 @@ class DenoisedDraws:
             labels=torch.zeros_like(ones),
             transform_batch=self.batch_codes(transform_batch)[0],
         )
-        return decoded[self.law]
+        return decoded[self.law_key]
 
 
 def without_outliers(

@@ -30,6 +30,7 @@ from scmvp_scvi._validate import (
 )
 from scmvp_scvi._zarr import write_table
 from scmvp_scvi.distributions._cubature import cubature_points
+from scmvp_scvi.distributions._factored import Law, UpdatedNegativeBinomial
 
 _N_POINTS = 8  # on small real data these had nine tenths of what 128 points gain
 
@@ -50,11 +51,13 @@ class _Request(NamedTuple):
     own_counts: bool = False
 
 
-# of a law, of features of it, at a depth
+# of a law that offers it, of features of that, at a depth
 _Value = Callable[[Any, slice | Tensor, float | Tensor], Tensor]
 
 
-def _mean(law: Any, features: slice | Tensor, depth: float | Tensor) -> Tensor:
+def _mean(
+    law: Law | UpdatedNegativeBinomial, features: slice | Tensor, depth: float | Tensor
+) -> Tensor:
     return law.scale(features) * depth
 
 
