@@ -144,8 +144,8 @@ class PosteriorHead(nn.Module):
         """Return q(z | .), batch shape ``(cells, latent)``."""
         exponent = self.log_variance(features).clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         variance = exponent.exp() + _VARIANCE_FLOOR
-        # no check for NaN, for which an accelerator has to be waited for: the posterior chosen of
-        # these is checked outside of training, and the loss at the end of an epoch
+        # no check for NaN, which would synchronise with the device: the posterior chosen of these
+        # is checked outside of training, and the loss at the end of an epoch
         return Normal(self.mean(features), variance.sqrt(), validate_args=False)
 
 
@@ -181,7 +181,7 @@ class ChannelEncoder(nn.Module):
         self.attention = attention
         self.dropout = nn.Dropout(dropout_rate)
         self.head = PosteriorHead(n_hidden, n_latent)
-        # whether training cells may lack the modality; to look costs a halt on an accelerator
+        # whether training cells may lack the modality; to look synchronises with the device
         self.some_unobserved = True
 
     def forward(
