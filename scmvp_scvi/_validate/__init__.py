@@ -65,6 +65,7 @@ from scmvp_scvi._validate._names import (
 from scmvp_scvi._validate._peaks import (
     PEAK_NAME,
     check_are_genes,
+    midpoints,
     parse_peak_columns,
     parse_peaks,
     prefix_change,
@@ -116,6 +117,7 @@ __all__ = [
     "finite_table",
     "has_views",
     "leave_out_unmeasured",
+    "midpoints",
     "parse_peak_columns",
     "parse_peaks",
     "prefix_change",
