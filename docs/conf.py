@@ -94,7 +94,6 @@ nitpick_ignore = [
     ("py:class", "scmvp_scvi._query.QueryMixin"),
     ("py:class", "scmvp_scvi._registered_names.RegisteredNamesMixin"),
     ("py:class", "scmvp_scvi._registration.RegistrationMixin"),
-    ("py:class", "scmvp_scvi._feature_sample.FeatureSample"),
     ("py:class", "scmvp_scvi._fitting_plan.FittingPlan"),
     ("py:class", "scmvp_scvi._surgery.Surgery"),
     ("py:class", "scmvp_scvi._wide_gradients.WideGradients"),
