@@ -10,7 +10,7 @@ from scvi.data import AnnDataManager
 from scmvp_scvi._keys import MODALITIES, REGISTRY, Kind
 
 _ROWS_PER_BLOCK = 4096
-_POISSON_CELLS = 10  # that the variance of a sum is steadied by
+_PSEUDO_CELLS = 10  # of Poisson counts, which the variance of a sum is shrunk towards
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def raw_means(counts: Any, rows: np.ndarray) -> RawMeans:
     n_free = max(n_cells - 1, 1)
     variance = (squares - total**2 / n_cells) * n_cells / n_free
     # a few cells can be alike by chance: as if some more had varied as Poisson's law has it
-    steadied = (n_free * variance + _POISSON_CELLS * total) / (n_free + _POISSON_CELLS)
-    variance = np.maximum(variance, steadied)
+    shrunk = (n_free * variance + _PSEUDO_CELLS * total) / (n_free + _PSEUDO_CELLS)
+    variance = np.maximum(variance, shrunk)
     # one more count keeps the logarithm of a feature without counts finite
     log_variance = (variance + 1) / (total + 1) ** 2
     return RawMeans(

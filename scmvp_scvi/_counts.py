@@ -2,7 +2,8 @@
 
 On a CPU the entries that are not zero are worth looking for. An accelerator moves an array of
 128 x 100,000 in some ten microseconds; there the kernels count, which the host launches one by
-one, and sizes that only the values tell, for which the host waits. Layers ask both for the same.
+one, and sizes that only the values tell, for which host and device synchronise. Layers ask both
+forms for the same.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ from scmvp_scvi._minibatches import (
     warn_about_empty,
 )
 from scmvp_scvi._module import SCMVPModule
-from scmvp_scvi._registration import Batch
+from scmvp_scvi._registered_names import Batch, RegisteredNamesMixin
 from scmvp_scvi._validate import (
     check_in,
     check_integer_at_least,
@@ -30,6 +30,7 @@ from scmvp_scvi._validate import (
 )
 from scmvp_scvi._zarr import write_table
 from scmvp_scvi.distributions._cubature import cubature_points
+from scmvp_scvi.distributions._factored import Law, UpdatedNegativeBinomial
 
 _N_POINTS = 8  # on small real data these had nine tenths of what 128 points gain
 
@@ -50,11 +51,13 @@ class _Request(NamedTuple):
     own_counts: bool = False
 
 
-# of a law, of features of it, at a depth
+# of a law that offers it, of features of that, at a depth
 _Value = Callable[[Any, slice | Tensor, float | Tensor], Tensor]
 
 
-def _mean(law: Any, features: slice | Tensor, depth: float | Tensor) -> Tensor:
+def _mean(
+    law: Law | UpdatedNegativeBinomial, features: slice | Tensor, depth: float | Tensor
+) -> Tensor:
     return law.scale(features) * depth
 
 
@@ -130,7 +133,7 @@ def _mean_of(values: Iterable[Tensor], n: int) -> Tensor:
     return reduce(torch.add, values) / n
 
 
-class DenoisedMixin(MinibatchMixin):
+class DenoisedMixin(MinibatchMixin, RegisteredNamesMixin):
     """Denoised profiles of the cells of `SCMVPModel`."""
 
     def get_normalized_expression(
@@ -349,15 +352,7 @@ class DenoisedMixin(MinibatchMixin):
             As in `get_normalized_expression`; also if ``threshold`` is given for draws that are
             not averaged, or is negative.
         """
-        if threshold is not None:
-            check_in(threshold, "[0, inf)", name="threshold")
-            if n_samples is not None and n_samples > 1 and not return_mean:
-                raise ValueError(
-                    "`threshold` gives a sparse matrix, which draws of several samples are not: "
-                    "set `return_mean=True` or leave `threshold` out."
-                )
-        blocks, cells, names = self._decoded(
-            "atac",
+        blocks, cells, names = self._accessible(
             _Request(
                 adata=adata,
                 indices=indices,
@@ -370,13 +365,14 @@ class DenoisedMixin(MinibatchMixin):
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
+            threshold,
         )
-        if threshold is not None:
-            matrix = sparse.vstack(list(_thresholded(blocks, threshold)), format="csr")
-            if return_numpy:
-                return matrix
-            return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
-        return _as_table(blocks, cells, names, return_numpy)
+        if threshold is None:
+            return _as_table(blocks, cells, names, return_numpy)
+        matrix = sparse.vstack(list(blocks), format="csr")
+        if return_numpy:
+            return matrix
+        return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=names)
 
     def write_normalized_accessibility(
         self,
@@ -416,10 +412,7 @@ class DenoisedMixin(MinibatchMixin):
         FileExistsError
             If there is something at ``path`` and it may not be replaced.
         """
-        if threshold is not None:
-            check_in(threshold, "[0, inf)", name="threshold")
-        blocks, cells, names = self._decoded(
-            "atac",
+        blocks, cells, names = self._accessible(
             _Request(
                 adata=adata,
                 indices=indices,
@@ -432,9 +425,9 @@ class DenoisedMixin(MinibatchMixin):
                 batch_size=batch_size,
                 from_modality=from_modality,
             ),
+            threshold,
         )
-        kept = blocks if threshold is None else _thresholded(blocks, threshold)
-        write_table(path, kept, cells, names, overwrite=overwrite)
+        write_table(path, blocks, cells, names, overwrite=overwrite)
 
     # -- shared -------------------------------------------------------------------------------
 
@@ -460,6 +453,22 @@ class DenoisedMixin(MinibatchMixin):
             self._check_has_counts("`own_counts=True`", request.adata)
         if request.from_modality != "joint":
             self._check_has_counts(f'`from_modality="{request.from_modality}"`', request.adata)
+
+    def _accessible(
+        self, request: _Request, threshold: float | None
+    ) -> tuple[Iterator[Any], pd.Index, pd.Index]:
+        """`_decoded` of ATAC, in CSR minibatches if there is a threshold."""
+        if threshold is not None:
+            check_in(threshold, "[0, inf)", name="threshold")
+        blocks, cells, names = self._decoded("atac", request)
+        if threshold is None:
+            return blocks, cells, names
+        if request.n_samples is not None and request.n_samples > 1 and not request.return_mean:
+            raise ValueError(
+                "`threshold` gives a sparse matrix, which draws of several samples are not: "
+                "set `return_mean=True` or leave `threshold` out."
+            )
+        return _thresholded(blocks, threshold), cells, names
 
     def _decoded(
         self,

@@ -1,6 +1,6 @@
 """`EmbeddingMixin`: where a trained model places cells, and in which cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,16 @@ from torch.distributions import (
 
 from scmvp_scvi._keys import OUTPUT, POSTERIOR_OF, REGISTRY, Source
 from scmvp_scvi._minibatches import (
+    Loader,
     MinibatchMixin,
     count_empty,
     warn_about_empty,
 )
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._validate import check_in, check_integer_at_least, check_one_of
 
 
-class EmbeddingMixin(MinibatchMixin, VAEMixin):
+class EmbeddingMixin(MinibatchMixin, RegisteredNamesMixin, VAEMixin):
     """Embedding and cluster posterior of the cells of `SCMVPModel`."""
 
     @torch.inference_mode()
@@ -37,7 +39,7 @@ class EmbeddingMixin(MinibatchMixin, VAEMixin):
         give_mean: bool = True,
         batch_size: int | None = None,
         return_dist: bool = False,
-        dataloader: Iterator[dict[str, Tensor]] | None = None,
+        dataloader: Loader | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Embed cells: q(z | x, y), or the posterior of one modality's channel alone.
 

@@ -30,8 +30,8 @@ def inclusion_probabilities(
 ) -> Float[Tensor, "features"]:
     """Probability of each feature to be drawn: in part equal, in part by its abundance.
 
-    Terms of abundant features vary most, and drawing them more often steadies the sum; the equal
-    part bounds the weight of the rare ones.
+    Terms of abundant features vary most, and drawing them more often lowers the variance of the
+    sum; the equal part bounds the weight of the rare ones.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`LoggedPlan`: what a training logs of each epoch, and that it stops where numbers are lost."""
+"""`LoggedPlan`: what a training logs of each epoch; it stops where a loss is NaN or infinite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -66,7 +66,10 @@ class LoggedPlan(SteppingPlan):
             self._log({**metrics, **means}, n_cells)
 
     def _check_finite(self) -> None:
-        """Refuse to go on with a loss that is no number; to look at each step would halt a GPU."""
+        """Refuse to go on with a loss that is NaN or infinite.
+
+        Once an epoch: to look at each step would synchronise with the device each time.
+        """
         if self.trainer.precision == "16-mixed":
             return  # whose scaler leaves such steps out
         means = self.epoch_parts["train"].means()

@@ -13,7 +13,8 @@ from scmvp_scvi._minified import batches_with_counts, check_has_counts
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._validate import check_indices, warn_user
 
-Loader = Iterator[dict[str, Tensor]]
+# What a user passes as `dataloader`: any iterable of minibatches, as torch's are.
+Loader = Iterable[dict[str, Tensor]]
 
 
 class MinibatchMixin(RegistrationMixin):
@@ -37,7 +38,7 @@ class MinibatchMixin(RegistrationMixin):
         adata: MuData | None,
         indices: Sequence[int] | np.ndarray | None,
         batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None,
+        dataloader: Loader | None,
     ) -> Iterator[dict[str, Tensor]]:
         """Yield the minibatches of a loader, or of the data where there is none."""
         if dataloader is None:
@@ -56,7 +57,7 @@ class MinibatchMixin(RegistrationMixin):
         adata: MuData | None,
         indices: Sequence[int] | np.ndarray | None,
         batch_size: int | None,
-        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        dataloader: Loader | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield what the module finds in each minibatch."""
         for tensors in self._asked_minibatches(adata, indices, batch_size, dataloader):

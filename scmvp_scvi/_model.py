@@ -24,6 +24,7 @@ from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi._predictive import PredictiveMixin
 from scmvp_scvi._query import QueryMixin
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import SAVE_KEYS, keep_codes
 from scmvp_scvi._size_rules import default_dropout_rate, default_max_epochs
@@ -58,6 +59,7 @@ class SCMVPModel(
     EmbeddingMixin,
     QueryMixin,
     RegistrationMixin,
+    RegisteredNamesMixin,
     UnsupervisedTrainingMixin,
     BaseMinifiedModeModelClass,
 ):
@@ -165,21 +167,10 @@ class SCMVPModel(
             self._take_back_codes()
             self._keep_values()
         silence_csr_warnings()
-        if dropout_rate is None:  # recorded as a number: a query has another number of cells
-            dropout_rate = default_dropout_rate(self.summary_stats["n_cells"])
-        _check_architecture(locals())
-        if atac_target == "tfidf" and self.registry["setup_args"]["atac_size_factor_key"]:
-            raise ValueError(
-                '`atac_target="tfidf"` has depth normalised away, so that ATAC size factors have '
-                "nothing to scale: leave `atac_size_factor_key` out of `setup_mudata`, or "
-                'reconstruct the counts, `atac_target="counts"`.'
-            )
         stats = self.summary_stats
-        if center_batches and stats["n_batch"] < 2:
-            raise ValueError(
-                "`center_batches` centres the cells of each batch, and there is one batch: name "
-                "the column of the batches with `batch_key` in `setup_mudata`, or leave it out."
-            )
+        if dropout_rate is None:  # recorded as a number: a query has another number of cells
+            dropout_rate = default_dropout_rate(stats["n_cells"])
+        _check_architecture(locals(), self.registry["setup_args"], stats["n_batch"])
         cat_covs = self.registry["field_registries"][REGISTRY.CATEGORICAL_COVARIATES]
         self.module = SCMVPModule(
             n_genes=stats["n_vars"],
@@ -309,13 +300,6 @@ class SCMVPModel(
             super().save(dir_path, prefix, overwrite, save_anndata, *args, **kwargs)
 
     # -- clusters -------------------------------------------------------------------------------
-
-    def _seeding_codes(self) -> list[int] | None:
-        """Codes of the labels that seed a component, likewise; None if labels do not."""
-        if not self._has_labels:
-            return None
-        known = self._categories(REGISTRY.LABELS)
-        return [known.index(name) for name in self._seeding_labels(self._unlabeled_category)]
 
     def _room_for_clusters(
         self, n_clusters: int | None, max_clusters: int, unlabeled_category: str
@@ -487,8 +471,10 @@ def _saved_without_first_modality(
     return mdata if _lacks_first_modality(mdata) else None
 
 
-def _check_architecture(arguments: Mapping[str, Any]) -> None:
-    """Check the arguments of `SCMVPModel.__init__` that its module would choke on."""
+def _check_architecture(
+    arguments: Mapping[str, Any], setup_args: Mapping[str, Any], n_batch: int
+) -> None:
+    """Check the arguments of `SCMVPModel.__init__` by themselves and against what was set up."""
     for name in ("n_latent", "n_heads", "max_clusters"):
         check_integer_at_least(arguments[name], 1, name=name)
     for name in ("n_hidden", "n_hidden_atac", "n_shared"):
@@ -510,4 +496,15 @@ def _check_architecture(arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             f"`n_heads` must divide `n_hidden_atac`, got {arguments['n_heads']} heads for a width "
             f"of {arguments['n_hidden_atac']}."
+        )
+    if arguments["atac_target"] == "tfidf" and setup_args["atac_size_factor_key"]:
+        raise ValueError(
+            '`atac_target="tfidf"` has depth normalised away, so that ATAC size factors have '
+            "nothing to scale: leave `atac_size_factor_key` out of `setup_mudata`, or "
+            'reconstruct the counts, `atac_target="counts"`.'
+        )
+    if arguments["center_batches"] and n_batch < 2:
+        raise ValueError(
+            "`center_batches` centres the cells of each batch, and there is one batch: name "
+            "the column of the batches with `batch_key` in `setup_mudata`, or leave it out."
         )

@@ -22,9 +22,11 @@ from scmvp_scvi._feature_sample import (
 )
 from scmvp_scvi._keys import LOSS, MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY, Kind, Source
 from scmvp_scvi._losses import cluster_divergence, label_surprise, latent_divergence
+from scmvp_scvi._posteriors import choose_posterior, posterior_where, stack_posteriors
 from scmvp_scvi._profiles import (
+    imputed_atac,
+    imputed_rna,
     log_normalized,
-    log_normalized_of_shares,
     log_tfidf,
     log_tfidf_of_shares,
 )
@@ -40,7 +42,6 @@ from scmvp_scvi.nn._encoders import JointEncoder, ProfileBlock, atac_encoder, rn
 
 DEFAULT_CYCLE_PEAKS = 8192
 _DEFAULT_CYCLE_GENES = 2048
-_PEAKS_PER_BLOCK = 8192  # of an imputed profile that is read whole
 _BATCH_DIMS = 5  # of the vectors of batches, as in scvi-tools
 _OTHER = {"rna": "atac", "atac": "rna"}
 
@@ -363,13 +364,13 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         qz_rna = self.rna_encoder.head(rna_features)
         qz_atac = self.atac_encoder.head(atac_features)
         qz_joint = self.joint_encoder(rna_features, atac_features)
-        qz = _choose_posterior(
+        qz = choose_posterior(
             qz_joint,
             qz_rna,
             qz_atac,
             rna_observed,
             atac_observed,
-            validate=not self.training,  # in each step it would keep an accelerator waiting
+            validate=not self.training,  # which in each step would synchronise with the device
         )
         return {
             OUTPUT.QZ: qz,
@@ -551,7 +552,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             seen = embedded[MODALITIES[decoded].observed].bool().unsqueeze(-1)
             # what a cell has is the other modality then
             qz = embedded[OUTPUT.QZ]
-            return _where(seen, qz, self.calibrations[_OTHER[decoded]](qz))
+            return posterior_where(seen, qz, self.calibrations[_OTHER[decoded]](qz))
         channel: Normal = embedded[POSTERIOR_OF[source]]
         if source != decoded:
             channel = self.calibrations[source](channel)
@@ -621,56 +622,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         atac_features = self.atac_encoder.of_imputed(atac_profile, covariates, atac_weight)
         return self.rna_encoder.head(rna_features), self.atac_encoder.head(atac_features)
 
-    def imputed_rna(
-        self, log_scale: Float[Tensor, "cells genes"], sample: FeatureSample | None = None
-    ) -> Iterator[ProfileBlock]:
-        """Yield the imputed profile in the encoder's units, whole or at some genes.
-
-        Parameters
-        ----------
-        log_scale
-            Logarithm of each gene's share; the shares at the median depth are the profile.
-        sample
-            Genes that stand for all, by their weights.
-        """
-        if sample is None:
-            yield slice(None), log_normalized_of_shares(log_scale, self.rna_median_depth)
-            return
-        # by rows: the gradient of a choice of columns takes several times as long
-        chosen = log_scale.gather(1, sample.columns.expand(len(log_scale), -1))
-        profile = log_normalized_of_shares(chosen, self.rna_median_depth)
-        yield sample.columns, profile * sample.weights
-
-    def imputed_atac(
-        self, py: FactoredZeroInflatedPoisson, sample: FeatureSample | None = None
-    ) -> Iterator[ProfileBlock]:
-        """Yield the imputed profile in the encoder's units, block by block or at some peaks.
-
-        Parameters
-        ----------
-        py
-            Law of the ATAC counts, of the sampled peaks alone if there is a sample.
-        sample
-            Peaks that stand for all, by their weights.
-        """
-        if sample is not None:
-            profile = self._encoder_units(py, self.atac_idf[sample.columns])
-            yield sample.columns, profile * sample.weights
-            return
-        for start in range(0, len(self.atac_idf), _PEAKS_PER_BLOCK):
-            block = slice(start, start + _PEAKS_PER_BLOCK)
-            yield block, self._encoder_units(py.at(block), self.atac_idf[block])
-
-    def _encoder_units(
-        self, py: FactoredZeroInflatedPoisson, idf: Float[Tensor, "peaks"]
-    ) -> Float[Tensor, "cells peaks"]:
-        if self.atac_target == "tfidf":  # the decoder's mean is the encoder's input already
-            seen = py.observed[:, None]
-            # of a cell without counts the library is no more than a placeholder
-            typical = (seen * py.library).sum() / seen.sum().clamp(min=1)
-            return py.scale() * torch.where(seen > 0, py.library, typical)
-        return log_tfidf_of_shares(py.scale(), idf)
-
     # -- objective (section 3.7) ----------------------------------------------------------------
 
     def loss(
@@ -729,16 +680,12 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         """
         inferred, decoded = inference_outputs, generative_outputs
         qz, px, py = inferred[OUTPUT.QZ], decoded[OUTPUT.PX], decoded[OUTPUT.PY]
-
-        atac_target, sample = inferred[OUTPUT.ATAC_TARGET], None
-        if self.training and n_peaks_per_step is not None:
-            if peak_probabilities is None:
-                peak_probabilities = self.peak_probabilities(n_peaks_per_step)
-            sample = sample_features(
-                peak_probabilities, min(n_peaks_per_step, len(peak_probabilities))
-            )
+        atac_target, peak_weights = inferred[OUTPUT.ATAC_TARGET], None
+        sample = self._peaks_of_step(n_peaks_per_step, peak_probabilities)
+        if sample is not None:
             atac_target = atac_target.select_columns(sample.columns)
             py = py.at(sample.columns, gradient_factors=1 / sample.weights)
+            peak_weights = sample.weights
 
         log_scale = px.log_scale()  # once, for the cycle and the likelihood
         latent: dict[str, Tensor] = {}
@@ -753,7 +700,6 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             )
             latent, cluster = self._cycle_terms(qz, cycle_rna, cycle_atac)
         rna_log_prob = px.log_prob(inferred[OUTPUT.RNA_COUNTS], log_scale, for_mean=True)
-        peak_weights = None if sample is None else sample.weights
         atac_log_prob = py.log_prob(atac_target, peak_weights, wide_gradients, for_mean=True)
         reconstruction = {
             LOSS.RNA_RECONSTRUCTION: -rna_log_prob,
@@ -761,12 +707,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         }
         kl = self.prior.kl(qz, inferred[OUTPUT.Z])
         alignment = self._alignment_terms(inferred)
-        labelled: dict[str, Tensor] = {}
-        if component_of_label is not None:
-            components = component_of_label[tensors[REGISTRY.LABELS].squeeze(-1).long()]
-            log_probs = self.prior.cluster_log_probs(inferred[OUTPUT.Z])
-            # before the fit of the mixture no component is a label's
-            labelled = {LOSS.LABELS: label_surprise(log_probs, components) * self.prior.is_fitted}
+        labelled = self._label_term(tensors, inferred[OUTPUT.Z], component_of_label)
 
         total = (
             sum(reconstruction.values())
@@ -794,14 +735,38 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         """
         return inclusion_probabilities(self.atac_idf.reciprocal(), n_sampled)
 
+    def _peaks_of_step(
+        self, n_sampled: int | None, probabilities: Float[Tensor, "peaks"] | None
+    ) -> FeatureSample | None:
+        """Peaks that a step of training is estimated from; None for all."""
+        if not self.training or n_sampled is None:
+            return None
+        if probabilities is None:
+            probabilities = self.peak_probabilities(n_sampled)
+        return sample_features(probabilities, min(n_sampled, len(probabilities)))
+
+    def _label_term(
+        self,
+        tensors: dict[str, Tensor],
+        z: Float[Tensor, "cells latent"],
+        component_of_label: Int[Tensor, "labels"] | None,
+    ) -> dict[str, Tensor]:
+        """-log p(c | z) of the components that labels name, ``(cells,)``; nothing if none do."""
+        if component_of_label is None:
+            return {}
+        components = component_of_label[tensors[REGISTRY.LABELS].squeeze(-1).long()]
+        surprise = label_surprise(self.prior.cluster_log_probs(z), components)
+        # before the fit of the mixture no component is a label's
+        return {LOSS.LABELS: surprise * self.prior.is_fitted}
+
     def _cycle_rna_profile(
         self, log_scale: Float[Tensor, "cells genes"], n_cycle_genes: int
     ) -> Iterator[ProfileBlock]:
         """Imputed RNA profile to embed again: at some genes, or of all."""
-        n_genes = log_scale.shape[1]
-        if not self.training or n_cycle_genes >= n_genes:
-            return self.imputed_rna(log_scale)
-        return self.imputed_rna(log_scale, sample_evenly(n_genes, n_cycle_genes, log_scale.device))
+        n_genes, sample = log_scale.shape[1], None
+        if self.training and n_cycle_genes < n_genes:
+            sample = sample_evenly(n_genes, n_cycle_genes, log_scale.device)
+        return imputed_rna(log_scale, self.rna_median_depth, sample)
 
     def _cycle_atac_profile(
         self,
@@ -812,18 +777,18 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
     ) -> Iterator[ProfileBlock]:
         """Imputed ATAC profile to embed again: at some peaks of the step's, or of all."""
         n_peaks = len(py.rate_bias)
-        if not self.training or n_cycle_peaks >= n_peaks:
-            return self.imputed_atac(py, sample)
-        own = sample_evenly(n_peaks, n_cycle_peaks, py.rate_bias.device)
-        if sample is None:
-            if wide_gradients is not None:
-                read = (py.rate_weight, self.atac_encoder.first_layer.weight)
-                wide_gradients.hold(own.columns, read)
-            return self.imputed_atac(py.at(own.columns), own)
-        # among the sampled rows, so that no other row is touched
-        columns, weights = (t[own.columns] for t in (sample.columns, sample.weights))
-        chosen = FeatureSample(columns, weights * own.weights)
-        return self.imputed_atac(py.among(own.columns), chosen)
+        if self.training and n_cycle_peaks < n_peaks:
+            own = sample_evenly(n_peaks, n_cycle_peaks, py.rate_bias.device)
+            if sample is None:
+                if wide_gradients is not None:
+                    read = (py.rate_weight, self.atac_encoder.first_layer.weight)
+                    wide_gradients.hold(own.columns, read)
+                py, sample = py.at(own.columns), own
+            else:  # among the sampled rows, so that no other row is touched
+                columns, weights = (t[own.columns] for t in (sample.columns, sample.weights))
+                py = py.among(own.columns)
+                sample = FeatureSample(columns, weights * own.weights)
+        return imputed_atac(py, self.atac_idf, self.atac_target, sample)
 
     def _alignment_terms(self, inferred: dict[str, Any]) -> dict[str, Tensor]:
         """Divergence of each channel from the joint posterior, ``(cells,)``, 0 in unpaired cells.
@@ -832,7 +797,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         """
         qz = inferred[OUTPUT.QZ]
         target = Normal(qz.loc.detach(), qz.scale.detach(), validate_args=False)
-        channels = _stack(inferred[OUTPUT.QZ_RNA], inferred[OUTPUT.QZ_ATAC])
+        channels = stack_posteriors(inferred[OUTPUT.QZ_RNA], inferred[OUTPUT.QZ_ATAC])
         paired = inferred[OUTPUT.RNA_OBSERVED] * inferred[OUTPUT.ATAC_OBSERVED]
         of_rna, of_atac = latent_divergence(target, channels) * paired
         return {LOSS.ALIGNMENT_RNA: of_rna, LOSS.ALIGNMENT_ATAC: of_atac}
@@ -841,7 +806,7 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
         self, qz: Normal, cycle_rna: Normal, cycle_atac: Normal
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Both consistency terms of both modalities, each ``(cells,)``."""
-        channels = _stack(cycle_rna, cycle_atac)
+        channels = stack_posteriors(cycle_rna, cycle_atac)
         of_rna, of_atac = latent_divergence(qz, channels)
         latent = {LOSS.CYCLE_RNA: of_rna, LOSS.CYCLE_ATAC: of_atac}
         points = torch.cat([qz.loc.unsqueeze(0), channels.loc])
@@ -879,32 +844,3 @@ class SCMVPModule(BaseMinifiedModeModuleClass):
             log_weights.append(log_likelihood + self.prior.log_prob(z) - qz.log_prob(z).sum(-1))
         stacked = torch.stack(log_weights).cpu()
         return stacked.logsumexp(0) - math.log(n_mc_samples)
-
-
-def _stack(*posteriors: Normal) -> Normal:
-    """Posteriors of several channels as one, ``(channels, cells, latent)``."""
-    locs, scales = ([getattr(p, name) for p in posteriors] for name in ("loc", "scale"))
-    return Normal(torch.stack(locs), torch.stack(scales), validate_args=False)
-
-
-def _choose_posterior(
-    joint: Normal,
-    rna: Normal,
-    atac: Normal,
-    rna_observed: Float[Tensor, "cells"],
-    atac_observed: Float[Tensor, "cells"],
-    validate: bool,
-) -> Normal:
-    """Joint posterior where both modalities were measured, else that of the one that was.
-
-    ``validate`` has torch look for NaN in it, for which an accelerator has to be waited for.
-    """
-    both = (rna_observed * atac_observed).bool().unsqueeze(-1)
-    has_rna = rna_observed.bool().unsqueeze(-1)
-    return _where(both, joint, _where(has_rna, rna, atac), validate)
-
-
-def _where(chosen: Tensor, posterior: Normal, other: Normal, validate: bool = False) -> Normal:
-    """The posterior of the cells that are chosen, ``(cells, 1)``, and another one of the rest."""
-    loc = torch.where(chosen, posterior.loc, other.loc)
-    return Normal(loc, torch.where(chosen, posterior.scale, other.scale), validate_args=validate)

@@ -1,4 +1,4 @@
-"""What versions of mudata and anndata do differently, and what scipy does not store."""
+"""What versions of mudata and anndata do differently; what scipy and pandas do not store."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -67,3 +67,18 @@ def as_csr(matrix: Any) -> sparse.csr_matrix:
         is_sparse = sparse.issparse(matrix)
         matrix = matrix.astype("f4") if is_sparse else np.asarray(matrix, dtype="f4")
     return sparse.csr_matrix(matrix)
+
+
+def reindexed(table: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+    """Rows of a table by name, missing values for names that it has not.
+
+    Parameters
+    ----------
+    table
+        Columns of cells or of features.
+    names
+        The rows, in their order.
+    """
+    # a column of truth values with missing ones fits no plain boolean
+    nullable = dict.fromkeys(table.select_dtypes("bool"), "boolean")
+    return table.astype(nullable).reindex(names)

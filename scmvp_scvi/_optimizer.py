@@ -36,7 +36,7 @@ def trust_rows(parameters: Iterable[Tensor]) -> None:
     ----------
     parameters
         Their gradients are each of one use by `take_rows`, which forms them so. Autograd forgets
-        it, and torch would look, for which an accelerator has to be waited for.
+        it, and torch would look, which synchronises with the device.
     """
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
@@ -90,7 +90,7 @@ class RowAdam(torch.optim.Adam):
             if kwargs.get(name):
                 raise ValueError(f"`{name}` is not offered by steps by rows: leave it out.")
         super().__init__(params, fused=True, **kwargs)
-        # rows that wait for `step`, and their gradient, of the parameters that have begun theirs
+        # rows held back for `step`, and their gradient, of the parameters that have begun theirs
         self._held: dict[Parameter, tuple[Tensor, Tensor]] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -311,7 +311,7 @@ class SteppedGradient:
     weight
         ``(features, width)``.
     held
-        ``(held,)``, rows that wait for the rest of their gradient, ascending.
+        ``(held,)``, rows held back for the rest of their gradient, ascending.
     """
 
     def __init__(self, optimizer: RowAdam, weight: Parameter, held: Int[Tensor, "held"]) -> None:

@@ -12,12 +12,9 @@ from sparse import COO, GCXS, concatenate, stack
 from scmvp_scvi._data import registered_modality
 from scmvp_scvi._denoised import DenoisedMixin
 from scmvp_scvi._keys import MODALITIES, OUTPUT, Kind
-from scmvp_scvi._registration import Batch
+from scmvp_scvi._registered_names import Batch
 from scmvp_scvi._validate import check_integer_at_least, check_one_of
-from scmvp_scvi.distributions._factored import (
-    FactoredNegativeBinomial,
-    FactoredZeroInflatedPoisson,
-)
+from scmvp_scvi.distributions._factored import Law
 
 _FEATURES_PER_BLOCK = 8192
 
@@ -163,7 +160,7 @@ class PredictiveMixin(DenoisedMixin):
         return pd.DataFrame(np.corrcoef(values, rowvar=False), index=genes, columns=genes)
 
 
-def _draw(law: FactoredNegativeBinomial | FactoredZeroInflatedPoisson, chosen: np.ndarray) -> COO:
+def _draw(law: Law, chosen: np.ndarray) -> COO:
     """``(cells, chosen)``, counts; none where a cell lacks the modality."""
     blocks = []
     for start in range(0, len(chosen), _FEATURES_PER_BLOCK):

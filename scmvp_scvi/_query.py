@@ -13,7 +13,8 @@ from scipy import sparse
 
 from scmvp_scvi._data import layers_of, registered_modalities
 from scmvp_scvi._keys import MODALITIES, REGISTRY
-from scmvp_scvi._mudata import as_csr, layer_names, mudata_of
+from scmvp_scvi._mudata import as_csr, layer_names, mudata_of, reindexed
+from scmvp_scvi._registered_names import RegisteredNamesMixin
 from scmvp_scvi._registration import RegistrationMixin
 from scmvp_scvi._scvi import parse_device_args
 from scmvp_scvi._surgery import Surgery, extend_state
@@ -42,7 +43,7 @@ _NOT_OFFERED = {
 }
 
 
-class QueryMixin(RegistrationMixin):
+class QueryMixin(RegistrationMixin, RegisteredNamesMixin):
     """Transfer of a trained `SCMVPModel` to new batches."""
 
     # what a query model learns, as `Surgery` has it; None for models that learn everything
@@ -293,12 +294,10 @@ def match_features(adata: AnnData, names: pd.Index, modality: str) -> AnnData:
         f"count as zero in all its cells: {shown(missing)}. The more there are, the less its "
         "embedding means; counting the query on the features of the reference avoids it.",
     )
-    # a column of missing values fits no plain boolean
-    nullable = dict.fromkeys(adata.var.select_dtypes(bool), "boolean")
     matched = AnnData(
         X=None if adata.X is None else _take_columns(adata.X, source),
         obs=adata.obs.copy(),
-        var=adata.var.astype(nullable).reindex(names),
+        var=reindexed(adata.var, names),
         uns=dict(adata.uns),
         obsm={key: array.copy() for key, array in adata.obsm.items()},
         obsp={key: array.copy() for key, array in adata.obsp.items()},

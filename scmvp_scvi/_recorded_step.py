@@ -11,7 +11,7 @@ from scmvp_scvi._keys import REGISTRY
 from scmvp_scvi._module import SCMVPLossOutput
 
 Step = Callable[[dict[str, Tensor]], SCMVPLossOutput]
-_FIRST_RECORDED = 3  # step; by then whatever libraries set up at their first call is there
+_USUAL_STEPS = 3  # before one is recorded, in which libraries set up what they need
 
 
 class RecordedStep:
@@ -98,7 +98,7 @@ class StepRecorder:
         """
         if self._recorded is None:
             is_full = len(minibatch[REGISTRY.BATCH]) == self._n_cells
-            if self._n_usual < _FIRST_RECORDED or not is_full:
+            if self._n_usual < _USUAL_STEPS or not is_full:
                 self._n_usual += 1
                 return None
             self._recorded = RecordedStep(step, minibatch)

@@ -25,9 +25,10 @@ __all__ = [
 
 
 class MuDataManager(AnnDataManager):
-    """Scvi-tools' manager, that warns of categories of few cells where they are to be learned.
+    """Scvi-tools' manager, which warns of categories of few cells only where a model learns them.
 
-    Data that are read by the registry of a model are asked about: it has learned its categories.
+    Of data that are registered with the registry of a model it has nothing to learn, unless they
+    extend its categories.
     """
 
     def register_fields(

@@ -16,10 +16,10 @@ from scmvp_scvi._surgery import KnownRows, Surgery
 
 logger = logging.getLogger(__name__)
 
-# Share of the rows of a wide weight that may wait for the cycle where the others are stepped in
-# blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of 100,000 it
-# took as long. With fewer peaks there is little memory to save.
-_MOST_WAITING = 0.125
+# Share of the rows of a wide weight that may be held back for the cycle where the others are
+# stepped in blocks: with a third of 25,734 peaks a step took a quarter longer, with a twelfth of
+# 100,000 it took as long. With fewer peaks there is little memory to save.
+_MAX_HELD_SHARE = 0.125
 _KL_WEIGHT, _LR = "kl_weight", "lr"  # change in each step, as the minibatch does
 
 
@@ -157,7 +157,7 @@ class SteppingPlan(TrainingPlan):
         peaks the gradients are small but for one, and blocks took an eighth longer.
         """
         trainer, arguments = self.trainer, self.loss_kwargs
-        n_waiting = arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS)
+        n_held = arguments.get("n_cycle_peaks", DEFAULT_CYCLE_PEAKS)
         return (
             self.device.type == "cpu"
             and trainer.world_size == 1
@@ -166,7 +166,7 @@ class SteppingPlan(TrainingPlan):
             and not trainer.fit_loop._skip_backward
             and not trainer.gradient_clip_val
             and arguments.get("n_peaks_per_step") is None
-            and n_waiting <= _MOST_WAITING * len(self.module.atac_idf)
+            and n_held <= _MAX_HELD_SHARE * len(self.module.atac_idf)
             and isinstance(self._optimizer, RowAdam)
         )
 

@@ -362,6 +362,11 @@ def test_negative_threshold_is_refused(trained_model):
         trained_model.get_normalized_accessibility(threshold=-0.1)
 
 
+def test_number_of_draws_is_checked_before_it_is_compared(trained_model):
+    with pytest.raises(TypeError, match="`n_samples` must be an integer, got '2'"):
+        trained_model.get_normalized_accessibility(threshold=0.1, n_samples="2", return_mean=False)
+
+
 def test_threshold_on_draws_that_are_not_averaged_is_refused(trained_model):
     with pytest.raises(ValueError, match="set `return_mean=True` or leave `threshold` out"):
         trained_model.get_normalized_accessibility(threshold=0.1, n_samples=2, return_mean=False)

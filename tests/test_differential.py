@@ -14,7 +14,7 @@ from mudata import MuData
 from scipy.stats import binom
 from scvi.model.base import DifferentialComputation
 
-from scmvp_scvi import SCMVPModel, _differential
+from scmvp_scvi import SCMVPModel, _bayes_factors, _differential
 from scmvp_scvi._mudata import without_pulling
 from scmvp_scvi.nn._calibration import CalibrationFit
 
@@ -226,7 +226,7 @@ def certain(raw):
 def test_blocks_of_features_do_not_change_the_statistics(compare, planted, monkeypatch):
     tables = []
     for entries in (2_000_000, 50_000):
-        monkeypatch.setattr(_differential, "_ENTRIES_PER_BLOCK", entries)
+        monkeypatch.setattr(_bayes_factors, "_ENTRIES_PER_BLOCK", entries)
         torch.manual_seed(0)
         tables.append(compare(groupby="cell_type", group1="type_0", mode="vanilla"))
     pd.testing.assert_frame_equal(*(t.sort_index() for t in tables), rtol=1e-4, atol=1e-3)
@@ -352,43 +352,9 @@ def test_groups_may_be_rows_masks_or_queries(compare, planted):
     pd.testing.assert_frame_equal(tables[0], tables[2])
 
 
-@pytest.mark.parametrize(
-    ("query", "error", "message"),
-    [
-        ("depth >", ValueError, "pandas cannot evaluate it: SyntaxError"),
-        ("", ValueError, "pandas cannot evaluate it: ValueError"),
-        ("  ", ValueError, "true or false of each cell, got values of another kind"),
-        ("cell_type > 3", ValueError, "pandas cannot evaluate it: TypeError"),
-        ("rna_depth", ValueError, "true or false of each cell, got values of another kind"),
-        ("rna_depth > @table.size", KeyError, "got `table`"),
-        ("rna_depth > @least", KeyError, "got `least`.*variables of your own, pass a mask"),
-        ("`my col` > 3", KeyError, "got `my_col`"),
-    ],
-)
-def test_query_that_is_no_condition_of_the_columns_is_refused_in_our_words(
-    compare, query, error, message
-):
-    with pytest.raises(error, match=f"(?s)`idx1=.*must be a query of the columns.*{message}"):
-        compare(idx1=query)
-
-
-def test_query_of_a_column_with_missing_values_chooses_where_it_is_true(compare, planted):
-    planted.obs["score"] = pd.array([1, 2, None] * 173 + [1], "Int64")
-    by_query = compare(idx1="score > 1")
-    torch.manual_seed(0)
-    by_mask = compare(idx1=np.arange(520) % 3 == 1)
-    assert by_query["proba_de"].corr(by_mask["proba_de"]) > 0.99
-    del planted.obs["score"]
-
-
 def test_groups_that_are_named_twice_are_refused(compare):
     with pytest.raises(ValueError, match="`group1` must name each group once, got `type_0` again"):
         compare(groupby="cell_type", group1=["type_0", "type_1", "type_0"])
-
-
-def test_query_of_a_column_that_does_not_exist_is_refused_with_near_matches(compare):
-    with pytest.raises(KeyError, match="`idx1=.*got `celltype`. Did you mean `cell_type`?"):
-        compare(idx1='celltype == "type_0"')
 
 
 def test_batches_to_decode_in_are_those_that_are_named(model, planted):
@@ -449,7 +415,7 @@ def test_draws_are_a_multiple_of_the_batches_of_either_group(batches, n_batches,
     how = SimpleNamespace(
         batch_correction=True, batchid1=batches[0], batchid2=batches[1], n_samples_overall=2_000
     )
-    assert _differential._n_draws(how, n_batches) == expected
+    assert _bayes_factors._n_draws(how, n_batches) == expected
 
 
 def test_any_difference_may_count(compare):
@@ -501,13 +467,13 @@ def test_cells_that_scvi_tools_calls_outliers_are_left_out_if_asked_for(
     compare, planted, monkeypatch
 ):
     monkeypatch.setattr(DifferentialComputation, "filter_outlier_cells", lambda _, rows: rows[:20])
-    decode, sizes = _differential._Draws._decode, set()
+    decode, sizes = _bayes_factors.DenoisedDraws._decode, set()
 
     def counted(self, rows, *args):
         sizes.add(len(rows))
         return decode(self, rows, *args)
 
-    monkeypatch.setattr(_differential._Draws, "_decode", counted)
+    monkeypatch.setattr(_bayes_factors.DenoisedDraws, "_decode", counted)
     asked = {"groupby": "cell_type", "group1": "type_0"}
     found = compare(**asked, filter_outlier_cells=True)
     assert sizes == {20}

@@ -10,10 +10,11 @@ from jaxtyping import TypeCheckError
 from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
-from scmvp_scvi import SCMVPModule, _module
+from scmvp_scvi import SCMVPModule, _module, _profiles
 from scmvp_scvi._counts import DenseCounts, SparseCounts
 from scmvp_scvi._feature_sample import FeatureSample, inclusion_probabilities, sample_features
 from scmvp_scvi._keys import LOSS, OUTPUT, REGISTRY
+from scmvp_scvi._profiles import imputed_atac, imputed_rna
 from scmvp_scvi.distributions import MixtureFit
 from scmvp_scvi.distributions._factored import FactoredZeroInflatedPoisson
 from scmvp_scvi.nn._calibration import CalibrationFit
@@ -68,6 +69,11 @@ def build(seed: int = 0, fitted: bool = False, **changes) -> SCMVPModule:
         means, variances = rng.normal(size=(2, n_latent)), rng.uniform(0.5, 2, (2, n_latent))
         module.prior.copy_fit(MixtureFit(np.array([0.3, 0.7]), means, variances))
     return module.eval()
+
+
+def imputed_peaks(module: SCMVPModule, py: FactoredZeroInflatedPoisson, sample=None):
+    """Imputed ATAC profile, in the units of this module's encoder."""
+    return imputed_atac(py, module.atac_idf, module.atac_target, sample)
 
 
 @pytest.fixture
@@ -393,8 +399,8 @@ def test_cycle_leaves_the_running_statistics_of_the_encoders_alone(minibatch):
     module = build().train()
     embedded, decoded = module.embed(minibatch), decode(module, minibatch)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    profile = module.imputed_atac(decoded[OUTPUT.PY])
-    rna_profile = module.imputed_rna(decoded[OUTPUT.PX].log_scale())
+    profile = imputed_peaks(module, decoded[OUTPUT.PY])
+    rna_profile = imputed_rna(decoded[OUTPUT.PX].log_scale(), module.rna_median_depth)
     module.reencode(rna_profile, profile, embedded[OUTPUT.COVARIATES])
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -430,7 +436,7 @@ def test_imputed_tfidf_of_a_cell_without_atac_is_as_deep_as_that_of_the_others()
         library,
         observed=torch.tensor([1.0, 1.0, 0.0, 1.0]),
     )
-    found = torch.cat([profile for _, profile in module.imputed_atac(py)], dim=1)
+    found = torch.cat([profile for _, profile in imputed_peaks(module, py)], dim=1)
     expected = torch.tensor([[300.0], [500.0], [400.0], [400.0]])
     torch.testing.assert_close(found, expected * py.scale())
 
@@ -816,12 +822,12 @@ def test_imputed_profile_of_sampled_peaks_is_unbiased_for_the_first_layer(miniba
 
     def linear() -> torch.Tensor:
         sample = sample_features(inclusion_probabilities(abundance, 4), 4)
-        blocks = module.imputed_atac(py.at(sample.columns), sample)
+        blocks = imputed_peaks(module, py.at(sample.columns), sample)
         return layer.of_blocks(blocks, covariates).detach()
 
     torch.manual_seed(0)
     mean, error = mean_and_error([linear() for _ in range(600)])
-    whole = layer.of_blocks(module.imputed_atac(py), covariates)
+    whole = layer.of_blocks(imputed_peaks(module, py), covariates)
     assert ((mean - whole).abs() < 5 * error).all()
 
 
@@ -843,9 +849,9 @@ def test_imputed_profile_of_sampled_genes_is_unbiased_for_the_first_layer(miniba
 def test_imputed_profile_in_blocks_is_the_whole(minibatch, monkeypatch):
     module = build()
     py = decode(module, minibatch)[OUTPUT.PY]
-    (_, whole), *_ = module.imputed_atac(py)
-    monkeypatch.setattr(_module, "_PEAKS_PER_BLOCK", 4)
-    parts = [values for _, values in module.imputed_atac(py)]
+    (_, whole), *_ = imputed_peaks(module, py)
+    monkeypatch.setattr(_profiles, "_PEAKS_PER_BLOCK", 4)
+    parts = [values for _, values in imputed_peaks(module, py)]
     assert [part.shape[1] for part in parts] == [4, 4, 3]
     torch.testing.assert_close(torch.cat(parts, 1), whole)
 
@@ -923,7 +929,7 @@ def test_accessibility_that_the_cycle_reads_is_unbiased_for_the_first_layer(
     module = build(**NO_DROPOUT)
     py, covariates = decode(module, minibatch)[OUTPUT.PY], module.embed(minibatch)["covariates"]
     layer = module.atac_encoder.first_layer
-    whole = layer.of_blocks(module.imputed_atac(py), covariates).detach()
+    whole = layer.of_blocks(imputed_peaks(module, py), covariates).detach()
     module.train()
 
     def linear() -> torch.Tensor:

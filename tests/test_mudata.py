@@ -1,4 +1,4 @@
-"""Tests of what versions of mudata and anndata do differently, and what scipy does not store."""
+"""What versions of mudata and anndata do differently; what scipy and pandas do not store."""
 
 import mudata
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scmvp_scvi._mudata import as_csr, layer_names, without_pulling
+from scmvp_scvi._mudata import as_csr, layer_names, reindexed, without_pulling
 
 
 def modality(n_features: int, prefix: str) -> AnnData:
@@ -48,3 +48,11 @@ def test_sparse_values_of_half_precision_become_single():
 def test_what_is_sparse_by_row_stays_the_same_memory():
     matrix = sp.csr_matrix(np.eye(3))
     assert np.shares_memory(as_csr(matrix).data, matrix.data)
+
+
+def test_rows_without_a_name_in_the_table_have_missing_values_in_all_columns():
+    table = pd.DataFrame({"is_gene": [True, False], "length": [3, 4]}, index=["a", "b"])
+    found = reindexed(table, pd.Index(["b", "c"]))
+    assert found["is_gene"].dtype == "boolean"
+    assert found["is_gene"].tolist() == [False, pd.NA]
+    np.testing.assert_array_equal(found["length"], [4, np.nan])

@@ -34,7 +34,9 @@ from scmvp_scvi._validate._depths import (
     warn_about_deep_cells,
 )
 from scmvp_scvi._validate._groups import (
+    Cells,
     Comparison,
+    chosen_rows,
     compare_groups,
     compare_rows,
     leave_out_unmeasured,
@@ -63,6 +65,7 @@ from scmvp_scvi._validate._names import (
 from scmvp_scvi._validate._peaks import (
     PEAK_NAME,
     check_are_genes,
+    midpoints,
     parse_peak_columns,
     parse_peaks,
     prefix_change,
@@ -71,6 +74,7 @@ from scmvp_scvi._validate._peaks import (
 )
 
 __all__ = [
+    "Cells",
     "Comparison",
     "PEAK_NAME",
     "begins_with_counts",
@@ -102,6 +106,7 @@ __all__ = [
     "check_some_cell_has_both",
     "check_unique_cells",
     "check_unique_features",
+    "chosen_rows",
     "compare_groups",
     "compare_rows",
     "did_you_mean",
@@ -112,6 +117,7 @@ __all__ = [
     "finite_table",
     "has_views",
     "leave_out_unmeasured",
+    "midpoints",
     "parse_peak_columns",
     "parse_peaks",
     "prefix_change",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from pandas.api.types import is_scalar
 
 from scmvp_scvi._validate._messages import did_you_mean, shown, warn_user
+from scmvp_scvi._validate._names import check_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pandas as pd
     from numpy.typing import NDArray
+
+Cells = str | Sequence[int] | Sequence[bool] | np.ndarray
 
 REST = "Rest"
 _MIN_CELLS = 2  # a lone cell says nothing of the spread in its group
@@ -158,6 +161,30 @@ def compare_rows(
     return Comparison("idx1", group2, rows1, rows2)
 
 
+def chosen_rows(obs: pd.DataFrame, cells: Cells, *, argument: str) -> NDArray[np.int64]:
+    """Positions of cells given by positions, by a mask, or by a query of ``.obs``.
+
+    Parameters
+    ----------
+    obs
+        Table of the cells.
+    cells
+        Those that are chosen.
+    argument
+        What the user calls them.
+
+    Raises
+    ------
+    KeyError
+        If a query names a column that does not exist.
+    TypeError, ValueError
+        If a query is no condition of the columns; as in `check_indices`.
+    """
+    if isinstance(cells, str):
+        cells = _where_true(obs, cells, argument)
+    return check_indices(cells, len(obs), argument=argument, cells=obs.index)
+
+
 def leave_out_unmeasured(
     comparisons: list[Comparison],
     is_measured: NDArray[np.bool_],
@@ -217,6 +244,34 @@ def leave_out_unmeasured(
             f"Groups without a count in `{modality}` are not compared: {shown(left_out)}.",
         )
     return kept
+
+
+def _where_true(table: pd.DataFrame, query: str, argument: str) -> NDArray[np.bool_]:
+    """``(cells,)``, where a query of the columns is true."""
+    rule = f"`{argument}={query!r}` must be a query of the columns of `adata.obs`"
+    try:
+        chosen = table.eval(query, local_dict={}, global_dict={})
+    except pd.errors.UndefinedVariableError as error:
+        [name] = re.findall("'(.*)'", str(error))
+        name = name.removeprefix("BACKTICK_QUOTED_STRING_")  # what pandas makes of a name
+        raise KeyError(
+            f"{rule}, {shown(table.columns)}, got `{name}`.{did_you_mean(name, table.columns)} "
+            "For columns of a modality and variables of your own, pass a mask: "
+            f'`{argument}=mdata["rna"].obs[...] > ...`.'
+        ) from error
+    except Exception as error:  # pandas' parser and whatever the query calls
+        raise ValueError(
+            f"{rule}, but pandas cannot evaluate it: {type(error).__name__}, {error}. Write a "
+            "condition such as `\"batch == 'a'\"`, or pass a mask."
+        ) from error
+    if isinstance(chosen, pd.Series) and chosen.dtype == "boolean":
+        chosen = chosen.fillna(False).astype(bool)  # what is missing is not chosen
+    if np.shape(chosen) != (len(table),) or np.asarray(chosen).dtype.kind != "b":
+        raise ValueError(
+            f"{rule} that is true or false of each cell, got values of another kind: write a "
+            "condition, such as `\"batch == 'a'\"`."
+        )
+    return np.asarray(chosen)
 
 
 def _check_group(name: Any, sizes: pd.Series, key: Any, argument: str) -> Any:

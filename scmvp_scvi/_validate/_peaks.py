@@ -1,4 +1,4 @@
-"""Names of peaks, which say where a peak is, and the spelling of chromosomes."""
+"""Where peaks are, by their names or columns, and the spelling of chromosomes."""
 
 from __future__ import annotations
 
@@ -124,6 +124,18 @@ def parse_peak_columns(table: pd.DataFrame, *, argument: str) -> pd.DataFrame:
         afterwards="",
         instead="a table of peaks",
     )
+
+
+def midpoints(peaks: pd.DataFrame) -> NDArray[np.int64]:
+    """``(peaks,)``, the middle of each, rounded down.
+
+    Parameters
+    ----------
+    peaks
+        ``start`` and ``end``, in base pairs.
+    """
+    middle: NDArray[np.int64] = ((peaks["start"] + peaks["end"]) // 2).to_numpy()
+    return middle
 
 
 def _parse(

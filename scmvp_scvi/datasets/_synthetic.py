@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scmvp_scvi._mudata import mudata_of
-from scmvp_scvi._validate import check_in, check_integer_at_least
+from scmvp_scvi._validate import check_in, check_integer_at_least, midpoints
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -472,11 +472,6 @@ def _to_chromosomes(chrom_idx: Indices) -> pd.Categorical:
     return pd.Categorical.from_codes(chrom_idx, [f"chr{i + 1}" for i in range(_N_CHROMOSOMES)])
 
 
-def _midpoints(peaks: pd.DataFrame) -> Indices:
-    midpoints: Indices = ((peaks["start"] + peaks["end"]) // 2).to_numpy()
-    return midpoints
-
-
 def _place_genes(
     rng: Generator, n_genes: int, linked_genes: Indices, peaks: pd.DataFrame, window: int
 ) -> tuple[pd.DataFrame, Indices]:
@@ -493,7 +488,7 @@ def _place_genes(
     genes = pd.DataFrame(
         {
             "chrom": peaks["chrom"].array[anchors],
-            "tss": _midpoints(peaks)[anchors] + offset,
+            "tss": midpoints(peaks)[anchors] + offset,
             "strand": pd.Categorical.from_codes(rng.integers(2, size=n_genes), ["+", "-"]),
         },
         index=pd.Index([f"gene_{g}" for g in range(n_genes)]),
@@ -511,10 +506,10 @@ def _plant_links(
     window: int,
 ) -> _Links:
     """Link each gene to its anchor and to free peaks of its window."""
-    midpoints = _midpoints(peaks)
+    middle = midpoints(peaks)
     # Chromosomes laid end to end, further apart than a window, are searched as one sorted array.
-    stride = int(midpoints.max()) + 2 * window + 1
-    peak_position = peaks["chrom"].cat.codes.to_numpy().astype(np.int64) * stride + midpoints
+    stride = int(middle.max()) + 2 * window + 1
+    peak_position = peaks["chrom"].cat.codes.to_numpy().astype(np.int64) * stride + middle
     tss = genes["tss"].to_numpy()
     gene_position = genes["chrom"].cat.codes.to_numpy().astype(np.int64) * stride + tss
     first = np.searchsorted(peak_position, gene_position - window, side="left")
@@ -536,7 +531,7 @@ def _plant_links(
     return _Links(
         gene_of,
         peak_of,
-        (midpoints[peak_of] - tss[gene_of]) * downstream,
+        (middle[peak_of] - tss[gene_of]) * downstream,
         rng.uniform(*_LINK_EFFECTS, size=len(gene_of)),
     )
 

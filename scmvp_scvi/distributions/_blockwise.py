@@ -84,7 +84,7 @@ def check_shape(
 
 def log_factorials(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log(y!) of each count, by the gamma function; 0 of 0 and of 1."""
-    if values.ndim == 2:  # written out: to pick the others would halt an accelerator
+    if values.ndim == 2:  # written out: to pick the others would synchronise with the device
         return (values + 1).lgamma_()
     others = positions_of((values != 1) & (values > 0))  # 0! = 1! = 1, as most counts are
     logs = torch.zeros_like(values)
@@ -103,9 +103,9 @@ class _SummedLikelihood(torch.autograd.Function):
 
     The gradient is formed in the same sweep as the value, for the upstream gradient that the mean
     negative log-likelihood of the minibatch has. On a CPU any other one, and a second backward
-    pass, take a sweep of their own. On an accelerator, where looking at the upstream gradient
-    would halt the queue of kernels, the gradient has its own sweep unless the caller promises that
-    it is asked of a multiple of the mean alone.
+    pass, take a sweep of their own. On an accelerator, where reading the upstream gradient would
+    synchronise with the device, the gradient has its own sweep unless the caller promises that it
+    is asked of a multiple of the mean alone.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ class _SummedLikelihood(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         expected = _mean_upstream(len(upstream), upstream)
         if gradients is not None and not _is_host(upstream):
-            # of a scaled loss; a broken promise must show, and to ask for it would halt
+            # of a scaled loss; a broken promise must show, and to ask for it would synchronise
             equal = (upstream == upstream[0]).all()
             factor = (upstream[0] / expected[0]).masked_fill(~equal, torch.nan)
             gradients = tuple(None if g is None else g.mul_(factor) for g in gradients)
@@ -146,7 +146,7 @@ class _SummedLikelihood(torch.autograd.Function):
 
 
 def _is_host(tensor: Tensor) -> bool:
-    """Whether values of a tensor can be looked at without a halt."""
+    """Whether values of a tensor can be read without synchronising with a device."""
     return tensor.device.type == "cpu"
 
 

@@ -301,3 +301,7 @@ class FactoredZeroInflatedPoisson:
             wide_gradients,
             for_mean,
         )
+
+
+# What a decoder returns.
+Law = FactoredNegativeBinomial | FactoredZeroInflatedPoisson

@@ -157,7 +157,7 @@ def _gamma_terms(values: Tensor, log_theta: Tensor, with_slopes: bool) -> tuple[
     A count of one, as most are, has log(theta) and 1; one that is stored and zero has 0 and 0.
     """
     is_one = values == 1
-    if values.ndim == 2:  # written out: to pick the others would halt an accelerator
+    if values.ndim == 2:  # written out: to pick the others would synchronise with the device
         terms, slopes = _gamma_terms_of_any(values, log_theta, with_slopes)
         return torch.where(is_one, log_theta, terms), slopes.masked_fill_(is_one, 1)
     others = positions_of(~is_one)

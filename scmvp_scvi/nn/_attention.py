@@ -1,8 +1,6 @@
 """The three attentions of the paper: mask (RNA), multi-head self (ATAC) and cluster attention."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -152,21 +150,3 @@ class ClusterAttention(nn.Module):
         learned = self.linear.weight @ shares.T
         self.linear.weight.zero_()
         self.linear.weight[:, : len(shares)] = learned
-
-
-@contextmanager
-def without_running_statistics(module: nn.Module) -> Iterator[None]:
-    """Context in which BatchNorm layers of ``module`` leave their running statistics alone.
-
-    The cycle passes imputed profiles through the encoders; their statistics are not those of the
-    observed profiles that the encoders see in use.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
-    momenta = [layer.momentum for layer in layers]
-    try:
-        for layer in layers:
-            layer.momentum = 0.0
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum

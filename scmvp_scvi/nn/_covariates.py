@@ -175,7 +175,7 @@ class BatchCentering(nn.Module):
 
         A mean is that of all cells so far, or about the last `_WINDOW` of them: the more of a
         minibatch are of a batch, the more they move it. It is formed in full precision under
-        autocast too, and without a look at a number, which would halt an accelerator.
+        autocast too, and without synchronising with the device.
 
         Parameters
         ----------

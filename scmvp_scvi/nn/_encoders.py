@@ -1,7 +1,8 @@
 """Encoders: a channel for each modality and the joint one (sections 3.1 to 3.3)."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -12,12 +13,7 @@ from scmvp_scvi._counts import Counts
 from scmvp_scvi._products import linear, profile_product
 from scmvp_scvi._rows import take_rows
 from scmvp_scvi._wide_gradients import WideGradients
-from scmvp_scvi.nn._attention import (
-    MaskAttention,
-    SelfAttention,
-    SelfAttentionForm,
-    without_running_statistics,
-)
+from scmvp_scvi.nn._attention import MaskAttention, SelfAttention, SelfAttentionForm
 from scmvp_scvi.nn._covariates import (
     BatchCentering,
     Covariates,
@@ -144,9 +140,27 @@ class PosteriorHead(nn.Module):
         """Return q(z | .), batch shape ``(cells, latent)``."""
         exponent = self.log_variance(features).clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         variance = exponent.exp() + _VARIANCE_FLOOR
-        # no check for NaN, for which an accelerator has to be waited for: the posterior chosen of
-        # these is checked outside of training, and the loss at the end of an epoch
+        # no check for NaN, which would synchronise with the device: the posterior chosen of these
+        # is checked outside of training, and the loss at the end of an epoch
         return Normal(self.mean(features), variance.sqrt(), validate_args=False)
+
+
+@contextmanager
+def _without_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Context in which BatchNorm layers of ``module`` leave their running statistics alone.
+
+    The cycle passes imputed profiles through the encoders; their statistics are not those of the
+    observed profiles that the encoders see in use.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 class ChannelEncoder(nn.Module):
@@ -181,7 +195,7 @@ class ChannelEncoder(nn.Module):
         self.attention = attention
         self.dropout = nn.Dropout(dropout_rate)
         self.head = PosteriorHead(n_hidden, n_latent)
-        # whether training cells may lack the modality; to look costs a halt on an accelerator
+        # whether training cells may lack the modality; to look synchronises with the device
         self.some_unobserved = True
 
     def forward(
@@ -217,7 +231,7 @@ class ChannelEncoder(nn.Module):
         keep = observed > 0
         n_observed = int(keep.sum())
         if n_observed < 2:  # too few for BatchNorm by themselves; all take part, none is counted
-            with without_running_statistics(self):
+            with _without_running_statistics(self):
                 return self.dropout(self.attention(hidden)) * observed.unsqueeze(-1)
         features = torch.zeros_like(hidden)
         of_observed = self.dropout(self.attention(hidden[keep]))
@@ -244,7 +258,7 @@ class ChannelEncoder(nn.Module):
         hidden = self.first_layer.of_blocks(blocks, covariates, weight)
         if self.centering is not None:
             hidden = self.centering(hidden, covariates)
-        with without_running_statistics(self):
+        with _without_running_statistics(self):
             return self.dropout(self.attention(hidden))
 
 

@@ -85,38 +85,17 @@ def accessibility_around_gene(
     check_table_of_features(accessibility, argument="accessibility", made_by="tl.group_means")
     if max_q_value is not None:
         check_in(max_q_value, "(0, 1]", name="max_q_value")
-    of_gene = links[links["gene"] == gene]
-    if len(of_gene) == 0:
-        names = links["gene"].unique()
-        raise KeyError(f"`gene`: `{gene}` is not in `links`.{did_you_mean(gene, names)}")
-    scored = of_gene.dropna(subset="score")
-    if max_q_value is not None and len(scored) > 0 and scored["q_value"].isna().all():
-        raise ValueError(
-            f"`max_q_value` needs links with q-values, but those of `{gene}` have none, as after "
-            "`tl.peak_gene_links(n_matched=0)`. Pass `max_q_value=None` to draw all of them."
-        )
+    of_gene = _links_of(links, gene, max_q_value)
     chrom, tss, strand = of_gene[["chrom", "tss", "strand"]].iloc[0]
     chrom = str(chrom)  # a number, if the links were read from a file
     if window is None:
         window = 1 + int(max(tss - of_gene["start"].min(), of_gene["end"].max() - tss))
     check_integer_at_least(window, 1, name="window")
-    peaks = parse_peak_columns(accessibility, argument="accessibility")
-    is_shown = (peaks["chrom"] == chrom) & (peaks["end"] > tss - window)
-    peaks = peaks[is_shown & (peaks["start"] < tss + window)]
-    if len(peaks) == 0:
-        raise ValueError(
-            f"`accessibility` must have peaks within {window} base pairs of the TSS of `{gene}`, "
-            f"at {chrom}:{tss}, but has none. Pass those of "
-            f'`links.loc[links["gene"] == "{gene}", "peak"]`.'
-        )
-    if (accessibility[peaks.index] < 0).any(axis=None):
-        raise ValueError(
-            "`accessibility` must not be below zero, where bars begin, but is around "
-            f"`{gene}`. Average counts, or another layer that is not centred."
-        )
+    peaks = _peaks_around(accessibility, gene, chrom, tss, window)
     n_groups = len(accessibility)
     ax = given_or_new_axes(ax, (7.5, 1.4 + 0.42 * n_groups))
     highest = _draw_tracks(ax, accessibility[peaks.index], peaks, window)
+    scored = of_gene.dropna(subset="score")
     middle = (scored["start"] + scored["end"]) / 2
     drawn = scored[(middle - tss).abs() <= window]
     if max_q_value is not None:
@@ -135,6 +114,42 @@ def accessibility_around_gene(
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_title(f"tracks: 0 to {highest:.2g}", loc="right", fontsize="small")
     return ax
+
+
+def _links_of(links: pd.DataFrame, gene: str, max_q_value: float | None) -> pd.DataFrame:
+    """Links of the gene, with the q-values that they are to be chosen by."""
+    of_gene = links[links["gene"] == gene]
+    if len(of_gene) == 0:
+        names = links["gene"].unique()
+        raise KeyError(f"`gene`: `{gene}` is not in `links`.{did_you_mean(gene, names)}")
+    scored = of_gene.dropna(subset="score")
+    if max_q_value is not None and len(scored) > 0 and scored["q_value"].isna().all():
+        raise ValueError(
+            f"`max_q_value` needs links with q-values, but those of `{gene}` have none, as after "
+            "`tl.peak_gene_links(n_matched=0)`. Pass `max_q_value=None` to draw all of them."
+        )
+    return of_gene
+
+
+def _peaks_around(
+    accessibility: pd.DataFrame, gene: str, chrom: str, tss: int, window: int
+) -> pd.DataFrame:
+    """Positions of the peaks within the window, by name; there are some, with values to draw."""
+    peaks = parse_peak_columns(accessibility, argument="accessibility")
+    is_shown = (peaks["chrom"] == chrom) & (peaks["end"] > tss - window)
+    peaks = peaks[is_shown & (peaks["start"] < tss + window)]
+    if len(peaks) == 0:
+        raise ValueError(
+            f"`accessibility` must have peaks within {window} base pairs of the TSS of `{gene}`, "
+            f"at {chrom}:{tss}, but has none. Pass those of "
+            f'`links.loc[links["gene"] == "{gene}", "peak"]`.'
+        )
+    if (accessibility[peaks.index] < 0).any(axis=None):
+        raise ValueError(
+            "`accessibility` must not be below zero, where bars begin, but is around "
+            f"`{gene}`. Average counts, or another layer that is not centred."
+        )
+    return peaks
 
 
 def _draw_tracks(ax: Axes, values: pd.DataFrame, peaks: pd.DataFrame, window: int) -> float:

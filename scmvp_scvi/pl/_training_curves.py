@@ -68,17 +68,7 @@ def training_curves(
             "`history` must have curves that end with `_train` or `_validation`, got none. "
             f"{way_out}"
         )
-    if isinstance(parts, str) or (parts is not None and len(parts) == 0):
-        raise ValueError(
-            f"`parts` must list one part or more, got {parts!r}. Pass None for those that move."
-        )
-    chosen = _default_parts(curves) if parts is None else list(parts)
-    unknown = [part for part in chosen if part not in curves]
-    if unknown:
-        raise KeyError(
-            f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
-            f"{did_you_mean(unknown[0], curves)}"
-        )
+    chosen = _chosen_parts(parts, curves)
     panels = given_or_new_panels(
         axes,
         len(chosen),
@@ -112,6 +102,25 @@ def _read_curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.
             # scvi-tools keeps them as objects
             curves.setdefault(part, {})[subset] = table.iloc[:, 0].astype(float)
     return curves
+
+
+def _chosen_parts(
+    parts: Sequence[str] | None, curves: Mapping[str, Mapping[str, pd.Series]]
+) -> list[str]:
+    """Parts to draw, those that are asked for or else those that move."""
+    if parts is None:
+        return _default_parts(curves)
+    if isinstance(parts, str) or len(parts) == 0:
+        raise ValueError(
+            f"`parts` must list one part or more, got {parts!r}. Pass None for those that move."
+        )
+    unknown = [part for part in parts if part not in curves]
+    if unknown:
+        raise KeyError(
+            f"`parts`: {shown(unknown)} was not recorded, only {shown(curves)}."
+            f"{did_you_mean(unknown[0], curves)}"
+        )
+    return list(parts)
 
 
 def _default_parts(curves: Mapping[str, Mapping[str, pd.Series]]) -> list[str]:

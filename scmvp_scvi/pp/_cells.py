@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scmvp_scvi._mudata import as_csr, layer_names
+from scmvp_scvi._mudata import as_csr, layer_names, reindexed
 from scmvp_scvi._validate import shown, warn_about_few_pairs
 from scmvp_scvi.pp._input import check_modalities_of_pair
 from scmvp_scvi.pp._output import Removal, account_for, assemble, take
@@ -218,9 +218,7 @@ def _with_empty_rows(matrix: Any, rows: NDArray[np.int64]) -> sp.csr_matrix:
 def _with_missing_rows(array: Any, rows: NDArray[np.int64], cells: pd.Index) -> Any:
     """Rows of a table or array by position, missing values for -1, or zeros if it is sparse."""
     if isinstance(array, pd.DataFrame):
-        # a column of truth values with missing ones fits no plain boolean
-        flags = dict.fromkeys(array.select_dtypes("bool"), "boolean")
-        return array.astype(flags).reindex(cells)
+        return reindexed(array, cells)
     if sp.issparse(array):
         return _with_empty_rows(array, rows)
     spread = np.full((len(rows), *array.shape[1:]), np.nan, np.result_type(array, np.float32))

@@ -14,13 +14,12 @@ from scmvp_scvi._validate import (
     check_one_of,
     check_paired,
     find_grouping,
-    warn_about_reads,
 )
 from scmvp_scvi.pp._cells import measured_by
 from scmvp_scvi.pp._input import (
-    FRAGMENT_LAYER,
     check_modalities_of_pair,
     check_not_empty,
+    read_atac_counts,
     read_counts,
 )
 from scmvp_scvi.pp._output import Removal, account_for, take
@@ -138,9 +137,7 @@ def select_features(
         counts = read_counts(mdata, rna_key, rna_layer, argument="rna_layer")
         columns[rna_key] = by_variance(counts, n_genes, rna_key, atac_key)
     if n_peaks is not None:
-        counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer")
-        if FRAGMENT_LAYER in mdata[atac_key].layers:  # beside which reads are hardly meant
-            warn_about_reads(counts, modality=atac_key, layer=atac_layer)
+        counts = read_atac_counts(mdata, atac_key, atac_layer)
         columns[atac_key] = (
             _rank_by_cells(counts, n_peaks)
             if peaks_by == "cells"

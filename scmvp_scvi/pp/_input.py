@@ -18,6 +18,7 @@ from scmvp_scvi._validate import (
     check_unique_features,
     find_counts,
     same_names,
+    warn_about_reads,
 )
 
 if TYPE_CHECKING:
@@ -189,4 +190,23 @@ def read_counts(mdata: MuData, key: str, layer: str | None, *, argument: str) ->
         # what compares it would sort the user's own in place, and columns that layers share
         counts = counts.copy()
         counts.sum_duplicates()
+    return counts
+
+
+def read_atac_counts(mdata: MuData, atac_key: str, atac_layer: str | None) -> sp.csr_matrix:
+    """Read the ATAC counts as `read_counts` does, with a look for reads in them.
+
+    Parameters
+    ----------
+    mdata, atac_key, atac_layer
+        The data, the modality, and its layer; None for ``.X``.
+
+    Warns
+    -----
+    UserWarning
+        If they look like reads and `reads_to_fragments` has estimated fragments.
+    """
+    counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer")
+    if FRAGMENT_LAYER in mdata[atac_key].layers:  # beside which reads are hardly meant
+        warn_about_reads(counts, modality=atac_key, layer=atac_layer)
     return counts

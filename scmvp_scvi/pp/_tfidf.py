@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from scmvp_scvi._validate import check_indices, warn_about_reads
-from scmvp_scvi.pp._input import FRAGMENT_LAYER, check_modality, read_counts
+from scmvp_scvi._validate import check_indices
+from scmvp_scvi.pp._input import check_modality, read_atac_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +70,7 @@ def tfidf(
     >>> mdata["atac"].layers["tfidf"] = pp.tfidf(mdata)
     """
     check_modality(mdata, atac_key, argument="atac_key")
-    counts = read_counts(mdata, atac_key, atac_layer, argument="atac_layer").astype(np.float32)
-    if FRAGMENT_LAYER in mdata[atac_key].layers:  # beside which reads are hardly meant
-        warn_about_reads(counts, modality=atac_key, layer=atac_layer)
+    counts = read_atac_counts(mdata, atac_key, atac_layer).astype(np.float32)
     cells = check_indices(
         idf_indices,
         counts.shape[0],

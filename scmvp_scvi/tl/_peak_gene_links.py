@@ -209,18 +209,7 @@ def peak_gene_links(
     peak_table = parse_peaks(mdata[atac_key].var_names, atac_key)
     gene_table = _locate_genes(mdata, genes, rna_key, chrom_key, tss_key, strand_key)
     check_same_chromosomes(gene_table, peak_table, modality=rna_key, chrom_key=chrom_key)
-    pairs = pairs_within(gene_table, peak_table, window)
-    if len(pairs) == 0:
-        raise ValueError(
-            f"`window={window}` holds no peak around any of the {len(gene_table)} genes. Widen "
-            "it, or check that genes and peaks are of one genome."
-        )
-    lost = gene_table.index.delete(pairs["gene"].unique())
-    if genes is not None and len(lost) > 0:
-        warn_user(
-            f"`window={window}` holds no peak around {len(lost)} of the {len(gene_table)} "
-            f"`genes`, which are left out: {shown(lost)}. Widen it to have them.",
-        )
+    pairs = _find_pairs(gene_table, peak_table, window, are_named=genes is not None)
     # positions in `mdata`, which the values are read by
     positions = mdata[rna_key].var_names.get_indexer(gene_table.index)
     pairs["gene"] = positions[pairs["gene"]]
@@ -303,6 +292,25 @@ def _locate_genes(
             f"are left out: {shown(lost)}.",
         )
     return genes
+
+
+def _find_pairs(
+    genes: pd.DataFrame, peaks: pd.DataFrame, window: int, *, are_named: bool
+) -> pd.DataFrame:
+    """Pair genes with the peaks near them; warn of genes asked for by name that have none."""
+    pairs = pairs_within(genes, peaks, window)
+    if len(pairs) == 0:
+        raise ValueError(
+            f"`window={window}` holds no peak around any of the {len(genes)} genes. Widen "
+            "it, or check that genes and peaks are of one genome."
+        )
+    lost = genes.index.delete(pairs["gene"].unique())
+    if are_named and len(lost) > 0:
+        warn_user(
+            f"`window={window}` holds no peak around {len(lost)} of the {len(genes)} "
+            f"`genes`, which are left out: {shown(lost)}. Widen it to have them.",
+        )
+    return pairs
 
 
 def _mean_accessibility(mdata: MuData, atac_key: str, atac_layer: str | None) -> Floats:

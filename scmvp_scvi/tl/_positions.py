@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import check_is_among, prefix_change, shown, spelled_otherwise
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from scmvp_scvi._validate import (
+    check_is_among,
+    midpoints,
+    prefix_change,
+    shown,
+    spelled_otherwise,
+)
 
 _DIRECTION = {"+": 1, "-": -1, "1": 1, "-1": -1}
 
@@ -183,12 +184,6 @@ def check_same_chromosomes(
         f"Genes and peaks must be on the same chromosomes, but {in_both}: the genes have "
         f"{shown(of_genes)}, the peaks {shown(of_peaks)}. {way_out}"
     )
-
-
-def midpoints(peaks: pd.DataFrame) -> NDArray[np.int64]:
-    """``(peaks,)``, the middle of each, rounded down."""
-    middle: NDArray[np.int64] = ((peaks["start"] + peaks["end"]) // 2).to_numpy()
-    return middle
 
 
 def pairs_within(genes: pd.DataFrame, peaks: pd.DataFrame, window: int) -> pd.DataFrame:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scmvp_scvi._validate import check_has_columns, shown
-from scmvp_scvi.tl._positions import midpoints
+from scmvp_scvi._validate import check_has_columns, midpoints, shown
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -7,7 +7,7 @@ from scipy.special import expit
 from torch import nn
 
 from scmvp_scvi.nn import ClusterAttention, MaskAttention, SelfAttention
-from scmvp_scvi.nn._attention import attention, without_running_statistics
+from scmvp_scvi.nn._attention import attention
 
 N_CELLS, N_HIDDEN, N_HEADS = 7, 12, 3
 WIDTH = N_HIDDEN // N_HEADS
@@ -159,8 +159,7 @@ def test_mask_attention_has_finite_gradients(linear, size):
 @pytest.mark.parametrize("form", ["token", "scalar"])
 def test_self_attention_drops_values_in_training_alone(linear, form):
     layer = randomised(SelfAttention(N_HIDDEN, N_HEADS, form, dropout_rate=0.5))
-    with without_running_statistics(layer):
-        assert not torch.equal(layer(linear), layer(linear))
+    assert not torch.equal(layer(linear), layer(linear))
     layer.eval()
     assert torch.equal(layer(linear), layer(linear))
 
@@ -207,37 +206,3 @@ def test_cluster_attention_weighs_a_new_cluster_by_the_old_ones_it_comes_from(rn
     layer.hand_over(torch.as_tensor(shares))
     torch.testing.assert_close(layer(torch.eye(5, dtype=torch.float64)[:2]), expected)
     assert not layer.linear.weight[:, 2:].any()
-
-
-def test_running_statistics_stay_where_they_are_put_aside(linear):
-    layer = randomised(MaskAttention(N_HIDDEN)).train()
-    before = [s.clone() for s in (layer.batch_norm.running_mean, layer.batch_norm.running_var)]
-    with without_running_statistics(layer):
-        layer(linear)
-    torch.testing.assert_close(layer.batch_norm.running_mean, before[0], rtol=0, atol=0)
-    torch.testing.assert_close(layer.batch_norm.running_var, before[1], rtol=0, atol=0)
-
-
-def test_batch_statistics_normalise_where_running_ones_are_put_aside(linear):
-    layer = randomised(MaskAttention(N_HIDDEN)).train()
-    with without_running_statistics(layer):
-        inside = layer(linear)
-    torch.testing.assert_close(inside, layer(linear))
-    assert not torch.allclose(inside, layer.eval()(linear))
-
-
-def test_momenta_are_restored_and_statistics_move_again_afterwards(linear):
-    layer = nn.Sequential(MaskAttention(N_HIDDEN), nn.BatchNorm1d(N_HIDDEN, momentum=0.3)).double()
-    with without_running_statistics(layer):
-        assert layer[0].batch_norm.momentum == layer[1].momentum == 0
-    assert (layer[0].batch_norm.momentum, layer[1].momentum) == (0.01, 0.3)
-    before = layer[0].batch_norm.running_mean.clone()
-    layer(linear)
-    assert not torch.equal(layer[0].batch_norm.running_mean, before)
-
-
-def test_momenta_are_restored_after_an_error():
-    layer = MaskAttention(N_HIDDEN)
-    with pytest.raises(RuntimeError, match="stop"), without_running_statistics(layer):
-        raise RuntimeError("stop")
-    assert layer.batch_norm.momentum == 0.01

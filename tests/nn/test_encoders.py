@@ -5,15 +5,24 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from scmvp_scvi._counts import Counts, DenseCounts, SparseCounts
-from scmvp_scvi.nn import Covariates, CovariateSizes, JointEncoder, atac_encoder, rna_encoder
+from scmvp_scvi.nn import (
+    Covariates,
+    CovariateSizes,
+    JointEncoder,
+    MaskAttention,
+    atac_encoder,
+    rna_encoder,
+)
 from scmvp_scvi.nn._encoders import (
     ChannelEncoder,
     PosteriorHead,
     ProfileBlock,
     ProfileLinear,
     _survivors,
+    _without_running_statistics,
 )
 
 N_CELLS, N_FEATURES, N_HIDDEN, N_LATENT = 8, 30, 16, 4
@@ -356,3 +365,46 @@ def test_joint_posterior_has_one_row_a_cell_and_responds_to_both_channels():
     assert posterior.batch_shape == (N_CELLS, N_LATENT)
     for other in (encoder(rna, -atac), encoder(-rna, atac)):
         assert not torch.isclose(posterior.mean, other.mean).all(-1).any()
+
+
+# -- running statistics ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hidden(rng) -> torch.Tensor:
+    """Output of a channel's first linear layer."""
+    return torch.as_tensor(rng.normal(size=(N_CELLS, N_HIDDEN)), dtype=torch.float32)
+
+
+def test_running_statistics_stay_where_they_are_put_aside(hidden):
+    layer = MaskAttention(N_HIDDEN).train()
+    before = [s.clone() for s in (layer.batch_norm.running_mean, layer.batch_norm.running_var)]
+    with _without_running_statistics(layer):
+        layer(hidden)
+    torch.testing.assert_close(layer.batch_norm.running_mean, before[0], rtol=0, atol=0)
+    torch.testing.assert_close(layer.batch_norm.running_var, before[1], rtol=0, atol=0)
+
+
+def test_batch_statistics_normalise_where_running_ones_are_put_aside(hidden):
+    layer = MaskAttention(N_HIDDEN).train()
+    with _without_running_statistics(layer):
+        inside = layer(hidden)
+    torch.testing.assert_close(inside, layer(hidden))
+    assert not torch.allclose(inside, layer.eval()(hidden))
+
+
+def test_momenta_are_restored_and_statistics_move_again_afterwards(hidden):
+    layer = nn.Sequential(MaskAttention(N_HIDDEN), nn.BatchNorm1d(N_HIDDEN, momentum=0.3))
+    with _without_running_statistics(layer):
+        assert layer[0].batch_norm.momentum == layer[1].momentum == 0
+    assert (layer[0].batch_norm.momentum, layer[1].momentum) == (0.01, 0.3)
+    before = layer[0].batch_norm.running_mean.clone()
+    layer(hidden)
+    assert not torch.equal(layer[0].batch_norm.running_mean, before)
+
+
+def test_momenta_are_restored_after_an_error():
+    layer = MaskAttention(N_HIDDEN)
+    with pytest.raises(RuntimeError, match="stop"), _without_running_statistics(layer):
+        raise RuntimeError("stop")
+    assert layer.batch_norm.momentum == 0.01

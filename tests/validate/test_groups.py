@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from scmvp_scvi._validate import (
+    chosen_rows,
     compare_groups,
     compare_rows,
     find_grouping,
@@ -292,3 +293,41 @@ def test_single_row_is_refused(rows2, argument):
     rows2 = rows2 and np.array(rows2)
     with pytest.raises(ValueError, match=f"`{argument}` must choose at least 2 cells"):
         compare_rows(np.array([0, 1]), rows2, 3)
+
+
+# -- cells chosen by a query ----------------------------------------------------------------------
+
+CELLS = pd.DataFrame({"cell_type": ["a", "b", "a"], "depth": [3.0, 1.0, 2.0]}, index=list("xyz"))
+
+
+@pytest.mark.parametrize("cells", ['cell_type == "a"', [0, 2], [True, False, True]])
+def test_cells_may_be_chosen_by_query_position_or_mask(cells):
+    assert chosen_rows(CELLS, cells, argument="idx1").tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "message"),
+    [
+        ("depth >", ValueError, "pandas cannot evaluate it: SyntaxError"),
+        ("", ValueError, "pandas cannot evaluate it: ValueError"),
+        ("  ", ValueError, "true or false of each cell, got values of another kind"),
+        ("cell_type > 3", ValueError, "pandas cannot evaluate it: TypeError"),
+        ("depth", ValueError, "true or false of each cell, got values of another kind"),
+        ("depth > @table.size", KeyError, "got `table`"),
+        ("depth > @least", KeyError, "got `least`.*variables of your own, pass a mask"),
+        ("`my col` > 3", KeyError, "got `my_col`"),
+    ],
+)
+def test_query_that_is_no_condition_of_the_columns_is_refused_in_our_words(query, error, message):
+    with pytest.raises(error, match=f"(?s)`idx1=.*must be a query of the columns.*{message}"):
+        chosen_rows(CELLS, query, argument="idx1")
+
+
+def test_query_of_a_column_with_missing_values_chooses_where_it_is_true():
+    cells = CELLS.assign(score=pd.array([1, 2, None], "Int64"))
+    assert chosen_rows(cells, "score > 1", argument="idx1").tolist() == [1]
+
+
+def test_query_of_a_column_that_does_not_exist_is_refused_with_near_matches():
+    with pytest.raises(KeyError, match="`idx1=.*got `celltype`. Did you mean `cell_type`?"):
+        chosen_rows(CELLS, 'celltype == "a"', argument="idx1")
