@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from scmvp_scvi._channel_fit import FEWEST_CELLS, fit_calibration
+from scmvp_scvi._count_sums import TrainingCounts
 from scmvp_scvi._counts import read_counts
 from scmvp_scvi._dispersion_fit import move_to_mode
 from scmvp_scvi._keys import MODALITIES, OUTPUT, POSTERIOR_OF, REGISTRY
 from scmvp_scvi._logged_plan import LoggedPlan
 from scmvp_scvi._module import SCMVPModule
 from scmvp_scvi._prior_fit import fit_mixture, mixture_from_labels
+from scmvp_scvi._rate_fit import RateSums, fit_rates
 from scmvp_scvi._size_rules import are_few
 from scmvp_scvi.distributions._gaussian_mixture import MixtureFit
 
@@ -22,7 +24,7 @@ _LEAST_PAIRED = 0.9  # of the cells that channels are calibrated on
 
 
 class FittingPlan(LoggedPlan):
-    """Fit the mixture, the dispersions and the calibration of the channels.
+    """Fit the mixture, the dispersions, the rates and the calibration of the channels.
 
     Each fit is of all processes at once, and leaves the module in the mode that it was in.
 
@@ -30,7 +32,11 @@ class FittingPlan(LoggedPlan):
     ----------
     module
         The module.
-    n_clusters, seeding_labels, cluster_resolution, seed, fit_dispersions, calibrate_channels
+    n_clusters, seeding_labels, cluster_resolution, seed
+        As in `SCMVPTrainingPlan`.
+    atac_output_scale
+        Scale of the prior that the weights of the peaks' rates are trained under.
+    fit_dispersions, fit_rates, calibrate_channels
         As in `SCMVPTrainingPlan`.
     **kwargs
         Passed to `LoggedPlan`.
@@ -44,7 +50,9 @@ class FittingPlan(LoggedPlan):
         seeding_labels: Sequence[int] | None,
         cluster_resolution: float,
         seed: int,
+        atac_output_scale: float,
         fit_dispersions: bool | None,
+        fit_rates: bool,
         calibrate_channels: bool,
         **kwargs: Any,
     ) -> None:
@@ -53,7 +61,9 @@ class FittingPlan(LoggedPlan):
         self.seeding_labels = seeding_labels
         self.cluster_resolution = cluster_resolution
         self.seed = seed
+        self.atac_output_scale = atac_output_scale
         self.fit_dispersions = fit_dispersions
+        self.fit_rates = fit_rates
         self.calibrate_channels = calibrate_channels
 
     @torch.no_grad()
@@ -78,12 +88,14 @@ class FittingPlan(LoggedPlan):
         self.module.take_mixture(fit)
 
     def fit_after_training(self) -> None:
-        """Fit, as asked for, the dispersions and the calibration of the channels."""
+        """Fit, as asked for, the dispersions, the rates and the calibration of the channels."""
         asked = self.fit_dispersions
         if asked is None:
             asked = self.surgery is None and are_few(self.n_obs_training)
         if asked:
             self._fit_dispersions()
+        if self.fit_rates:
+            self._fit_rates()
         if self.calibrate_channels and self.surgery is None:
             self._calibrate_channels()
 
@@ -157,6 +169,29 @@ class FittingPlan(LoggedPlan):
                 return self.trainer.strategy.reduce(total, reduce_op="sum")
 
             move_to_mode(dispersions, gradient)
+
+    @torch.no_grad()
+    def _fit_rates(self) -> None:
+        """Fit the rates of the peaks to one draw of each training cell, of all processes."""
+        data, layer = self.trainer.datamodule, self.module.atac_decoder.rate
+        parameters = layer.weight, layer.bias
+        if not all(p.requires_grad for p in parameters):  # the user holds them still
+            return
+        sums = RateSums.of_no_cells(layer)
+        with self._evaluating():
+            for tensors, outputs in self._embedded(data.train_idx):
+                with torch.enable_grad():
+                    law = self.module.decode(tensors, outputs)[OUTPUT.PY]
+                    log_prob = law.log_prob(outputs[OUTPUT.ATAC_TARGET], for_mean=True)
+                    # of the negative mean, whose slopes come with the values
+                    slopes = torch.autograd.grad(-log_prob.mean(), parameters)
+                sums.add(law.hidden, law.library[:, 0] * law.observed, [-s for s in slopes])
+        sums = RateSums(*(self.trainer.strategy.reduce(s, reduce_op="sum") for s in sums))
+        weight, bias = (p.cpu().numpy() for p in parameters)
+        totals = TrainingCounts.read(data.adata_manager, data.train_idx).totals["atac"]
+        fit = fit_rates(weight, bias, totals, sums, scale=self.atac_output_scale, seed=self.seed)
+        for parameter, fitted in zip(parameters, fit, strict=True):
+            parameter.copy_(torch.as_tensor(fitted))
 
     @torch.no_grad()
     def _calibrate_channels(self) -> None:

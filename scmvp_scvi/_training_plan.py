@@ -87,6 +87,12 @@ class SCMVPTrainingPlan(FittingPlan):
         which are written before, have those of their step. None for up to 5,000 training cells,
         whose few steps leave the dispersions near where they start, unless they are of a query
         that keeps those of its reference.
+    fit_rates
+        Whether the weights of the peaks' rates are shrunk after the last epoch, by how much the
+        counts of all peaks say that peaks differ between cells: further counts of the same cells
+        are nearer to the rates then. Weights that few counts tell of stay. Embeddings and clusters
+        are the same. Checkpoints, which are written before, have the weights of their step. Not
+        for queries, unless they are ``unfrozen``, and not for ``atac_target="tfidf"``.
     calibrate_channels
         Whether what a channel says of a cell is brought, after the last epoch, to what both
         modalities say of the cells that are held out for validation: of cells that it has not
@@ -140,6 +146,7 @@ class SCMVPTrainingPlan(FittingPlan):
         gaussian_kl_weight: float = 0.2,
         max_kl_weight: float = 1.0,
         fit_dispersions: bool | None = None,
+        fit_rates: bool = False,
         calibrate_channels: bool = True,
         cuda_graph: bool = True,
         **kwargs: Any,
@@ -147,6 +154,7 @@ class SCMVPTrainingPlan(FittingPlan):
         check_names_of_arguments(type(self), module, kwargs)
         check_one_of(lr_schedule, ("cosine", "constant"), name="lr_schedule")
         check_one_of(fit_dispersions, (None, True, False), name="fit_dispersions")
+        check_one_of(fit_rates, (True, False), name="fit_rates")
         check_one_of(calibrate_channels, (True, False), name="calibrate_channels")
         check_one_of(cuda_graph, (True, False), name="cuda_graph")
         check_integer_at_least(seed, 0, name="seed")
@@ -154,6 +162,16 @@ class SCMVPTrainingPlan(FittingPlan):
             raise ValueError(
                 "`fit_dispersions` must be None or False for a query, whose known dispersions "
                 "stay those of its reference, got True: leave it out."
+            )
+        if fit_rates and surgery is not None:
+            raise ValueError(
+                "`fit_rates` must be False for a query, whose decoder stays that of its "
+                "reference, got True: leave it out."
+            )
+        if fit_rates and module.atac_target != "counts":
+            raise ValueError(
+                "`fit_rates` fits rates of counts, and the decoder of this model reconstructs "
+                'TF-IDF: leave it out, or build the model with `atac_target="counts"`.'
             )
         check_optimizer(
             optimizer,
@@ -189,7 +207,9 @@ class SCMVPTrainingPlan(FittingPlan):
             seeding_labels=seeding_labels,
             cluster_resolution=cluster_resolution,
             seed=seed,
+            atac_output_scale=atac_output_scale or _ATAC_OUTPUT_SCALE,
             fit_dispersions=fit_dispersions,
+            fit_rates=fit_rates,
             calibrate_channels=calibrate_channels,
             surgery=surgery,
             cuda_graph=cuda_graph,
@@ -202,7 +222,6 @@ class SCMVPTrainingPlan(FittingPlan):
             **kwargs,
         )
         self.rna_output_scale = rna_output_scale
-        self.atac_output_scale = atac_output_scale or _ATAC_OUTPUT_SCALE
         self.schedule = schedule
         self.lr_schedule = lr_schedule
         self.continues_training = bool(module.prior.is_fitted)

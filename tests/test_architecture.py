@@ -66,6 +66,7 @@ LAYERS = (
         "_losses",
         "_prior_fit",
         "_profiles",
+        "_rate_fit",
         "_schedule",
         "_surgery",
     },

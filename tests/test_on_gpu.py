@@ -115,6 +115,7 @@ WAYS = {
     "defaults": {},
     "sampled peaks": {"plan_kwargs": {"n_peaks_per_step": 40}},
     "half precision": {"precision": "bf16-mixed"},
+    "fitted rates": {"plan_kwargs": {"fit_rates": True}},
     # which a CPU steps by blocks
     "few peaks in the cycle": {"plan_kwargs": {"n_cycle_peaks": 15}},
 }

@@ -454,6 +454,12 @@ def test_fit_of_the_dispersions_is_refused_for_a_query(reference, query, train_m
         train_more(model, plan_kwargs={"fit_dispersions": True})
 
 
+def test_fit_of_the_rates_is_refused_for_a_query(reference, query, train_more):
+    model = load(query, reference)
+    with pytest.raises(ValueError, match="`fit_rates` must be False for a query"):
+        train_more(model, plan_kwargs={"fit_rates": True})
+
+
 def test_new_labels_are_refused_and_unlabeled_cells_are_taken(cells_of, register, train, query):
     mdata = register(cells_of(0, 1), batch_key="batch", labels_key="cell_type")
     reference = train(mdata, max_epochs=1, architecture={"n_clusters": None})

@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from mudata import MuData
+from scipy import stats
 from scvi.train import SaveCheckpoint
 
 from scmvp_scvi import SCMVPModel, SCMVPModule, _fitting_plan, _recorded_step, _size_rules
@@ -1107,6 +1108,7 @@ if __name__ == "__main__":
         weight=model.module.joint_encoder.shared.weight.detach().numpy(),
         rna_bias=model.module.rna_decoder.output.bias.detach().numpy(),
         atac_bias=model.module.atac_decoder.rate.bias.detach().numpy(),
+        atac_weight=model.module.atac_decoder.rate.weight.detach().numpy(),
         dispersions=model.module.rna_decoder.log_inverse_dispersion.detach().numpy(),
         held_out=model.validation_indices,
         slope=model.module.calibrations["atac"].slope.numpy(),
@@ -1116,7 +1118,16 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [{}, {"n_peaks_per_step": 20}, {"n_cycle_peaks": 20}])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {},
+        {"n_peaks_per_step": 20},
+        {"n_cycle_peaks": 20},
+        # by so wide a prior counts say more than it of each weight
+        {"fit_rates": True, "atac_output_scale": 10.0},
+    ],
+)
 def test_two_processes_train_the_same_model(tmp_path, plan):
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
@@ -1241,6 +1252,76 @@ def test_dispersions_of_labels_are_fitted_to_the_cells_of_each(make_mdata, regis
     moved = (dispersions(models[0]) - dispersions(models[1])).abs()
     assert moved.shape == (4, 80)
     assert (moved.mean(1) > 0.1).all()
+
+
+@pytest.fixture(scope="module")
+def with_and_without_fitted_rates(make_mdata, register, train) -> list[SCMVPModel]:
+    """Models that had their rates fitted after the last epoch, and not."""
+    return [
+        train(register(make_mdata()), max_epochs=10, plan_kwargs=plan)
+        for plan in ({"fit_rates": True}, {})
+    ]
+
+
+def rate_weights(model: SCMVPModel) -> torch.Tensor:
+    return model.module.atac_decoder.rate.weight.detach()
+
+
+def test_rates_are_fitted_where_asked_for_and_nothing_else(with_and_without_fitted_rates):
+    fitted, trained = (model.module.state_dict() for model in with_and_without_fitted_rates)
+    changed = {name for name in fitted if not torch.equal(fitted[name], trained[name])}
+    assert changed == {"atac_decoder.rate.weight", "atac_decoder.rate.bias"}
+    latents = [model.get_latent_representation() for model in with_and_without_fitted_rates]
+    np.testing.assert_array_equal(*latents)
+
+
+def test_fitted_rates_have_the_mean_of_the_trained_ones(with_and_without_fitted_rates):
+    fitted, trained = (
+        model.get_normalized_accessibility(return_numpy=True)
+        for model in with_and_without_fitted_rates
+    )
+    assert np.abs(np.log(fitted.mean(0) / trained.mean(0))).mean() < 0.03
+
+
+@pytest.mark.filterwarnings("ignore:.* of 150 features have no counts in `atac`:UserWarning")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fitted_rates_are_nearer_to_further_counts_of_the_cells(make_mdata, register, train, seed):
+    log_likelihoods = []
+    for asked in (True, False):
+        mdata = make_mdata(seed=seed)
+        counts = mdata["atac"].X.tocsr()
+        rng, kept = np.random.default_rng(seed), counts.copy()
+        kept.data = rng.binomial(counts.data.astype(int), 0.5).astype(np.float32)
+        mdata["atac"].X = kept
+        further = (counts - kept).toarray()
+        plan = {"fit_rates": asked}
+        model = train(register(mdata), max_epochs=30, seed=seed, plan_kwargs=plan)
+        rates = model.get_normalized_accessibility(return_numpy=True)
+        means = rates * further.sum(1, keepdims=True) / rates.sum(1, keepdims=True)
+        log_likelihoods.append(stats.poisson(means).logpmf(further).sum() / len(means))
+    assert log_likelihoods[0] > log_likelihoods[1]
+
+
+@pytest.mark.parametrize("held", ["weight", "bias"])
+def test_rates_that_the_user_holds_still_are_not_fitted(make_mdata, register, small, held):
+    model = SCMVPModel(register(make_mdata()), n_clusters=4, **small)
+    held = getattr(model.module.atac_decoder.rate, held).requires_grad_(False)
+    plan = {"fit_rates": True, "atac_output_scale": 10.0}
+    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    model.train(1, plan_kwargs=plan, **quiet)
+    start = held.clone()
+    model.train(1, plan_kwargs=plan, **quiet)
+    assert torch.equal(held, start)
+
+
+def test_fit_of_the_rates_is_refused_for_what_are_not_counts(fresh_mdata, train):
+    with pytest.raises(ValueError, match="the decoder of this model reconstructs TF-IDF"):
+        train(fresh_mdata, architecture={"atac_target": "tfidf"}, plan_kwargs={"fit_rates": True})
+
+
+def test_fit_of_the_rates_that_is_neither_asked_for_nor_not_is_refused(fresh_mdata, train):
+    with pytest.raises(ValueError, match="`fit_rates` must be one of True, False"):
+        train(fresh_mdata, plan_kwargs={"fit_rates": None})
 
 
 def calibrations(model: SCMVPModel) -> dict[str, torch.Tensor]:

@@ -116,6 +116,7 @@ CHANGES: dict[str, Change] = {
     "labels seed alone": {"plan": {"label_weight": 0.0}},
     "dispersions as trained": AS_TRAINED,
     "dispersions as trained, own counts": joined(AS_TRAINED, OWN_COUNTS),
+    "fitted rates": {"plan": {"fit_rates": True}},
     "RNA scale 3.4": RNA_SCALE_34,
     **{f"RNA scale 3.4, {name}": joined(RNA_SCALE_34, change) for name, change in EARLIER.items()},
 }
