@@ -309,25 +309,30 @@ def markdown(means: pd.DataFrame, table: Table) -> str:
             continue
         if table.methods and method not in table.methods:
             continue
-        n_seeds = int(values.loc[values.index.intersection(list(columns)), "seeds"].min())
-        words = [method, *([case] if has_cases else []), str(n_seeds)]
+        n_seeds = values.loc[values.index.intersection(list(columns)), "seeds"]
+        words = [method, *([case] if has_cases else []), fewest_and_most(n_seeds)]
         words += [shown(values, field) for field in columns]
         lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n\n"
 
 
 def compact(means: pd.DataFrame) -> str:
-    """Table of the README; the seeds of a row are the fewest that any of its scores has."""
+    """Table of the README."""
     headings = ["method", "seeds", *README_COLUMNS.values()]
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     for method in README_METHODS:
         keys = [(protocol, method, "", field) for protocol, field in README_COLUMNS]
         found = means.reindex(pd.MultiIndex.from_tuples(keys))
         if found["seeds"].notna().any():
-            words = [method, f"{found['seeds'].min():.0f}"]
+            words = [method, fewest_and_most(found["seeds"])]
             words += [mean_and_spread(*row) for row in found.itertuples(index=False)]
             lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n\n"
+
+
+def fewest_and_most(n_seeds: pd.Series) -> str:
+    """Number of seeds of the scores of a row, where they differ the fewest and the most."""
+    return " to ".join(f"{n:.0f}" for n in sorted({n_seeds.min(), n_seeds.max()}))
 
 
 def shown(values: pd.DataFrame, field: str) -> str:
