@@ -77,7 +77,9 @@ def trainer_arguments(
     devices: int | list[int] | str,
     of_train: Collection[str],
 ) -> dict[str, Any]:
-    """Arguments of the trainer, likewise: scvi-tools splits cells by a strategy that is passed.
+    """Arguments of the trainer, checked: what is passed counts before ``trainer_config``.
+
+    They are merged here, for scvi-tools reads the strategy from those that it is passed alone.
 
     Parameters
     ----------
