@@ -185,7 +185,7 @@ class FittingPlan(LoggedPlan):
                     log_prob = law.log_prob(outputs[OUTPUT.ATAC_TARGET], for_mean=True)
                     # of the negative mean, whose slopes come with the values
                     slopes = torch.autograd.grad(-log_prob.mean(), parameters)
-                sums.add(law.hidden, law.library[:, 0] * law.observed, [-s for s in slopes])
+                sums.add(law.hidden, law.library[:, 0] * law.observed, [s.neg_() for s in slopes])
         sums = RateSums(*(self.trainer.strategy.reduce(s, reduce_op="sum") for s in sums))
         weight, bias = (p.cpu().numpy() for p in parameters)
         totals = TrainingCounts.read(data.adata_manager, data.train_idx).totals["atac"]

@@ -334,12 +334,13 @@ class SCMVPTrainingPlan(FittingPlan):
                     "of which components the mixture has is none: pass `use_buffers=False`."
                 )
             if isinstance(callback, StochasticWeightAveraging):
-                first = self.epochs_to_last_objective(callback._max_epochs)
+                # the trainer's own number, one more than was asked for: the fits go by it
+                first = self.epochs_to_last_objective(trainer.max_epochs)
                 if callback.swa_start < first:
                     raise ValueError(
                         "`swa_epoch_start` must lie behind the last fit of the mixture, which is "
-                        f"before epoch {first + 1} of {callback._max_epochs}, got epoch "
-                        f"{callback.swa_start + 1}: pass `swa_epoch_start={first + 1}` or more."
+                        f"before epoch {first + 1}, got epoch {callback.swa_start + 1}: pass "
+                        f"`swa_epoch_start={first + 1}` or more, and more epochs for it."
                     )
 
     @staticmethod

@@ -946,10 +946,10 @@ def test_gradients_are_whole_in_the_epochs_in_which_a_callback_accumulates_them(
 def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_batch_norm(
     make_mdata, register, train
 ):
-    average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=5)
+    average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=7)
     model = train(
         register(make_mdata(), batch_key="batch"),
-        max_epochs=6,
+        max_epochs=8,
         callbacks=[average],
         plan_kwargs=CYCLES["cycle"],
     )
@@ -961,10 +961,10 @@ def test_averaged_weights_of_wide_layers_are_left_as_they_are_by_the_pass_for_ba
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 def test_averages_that_reach_over_a_fit_of_the_mixture_are_refused(fresh_mdata, train):
-    # fitted before epochs 5 and 8 of 10, counted from one
-    for first in (1, 7, 0.5):
+    # fitted before epochs 5 and 9 of 10, counted from one
+    for first in (1, 7, 8, 0.5):
         average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=first)
-        with pytest.raises(ValueError, match="last fit .* before epoch 8 of 10, .*start=8` or"):
+        with pytest.raises(ValueError, match="last fit .* before epoch 9, .*start=9` or"):
             train(fresh_mdata, max_epochs=10, callbacks=[average])
     with pytest.raises(ValueError, match="`EMAWeightAveraging` must .*`use_buffers=False`"):
         train(fresh_mdata, max_epochs=10, callbacks=[EMAWeightAveraging()])
@@ -975,13 +975,25 @@ def test_averages_that_reach_over_a_fit_of_the_mixture_are_refused(fresh_mdata, 
     "average",
     [
         EMAWeightAveraging(decay=0.9, use_buffers=False),
-        StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=8),
+        StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=9),
     ],
     ids=["EMA", "SWA"],
 )
-def test_averaged_weights_keep_the_components_of_the_last_fit(fresh_mdata, train, average):
+def test_averaged_weights_keep_the_components_of_the_last_fit(
+    fresh_mdata, train, monkeypatch, average
+):
+    fits, fit_mixture = [], SCMVPTrainingPlan.fit_mixture
+
+    def recorded(plan):
+        fits.append(plan.current_epoch)
+        fit_mixture(plan)
+
+    monkeypatch.setattr(SCMVPTrainingPlan, "fit_mixture", recorded)
     model = train(fresh_mdata, max_epochs=10, callbacks=[average])
     assert model.get_cluster_probabilities().shape[1] == 4
+    assert len(fits) == 2
+    if isinstance(average, StochasticWeightAveraging):
+        assert fits[-1] <= average.swa_start
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

@@ -16,12 +16,12 @@ import harness.scores.embedding as embedding
 from harness.methods import METHODS
 from harness.methods.base import Embedder, Imputer, Labeller, Predictor, Projector
 from harness.methods.factors import MOFA
+from harness.methods.integration import Harmony
 from harness.methods.models import SCANVI, SCMVP, SCVI, MultiVI
 from harness.protocols import PROTOCOLS
 
 SMALL = {"n_latent": 5, "n_hidden": 32, "n_hidden_atac": 16, "n_shared": 32, "n_heads": 4}
 FAST = ("raw", "mean", "mean of logs", "kNN 15", "linear", "RNA PCA", "PCA + LSI")
-HARMONY_OF = {"rna": "RNA PCA, Harmony", "joint": "PCA + LSI, Harmony"}
 pytestmark = pytest.mark.filterwarnings("ignore:.* have no counts in:UserWarning")
 
 
@@ -106,7 +106,7 @@ def test_harmony_takes_batches_out_of_components_and_leaves_types(view):
     cells = data.generate(n_batches=2, rna_depth=400, atac_depth=200, **sizes)
     batch = (cells.obs["batch"] == "batch_0").to_numpy()
     apart = []
-    for method in (simple.Components(view, "rna"), METHODS[HARMONY_OF[view]]()):
+    for method in (simple.Components(view), Harmony(view)):
         method.fit(cells, 0)
         z = method.embed(view)
         apart.append(np.linalg.norm(z[batch].mean(0) - z[~batch].mean(0)) / z.std())

@@ -143,16 +143,15 @@ METHODS: dict[str, Callable[..., Method]] = {
     "original scMVP": OriginalSCMVP,
 }
 ABLATIONS = tuple(name for name in METHODS if name.startswith("scmvp, "))
-# package of the extra `bench` to the methods that need it
-OF_EXTRA = {"harmonypy": ("RNA PCA, Harmony", "PCA + LSI, Harmony"), "mofapy2": ("MOFA+",)}
+OF_EXTRA = ("harmonypy", "mofapy2")  # packages of the extra `bench` that methods need
 # run only when named: they take long, or another package
 ONLY_NAMED = ("MultiVI", *ABLATIONS, "original scMVP")
 
 
 def what_is_missing(name: str) -> str | None:
     """What a method needs and is not there, in words."""
-    for package, names in OF_EXTRA.items():
-        if name in names and find_spec(package) is None:
+    for package in METHODS[name]().packages:
+        if package in OF_EXTRA and find_spec(package) is None:
             return f"the package {package}"
     if name == "original scMVP" and not os.environ.get(PYTHON):
         return f"{PYTHON}, an interpreter that has it"
